@@ -1,0 +1,15 @@
+/** Two worlds: `unit` needs nothing but Node; `integration` and `e2e` need root and the real programs. */
+const base = {
+  testEnvironment: 'node',
+  transform: {'^.+\\.ts$': ['@swc/jest', {jsc: {target: 'es2022', parser: {syntax: 'typescript'}}, module: {type: 'commonjs'}, sourceMaps: 'inline'}]},
+  extensionsToTreatAsEsm: [],
+};
+const project = (name, testMatch, more = {}) => ({...base, displayName: name, testMatch, ...more});
+module.exports = {
+  testTimeout: 60_000,
+  projects: [
+    project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
+    project('integration', ['<rootDir>/test/integration/**/*.test.ts']),
+    project('e2e', ['<rootDir>/test/e2e/**/*.test.ts']),
+  ],
+};

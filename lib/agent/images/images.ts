@@ -1,0 +1,16 @@
+/** What the agent asks of its image store: containerd's content store, snapshots and diff service behind it. */
+import type {Readable} from 'node:stream';
+import type {LoadLine, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
+import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
+
+export interface AgentImages {
+  pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
+  load(archive: Readable, signal: AbortSignal): AsyncIterable<LoadLine>;
+  /** A tar: OCI layout plus manifest.json; blobs byte for byte as stored. */
+  save(request: SaveRequest, signal: AbortSignal): Promise<Readable>;
+  /** Chain id of the unpacked top layer and the image's config; unpacks where needed; notFound where blobs are missing. */
+  prepare(imageId: string, manifestDigest: string): Promise<{parentSnapshot: string; config: ImageConfigFile}>;
+  /** Takes the account's hold away; blobs and snapshots go when no account holds the image. Repeatable. */
+  remove(imageId: string, account: string): Promise<void>;
+  list(): Promise<string[]>;
+}

@@ -1,0 +1,36 @@
+/** What the agent asks of the node's network. Repeatable throughout; `linux` does it with iproute2 and nft, `fake` in memory. */
+import type {NodeNetwork} from '../../schema/agent';
+import type {NetworkAttachment, PublishedPort} from '../../schema/container';
+
+export interface SandboxRequest {
+  containerId: string;
+  hostname: string;
+  networks: NodeNetwork[];
+  attachments: NetworkAttachment[];
+  ports: PublishedPort[];
+}
+
+export interface NodeNetworking {
+  open(): Promise<void>;
+  /** Bridge, gateway address, NAT and isolation rules. */
+  ensureNetwork(network: NodeNetwork): Promise<void>;
+  removeNetwork(networkId: string): Promise<void>;
+  /**
+   * A network namespace with its interfaces plugged in and its ports published; returns the path for the OCI spec.
+   * Prepared namespaces are kept warm, so this costs little. `conflict` where a host port is taken by a foreign program,
+   * worded as the Engine does ("... port is already allocated" / "address already in use").
+   */
+  createSandbox(request: SandboxRequest): Promise<{netnsPath: string}>;
+  connect(containerId: string, network: NodeNetwork, attachment: NetworkAttachment): Promise<void>;
+  disconnect(containerId: string, networkId: string): Promise<void>;
+  removeSandbox(containerId: string): Promise<void>;
+  /** A namespace with loopback only, for `--network none`. */
+  createEmptySandbox(containerId: string): Promise<{netnsPath: string}>;
+  /** Sandboxes that exist, by container id: after an agent restart, and for leak checks. */
+  sandboxes(): Promise<string[]>;
+  bridges(): Promise<string[]>;
+  /** Nameservers and search for resolv.conf: the gateways that answer DNS, or the host's own servers where none does. */
+  resolvConf(attachments: NetworkAttachment[]): Promise<{nameservers: string[]; search: string[]; options: string[]}>;
+  publishedPorts(): Promise<PublishedPort[]>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,153 @@
+/**
+ * The verbs on nouns, free of HTTP: what lib/docker, lib/admin and lib/ingress call. Every call names the caller; nothing of another
+ * account is ever visible through it. Filters, names and prefixes are resolved here, with the Engine's own error texts
+ * ("No such container: x", ...). Answers are stored objects; Docker's JSON is made from them in lib/docker/views.
+ */
+import type {Duplex, Readable} from 'node:stream';
+import type {AttachQuery, ExecObservation, ExecStartQuery, LogsQuery} from '../schema/agent';
+import type {Container, ContainerStatus} from '../schema/container';
+import type {CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
+import type {Job} from '../schema/job';
+import type {Node} from '../schema/node';
+import type {DatacenterEvent, Exec, Image, Network, Volume} from '../schema/objects';
+
+export interface Caller {
+  account: string;
+  /** X-Request-Id: travels into jobs, tasks and logs. */
+  requestId: string;
+  /** Aborted when the client hangs up; only reads and streams obey it, changes are finished. */
+  signal?: AbortSignal;
+}
+
+/** Docker's filters: name -> accepted values. Unknown names are refused by the verb ("invalid filter 'x'"). */
+export type Filters = Record<string, string[]>;
+
+export interface ListContainersQuery { all: boolean; limit?: number; size: boolean; filters: Filters }
+export type WaitCondition = 'not-running' | 'next-exit' | 'removed';
+
+export interface ContainerVerbs {
+  create(caller: Caller, name: string | undefined, body: CreateContainerBody, platform?: string): Promise<{id: string; warnings: string[]}>;
+  /** Newest first, as `docker ps`. `before`/`since`, status, label, name, id, ancestor, exited, health, network, volume, publish, expose, is-task. */
+  list(caller: Caller, query: ListContainersQuery): Promise<Container[]>;
+  /** By id, unique id prefix or name, as the Engine resolves. */
+  get(caller: Caller, nameOrId: string): Promise<Container>;
+  /** Bytes of the writable layer, and with the image below it. */
+  size(caller: Caller, container: Container): Promise<{sizeRw: number; sizeRootFs: number}>;
+  start(caller: Caller, nameOrId: string): Promise<void>;
+  stop(caller: Caller, nameOrId: string, options: {timeoutSeconds?: number; signal?: string}): Promise<void>;
+  restart(caller: Caller, nameOrId: string, options: {timeoutSeconds?: number; signal?: string}): Promise<void>;
+  kill(caller: Caller, nameOrId: string, signal: string): Promise<void>;
+  pause(caller: Caller, nameOrId: string): Promise<void>;
+  unpause(caller: Caller, nameOrId: string): Promise<void>;
+  rename(caller: Caller, nameOrId: string, newName: string): Promise<void>;
+  update(caller: Caller, nameOrId: string, resources: Resources, restartPolicy?: RestartPolicy): Promise<{warnings: string[]}>;
+  remove(caller: Caller, nameOrId: string, options: {force: boolean; volumes: boolean; link: boolean}): Promise<void>;
+  prune(caller: Caller, filters: Filters): Promise<{deleted: string[]; spaceReclaimed: number}>;
+  /** Resolves when the wait is armed: no exit after that moment is missed. `outcome` resolves at the exit (or removal). */
+  wait(caller: Caller, nameOrId: string, condition: WaitCondition): Promise<{outcome: Promise<{exitCode: number; error?: string}>}>;
+  attach(caller: Caller, nameOrId: string, query: AttachQuery): Promise<{stream: Duplex; tty: boolean}>;
+  logs(caller: Caller, nameOrId: string, query: LogsQuery): Promise<{stream: Readable; tty: boolean}>;
+  top(caller: Caller, nameOrId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}>;
+  stats(caller: Caller, nameOrId: string, query: {stream: boolean; oneShot: boolean}): Promise<{stream: Readable; container: Container}>;
+  resize(caller: Caller, nameOrId: string, height: number, width: number): Promise<void>;
+  changes(caller: Caller, nameOrId: string): Promise<{Path: string; Kind: number}[]>;
+  export(caller: Caller, nameOrId: string): Promise<Readable>;
+  statPath(caller: Caller, nameOrId: string, path: string): Promise<string>;
+  getArchive(caller: Caller, nameOrId: string, path: string): Promise<{stat: string; body: Readable}>;
+  putArchive(caller: Caller, nameOrId: string, query: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean}, body: Readable): Promise<void>;
+}
+
+export interface ExecVerbs {
+  create(caller: Caller, containerNameOrId: string, config: ExecConfig): Promise<{id: string}>;
+  /** The stream, or null where detached. */
+  start(caller: Caller, execId: string, query: ExecStartQuery & {tty?: boolean}): Promise<{stream: Duplex | null; tty: boolean}>;
+  get(caller: Caller, execId: string): Promise<{exec: Exec; live: ExecObservation | undefined}>;
+  resize(caller: Caller, execId: string, height: number, width: number): Promise<void>;
+}
+
+export interface ListedImage { image: Image; references: string[]; containers: number }
+export interface ImageVerbs {
+  list(caller: Caller, query: {all: boolean; filters: Filters}): Promise<ListedImage[]>;
+  /** By reference, id, unique id prefix, or name@digest. */
+  get(caller: Caller, nameOrId: string): Promise<ListedImage>;
+  /** Progress as the Engine's; throws before the first line where nothing was begun. */
+  pull(caller: Caller, reference: string, options: {platform?: string; allTags?: boolean}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
+  load(caller: Caller, archive: Readable, options: {quiet: boolean}): AsyncIterable<ProgressMessage>;
+  save(caller: Caller, names: string[]): Promise<Readable>;
+  tag(caller: Caller, source: string, repository: string, tag: string): Promise<void>;
+  remove(caller: Caller, nameOrId: string, options: {force: boolean; noPrune: boolean}): Promise<({Untagged: string} | {Deleted: string})[]>;
+  prune(caller: Caller, filters: Filters): Promise<{deleted: ({Untagged: string} | {Deleted: string})[]; spaceReclaimed: number}>;
+}
+
+export interface NetworkVerbs {
+  create(caller: Caller, body: {Name: string; Driver?: string; Internal?: boolean; Attachable?: boolean; Ingress?: boolean; EnableIPv4?: boolean; EnableIPv6?: boolean; Scope?: string; ConfigOnly?: boolean; ConfigFrom?: object; IPAM?: {Driver?: string; Config?: {Subnet?: string; Gateway?: string; IPRange?: string; AuxiliaryAddresses?: Record<string, string>}[] | null; Options?: Record<string, string>} | null; Options?: Record<string, string>; Labels?: Record<string, string>; CheckDuplicate?: boolean}): Promise<{id: string; warning: string}>;
+  list(caller: Caller, filters: Filters): Promise<Network[]>;
+  get(caller: Caller, nameOrId: string): Promise<Network>;
+  /** Running containers on it, for inspect. */
+  containers(caller: Caller, network: Network): Promise<Container[]>;
+  remove(caller: Caller, nameOrId: string): Promise<void>;
+  connect(caller: Caller, nameOrId: string, containerNameOrId: string, settings: EndpointSettings): Promise<void>;
+  disconnect(caller: Caller, nameOrId: string, containerNameOrId: string, force: boolean): Promise<void>;
+  prune(caller: Caller, filters: Filters): Promise<{deleted: string[]}>;
+}
+
+export interface VolumeVerbs {
+  create(caller: Caller, body: {Name?: string; Driver?: string; DriverOpts?: Record<string, string>; Labels?: Record<string, string>}): Promise<Volume>;
+  list(caller: Caller, filters: Filters): Promise<{volumes: Volume[]; warnings: string[]}>;
+  get(caller: Caller, name: string): Promise<Volume>;
+  remove(caller: Caller, name: string, force: boolean): Promise<void>;
+  prune(caller: Caller, filters: Filters): Promise<{deleted: string[]; spaceReclaimed: number}>;
+}
+
+export interface EventVerbs {
+  /** From `sinceNs` (or now), through the past in order, then live until `untilNs` or the caller's signal. A reader that falls too far behind gets an error, never a gap. */
+  stream(caller: Caller, query: {sinceNs?: bigint; untilNs?: bigint; filters: Filters}): Promise<AsyncIterable<DatacenterEvent>>;
+  /** Events that change no state (attach, resize, exec_create, top...): durable within a moment, never in the way of the request. */
+  emit(caller: Caller, event: Omit<DatacenterEvent, 'account' | 'timeNs'>): void;
+}
+
+export interface SystemFacts {
+  id: string;
+  name: string;
+  nodes: Node[];
+  containers: Record<'running' | 'paused' | 'stopped' | 'total', number>;
+  images: number;
+  totalMemoryBytes: number;
+  totalCpus: number;
+  /** Of the store, for `docker info`. */
+  postgresVersion: string;
+}
+export interface SystemVerbs {
+  info(caller: Caller): Promise<SystemFacts>;
+  diskUsage(caller: Caller): Promise<{images: ListedImage[]; containers: {container: Container; sizeRw: number}[]; volumes: {volume: Volume; size: number; refCount: number}[]; layersSize: number}>;
+  /** Are the store and at least one node there? Throws `unavailable`. */
+  ping(): Promise<void>;
+}
+
+/** What operators may ask; lib/admin is their only caller. Not bound to an account. */
+export interface OperatorVerbs {
+  nodes(): Promise<Node[]>;
+  node(idOrName: string): Promise<{node: Node; reserved: import('../schema/container').Reservation; containers: number}>;
+  containers(query: {account?: string; node?: string; status?: ContainerStatus; limit?: number}): Promise<Container[]>;
+  container(nameOrId: string, account?: string): Promise<Container>;
+  jobs(query: {execution?: string; target?: string; workflow?: string; limit?: number}): Promise<Job[]>;
+  job(id: string): Promise<Job>;
+  cancelJob(id: string): Promise<Job>;
+  retryJob(id: string): Promise<Job>;
+  /** The placement of a container and the job that made it; or, for a refused create, the failed job. */
+  why(containerNameOrId: string): Promise<{container: Container | null; job: Job | null}>;
+  buckets(): Promise<{name: string; version: number; objects: number}[]>;
+  objects(bucket: string, filter: string, query: {limit?: number; offset?: number; sort?: string}): Promise<import('../moray/moray').Stored<unknown>[]>;
+  object(bucket: string, key: string): Promise<import('../moray/moray').Stored<unknown>>;
+}
+
+export interface Datacenter {
+  containers: ContainerVerbs;
+  execs: ExecVerbs;
+  images: ImageVerbs;
+  networks: NetworkVerbs;
+  volumes: VolumeVerbs;
+  events: EventVerbs;
+  system: SystemVerbs;
+  operator: OperatorVerbs;
+}

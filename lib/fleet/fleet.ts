@@ -1,0 +1,41 @@
+/** The control plane's side of nodes: who they are, whether they live, and a client to the agent on each. */
+import type {Duplex, Readable} from 'node:stream';
+import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, SaveRequest, Task, TaskOutput} from '../schema/agent';
+import type {ContainerObservation} from '../schema/container';
+import type {ExecConfig, RegistryAuth} from '../schema/docker';
+import type {Node, NodeFacts} from '../schema/node';
+
+/** Errors arrive as the agent's own CetusErrors; a node that cannot be reached is `unavailable`, a late answer `timeout`. */
+export interface AgentClient {
+  task(task: Task, options?: {deadlineMs?: number; signal?: AbortSignal}): Promise<TaskOutput>;
+  info(): Promise<NodeFacts>;
+  inventory(): Promise<Inventory>;
+  observe(containerId: string): Promise<ContainerObservation>;
+  /** A raw duplex: allowHalfOpen; end() is the end of stdin; bytes are the agent's frames. */
+  attach(containerId: string, query: AttachQuery): Promise<Duplex>;
+  logs(containerId: string, query: LogsQuery, signal?: AbortSignal): Promise<Readable>;
+  top(containerId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}>;
+  stats(containerId: string, query: {stream: boolean; oneShot: boolean}, signal?: AbortSignal): Promise<Readable>;
+  changes(containerId: string): Promise<{Path: string; Kind: number}[]>;
+  export(containerId: string): Promise<Readable>;
+  statPath(containerId: string, path: string): Promise<string>;
+  getArchive(containerId: string, path: string): Promise<{stat: string; body: Readable}>;
+  putArchive(containerId: string, query: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean}, body: Readable): Promise<void>;
+  resize(containerId: string, height: number, width: number): Promise<void>;
+  putExec(execId: string, containerId: string, config: ExecConfig): Promise<void>;
+  /** Resolves to a duplex, or to null where `detach`. */
+  startExec(execId: string, query: ExecStartQuery): Promise<Duplex | null>;
+  observeExec(execId: string): Promise<ExecObservation>;
+  resizeExec(execId: string, height: number, width: number): Promise<void>;
+  pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine>;
+  load(archive: Readable, signal?: AbortSignal): AsyncIterable<LoadLine>;
+  save(request: SaveRequest, signal?: AbortSignal): Promise<Readable>;
+}
+
+export interface Fleet {
+  /** By node id or name; `notFound` where there is none. */
+  node(idOrName: string): Promise<Node>;
+  nodes(): Promise<Node[]>;
+  /** `unavailable` for a node that is not alive. */
+  agent(nodeId: string): Promise<AgentClient>;
+}

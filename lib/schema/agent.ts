@@ -1,0 +1,141 @@
+/**
+ * The agent's protocol: HTTP/1.1 over a unix socket (one machine) or mutual TLS (a fleet). Version 1.
+ *
+ * Control plane -> agent
+ *   POST /v1/tasks                      Task -> TaskAnswer; idempotent per (jobId, step): a repeated task gets the first answer
+ *   GET  /v1/info                       -> NodeFacts
+ *   GET  /v1/inventory                  -> Inventory (what really exists on the node; for recovery and leak checks)
+ *   GET  /v1/containers/ID              -> ContainerObservation (live)
+ *   POST /v1/containers/ID/attach       AttachQuery; Upgrade: cetus-stream -> 101, then stdin one way and frames the other
+ *   GET  /v1/containers/ID/logs         LogsQuery -> frames (application/octet-stream), chunked, until the end or for ever with follow
+ *   GET  /v1/containers/ID/top          ?args= -> {Titles, Processes}
+ *   GET  /v1/containers/ID/stats        ?stream=&oneShot= -> NDJSON of the Engine's stats objects (without name)
+ *   GET  /v1/containers/ID/changes      -> [{Path, Kind}]
+ *   GET  /v1/containers/ID/export       -> tar
+ *   HEAD|GET|PUT /v1/containers/ID/archive  ?path=&noOverwriteDirNonDir=&copyUIDGID=; stat in X-Docker-Container-Path-Stat
+ *   POST /v1/containers/ID/resize       ?h=&w=
+ *   PUT  /v1/execs/ID                   {containerId, config: ExecConfig} -> 201; repeatable; 409 while the container does not run
+ *   POST /v1/execs/ID/start             ExecStartQuery; Upgrade: cetus-stream -> 101 then as attach; without Upgrade (detached) -> 204
+ *   GET  /v1/execs/ID                   -> ExecObservation
+ *   POST /v1/execs/ID/resize            ?h=&w=
+ *   POST /v1/images/pull                PullRequest; registry credentials in X-Registry-Auth -> NDJSON of PullLine, the last one {result}
+ *   POST /v1/images/load                tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
+ *   POST /v1/images/save                SaveRequest -> tar
+ *
+ * Frames: with a terminal the bytes as they are; without one, Docker's multiplexed format: [stream 1|2, 0,0,0, length as u32 BE][bytes].
+ * The agent makes the frames, so that an endpoint passes bytes on without looking at them.
+ * Half-close: the end of the caller's bytes is the end of stdin; output continues.
+ *
+ * Errors: a WireError as JSON; the status is statusOf(kind). Headers: X-Request-Id on all; X-Cetus-Epoch on tasks.
+ *
+ * Agent -> control plane (fleet's listener)
+ *   POST /v1/join                       NodeFacts -> {nodeId}
+ *   POST /v1/heartbeat                  Heartbeat -> {leaseMs}
+ *   POST /v1/reports                    ReportBatch -> {ackedSeq}: the agent forgets reports up to it, never before
+ */
+import type {WireError} from '../base/errors';
+import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from './container';
+import type {Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
+
+/** What a node must know of a network to carry it. */
+export interface NodeNetwork {
+  id: string;
+  account: string;
+  name: string;
+  bridgeName: string;
+  subnet: string;
+  gateway: string;
+  internal: boolean;
+  /** com.docker.network.* options that the node honours. */
+  options: Record<string, string>;
+}
+
+export type TaskBody =
+  | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>}[]}
+  /** Networks are made on the node where they are missing. Attachments and ports are held by the caller. */
+  | {kind: 'container.start'; containerId: string; networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]}
+  /** `timeoutSeconds` null: the container's own StopTimeout, else 10; -1: wait for ever. Stopping a stopped one is a success. */
+  | {kind: 'container.stop'; containerId: string; timeoutSeconds: number | null; signal: string | null}
+  | {kind: 'container.kill'; containerId: string; signal: string}
+  | {kind: 'container.pause'; containerId: string}
+  | {kind: 'container.unpause'; containerId: string}
+  | {kind: 'container.update'; containerId: string; resources: Resources; restartPolicy: RestartPolicy | null}
+  | {kind: 'container.rename'; containerId: string; name: string}
+  /** Removing one that is not there is a success. `force` kills first. */
+  | {kind: 'container.remove'; containerId: string; force: boolean}
+  | {kind: 'network.ensure'; network: NodeNetwork}
+  | {kind: 'network.remove'; networkId: string}
+  | {kind: 'network.connect'; containerId: string; network: NodeNetwork; attachment: NetworkAttachment}
+  | {kind: 'network.disconnect'; containerId: string; networkId: string}
+  | {kind: 'volume.ensure'; volumeId: string; name: string; account: string; options: Record<string, string>}
+  | {kind: 'volume.remove'; volumeId: string}
+  | {kind: 'image.remove'; imageId: string; account: string};
+
+export type TaskKind = TaskBody['kind'];
+
+/** `epoch` is the job's lease epoch: the agent refuses (`stale`) one lower than the highest it has seen for the job. */
+export interface Task { jobId: string; step: string; epoch: number; requestId: string; body: TaskBody }
+
+/** container.* tasks but remove answer with what is true afterwards. */
+export interface TaskOutput {
+  observation?: ContainerObservation;
+  /** volume.ensure */
+  mountpoint?: string;
+}
+export type TaskAnswer = {ok: true; output: TaskOutput} | {ok: false; error: WireError};
+
+export interface AttachQuery { stdin: boolean; stdout: boolean; stderr: boolean; /** replay the log first */ logs: boolean; /** then follow */ stream: boolean; /** "" = default ctrl-p,ctrl-q */ detachKeys: string }
+export interface LogsQuery { stdout: boolean; stderr: boolean; follow: boolean; timestamps: boolean; details: boolean; /** ns since the epoch, decimal; '' = no bound */ sinceNs: string; untilNs: string; /** lines, or -1 for all */ tail: number }
+export interface ExecStartQuery { detachKeys: string; /** [height, width] of the terminal at start */ consoleSize: [number, number] | null; detach: boolean }
+
+export interface ExecObservation { id: string; containerId: string; running: boolean; exitCode: number | null; pid: number; config: ExecConfig; /** when AttachStdin etc. ended */ canRemove: boolean }
+
+export interface PullRequest {
+  account: string;
+  /** Normalised, with registry: "docker.io/library/busybox:latest" or "...@sha256:...". */
+  reference: string;
+  /** "linux/amd64[/variant]"; undefined = the node's own. */
+  platform?: string;
+}
+/** An image as a node has it: everything moray needs for its Image object. */
+export interface NodeImage {
+  imageId: string;
+  manifest: Descriptor;
+  /** The digest that the reference resolved to (an index's, where there was one): what RepoDigests shows. */
+  resolvedDigest: string;
+  config: ImageConfigFile;
+  layers: {digest: string; mediaType: string; size: number; diffId: string; unpackedSize: number}[];
+  /** Bytes of the unpacked layers. */
+  size: number;
+  /** References named by the archive (load), normalised; empty for pull. */
+  references: string[];
+}
+export type PullLine = ProgressMessage | {result: {image: NodeImage; upToDate: boolean}};
+export type LoadLine = ProgressMessage | {result: {images: NodeImage[]}};
+/** What to write for each image: names for manifest.json and repositories. */
+export interface SaveRequest { images: {imageId: string; manifest: Descriptor; references: string[]}[] }
+
+export interface Inventory {
+  containers: {id: string; observation: ContainerObservation}[];
+  /** Snapshot keys, network namespaces, bridges, nftables chains, FIFO paths, mounts: whatever must not leak, by kind. */
+  snapshots: string[];
+  namespaces: string[];
+  bridges: string[];
+  publishedPorts: PublishedPort[];
+  volumes: string[];
+  images: string[];
+  execs: string[];
+}
+
+export type Report = {
+  /** Rises by one per report of this node, for ever. */
+  seq: number;
+  /** RFC 3339 with nanoseconds: when it happened, not when it was sent. */
+  at: string;
+} & (
+  | {kind: 'container'; /** the event the Engine would emit for this transition */ action: 'start' | 'die' | 'restart' | 'stop' | 'kill' | 'pause' | 'unpause' | 'oom' | 'health_status' | 'update'; attributes: Record<string, string>; observation: ContainerObservation}
+  | {kind: 'exec'; execId: string; containerId: string; exitCode: number}
+);
+
+export interface Heartbeat { nodeId: string; bootGeneration: number; /** highest seq in the ledger */ reportSeq: number; runningContainers: number }
+export interface ReportBatch { nodeId: string; bootGeneration: number; reports: Report[] }

@@ -1,0 +1,34 @@
+import type {BucketDefinition} from './bucket';
+
+/** Every bucket of Cetus. A change of `fields` needs a higher `version`; moray then reindexes in the background. */
+export const BUCKETS = {
+  accounts: {name: 'accounts', version: 1, fields: {name: {type: 'string', unique: true}}},
+  nodes: {name: 'nodes', version: 1, fields: {name: {type: 'string', unique: true}, availability: {type: 'string'}, liveness: {type: 'string'}}},
+  reservations: {name: 'reservations', version: 1, fields: {}},
+  containers: {
+    name: 'containers', version: 1,
+    fields: {
+      account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, nodeId: {type: 'string'},
+      status: {type: 'string'}, imageId: {type: 'string'}, createdAtNs: {type: 'number'}, volumeIds: {type: 'string[]'},
+      autoRemove: {type: 'boolean'},
+    },
+  },
+  images: {name: 'images', version: 1, fields: {account: {type: 'string'}, id: {type: 'string'}, manifestDigest: {type: 'string'}, parent: {type: 'string'}}},
+  image_refs: {name: 'image_refs', version: 1, fields: {account: {type: 'string'}, reference: {type: 'string'}, imageId: {type: 'string'}}},
+  networks: {name: 'networks', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, subnet: {type: 'string'}, driver: {type: 'string'}}},
+  addresses: {name: 'addresses', version: 1, fields: {networkId: {type: 'string'}, containerId: {type: 'string'}, address: {type: 'ip'}}},
+  ports: {name: 'ports', version: 1, fields: {nodeId: {type: 'string'}, containerId: {type: 'string'}, hostPort: {type: 'number'}, protocol: {type: 'string'}}},
+  volumes: {name: 'volumes', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, nodeId: {type: 'string'}, anonymous: {type: 'boolean'}}},
+  execs: {name: 'execs', version: 1, fields: {account: {type: 'string'}, containerId: {type: 'string'}, createdAt: {type: 'date'}}},
+  events: {name: 'events', version: 1, tombstoneRetentionMs: 60_000, fields: {account: {type: 'string'}, type: {type: 'string'}, action: {type: 'string'}, actorId: {type: 'string'}, timeNs: {type: 'number'}}},
+  jobs: {
+    name: 'jobs', version: 1,
+    fields: {
+      account: {type: 'string'}, workflow: {type: 'string'}, target: {type: 'string'}, execution: {type: 'string'},
+      leaseUntilMs: {type: 'number', path: 'lease.untilMs'}, createdAtNs: {type: 'number'}, endedAt: {type: 'date'}, requestId: {type: 'string'},
+    },
+  },
+  locks: {name: 'locks', version: 1, fields: {jobId: {type: 'uuid'}}},
+} as const satisfies Record<string, BucketDefinition>;
+
+export type BucketName = keyof typeof BUCKETS;

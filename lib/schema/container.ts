@@ -1,0 +1,141 @@
+import type {Config, EndpointSettings, HostConfig, LogConfig} from './docker';
+
+/**
+ * The statuses that the Engine shows. `removing` and `dead` belong to the control plane; an agent only ever observes the others.
+ *
+ *   created -> running <-> paused        running -> restarting -> running
+ *   running|restarting|paused -> exited -> running        any -> removing -> (gone | dead)
+ */
+export type ContainerStatus = 'created' | 'running' | 'paused' | 'restarting' | 'exited' | 'removing' | 'dead';
+
+export interface HealthProbe { start: string; end: string; exitCode: number; output: string }
+export interface HealthState {
+  status: 'starting' | 'healthy' | 'unhealthy';
+  failingStreak: number;
+  /** The last five probes, oldest first. */
+  log: HealthProbe[];
+}
+
+/**
+ * What an agent knows of a container at one moment. `generation` is minted by the agent that runs the container and rises with every
+ * transition; of two observations the one with the higher generation is the truth, whatever the order in which they arrive.
+ */
+export interface ContainerObservation {
+  containerId: string;
+  generation: number;
+  status: Exclude<ContainerStatus, 'removing' | 'dead'>;
+  /** 0 where nothing runs. */
+  pid: number;
+  exitCode: number;
+  /** Why the process could not be started, as the Engine words it; '' otherwise. */
+  error: string;
+  oomKilled: boolean;
+  /** RFC 3339 with nanoseconds, or ZERO_TIME. */
+  startedAt: string;
+  finishedAt: string;
+  /** Restarts made by the restart policy since the last start by hand. */
+  restartCount: number;
+  /** Set once a person stopped it: `unless-stopped` and reboots look at this. */
+  stoppedByUser?: boolean;
+  health?: HealthState;
+}
+
+/** One resolved mount, in the order in which the runtime mounts them (parents first). */
+export type ResolvedMount =
+  | {type: 'volume'; volumeId: string; name: string; destination: string; readOnly: boolean; noCopy: boolean; subpath?: string; anonymous: boolean}
+  | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean}
+  | {type: 'tmpfs'; destination: string; options: string[]};
+
+/** A port the container publishes. `hostPort` 0 asks for any free one. */
+export interface RequestedPort { protocol: 'tcp' | 'udp' | 'sctp'; containerPort: number; hostIp: string; hostPort: number }
+/** A port as it is held while the container runs. */
+export interface PublishedPort extends RequestedPort { hostPort: number }
+
+/** What the container asked of one network; the key of Container.networks is the network's name. */
+export interface NetworkRequest {
+  networkId: string;
+  settings: EndpointSettings;
+}
+
+/** One container's place on one network while it runs; everything the node needs to plug it in. */
+export interface NetworkAttachment {
+  networkId: string;
+  networkName: string;
+  endpointId: string;
+  /** "172.18.0.2" */
+  address: string;
+  prefixLength: number;
+  gateway: string;
+  /** "02:42:ac:12:00:02" */
+  mac: string;
+  /** Names by which others on this network may call it. */
+  aliases: string[];
+  /** The network through which the default route goes. */
+  isDefaultRoute: boolean;
+  internal: boolean;
+}
+
+/** Everything an agent needs to make and run a container without asking anybody again. Fixed at create; `docker update` replaces it. */
+export interface ContainerSpec {
+  id: string;
+  account: string;
+  /** Without a leading slash. Informational on the node (hosts file, logs' tags). */
+  name: string;
+  image: {
+    /** Config digest "sha256:...". */
+    id: string;
+    /** As the person wrote it. */
+    reference: string;
+    /** Digest of the manifest by which the node's content store knows it. */
+    manifestDigest: string;
+  };
+  /** Image config and request merged: what runs. Entrypoint + Cmd are the arguments. */
+  config: Config;
+  hostConfig: HostConfig;
+  logConfig: LogConfig;
+  mounts: ResolvedMount[];
+  /** 'none' | 'host' | 'container:ID' | 'networks' */
+  networkMode: string;
+  /** Nanoseconds resolution, RFC 3339. */
+  createdAt: string;
+}
+
+export interface Reservation { memoryBytes: number; nanoCpus: number; diskBytes: number; pids: number }
+
+/** Bucket `containers`, key = id. */
+export interface Container {
+  id: string;
+  account: string;
+  name: string;
+  /** account/name, unique: the store itself refuses a second owner of a name. */
+  accountName: string;
+  spec: ContainerSpec;
+  /** The request's Config.Image. */
+  imageReference: string;
+  imageId: string;
+  /** Node name; fixed at provision in this version. */
+  node: string;
+  nodeId: string;
+  status: ContainerStatus;
+  observation: ContainerObservation;
+  autoRemove: boolean;
+  labels: Record<string, string>;
+  /** Requested networks by name. */
+  networks: Record<string, NetworkRequest>;
+  /** Held while it runs (kept while restarting), empty otherwise. */
+  attachments: NetworkAttachment[];
+  requestedPorts: RequestedPort[];
+  publishedPorts: PublishedPort[];
+  /** Ids of the volumes it uses; indexed, so that `volume rm` can refuse. */
+  volumeIds: string[];
+  /** Ids of anonymous volumes that `rm -v` and --rm delete. */
+  anonymousVolumeIds: string[];
+  reservation: Reservation;
+  /** The job that placed it: `cetus why` reads the reasons there, and the copy here survives the job's retention. */
+  provisionJobId: string;
+  placement: import('./placement').PlacementDecision | null;
+  /** Removing or update refused while set: the job that holds it. */
+  createdAt: string;
+  /** Nanoseconds since the epoch, as a decimal string: sorts `docker ps`. */
+  createdAtNs: string;
+}

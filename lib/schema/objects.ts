@@ -1,0 +1,109 @@
+import type {Descriptor, ExecConfig, ImageConfigFile} from './docker';
+
+/** Bucket `accounts`, key = id. */
+export interface Account { id: string; name: string; createdAt: string }
+
+/** The account that owns everything on a datacenter without TLS identities. */
+export const DEFAULT_ACCOUNT = 'default';
+
+/** Bucket `images`, key = account/imageId. One image of one account, whatever the number of its names. */
+export interface Image {
+  id: string;
+  account: string;
+  manifestDigest: string;
+  manifestMediaType: string;
+  manifest: Descriptor;
+  /** name@sha256:..., one per repository it was pulled from or pushed to. */
+  repoDigests: string[];
+  config: ImageConfigFile;
+  layers: {digest: string; mediaType: string; /** compressed bytes */ size: number; diffId: string; /** unpacked bytes */ unpackedSize: number}[];
+  /** Bytes of the unpacked layers. */
+  size: number;
+  /** Node ids whose content store has all blobs. */
+  nodes: string[];
+  parent?: string;
+  createdAt: string;
+  /** When it entered this datacenter. */
+  addedAt: string;
+  lastTaggedAt: string;
+}
+
+/** Bucket `image_refs`, key = account/reference, e.g. "default/docker.io/library/busybox:latest". Exactly one image per name. */
+export interface ImageRef { account: string; /** normalised, with registry and tag */ reference: string; imageId: string; taggedAt: string }
+
+/** Bucket `networks`, key = id. */
+export interface Network {
+  id: string;
+  account: string;
+  name: string;
+  accountName: string;
+  driver: 'bridge' | 'host' | 'null';
+  scope: 'local';
+  internal: boolean;
+  attachable: boolean;
+  ingress: boolean;
+  enableIPv4: boolean;
+  enableIPv6: boolean;
+  /** "172.18.0.0/16"; '' for host and null. */
+  subnet: string;
+  gateway: string;
+  ipRange: string;
+  auxAddresses: Record<string, string>;
+  options: Record<string, string>;
+  ipamOptions: Record<string, string>;
+  labels: Record<string, string>;
+  /** Linux bridge on each node, at most 15 characters. */
+  bridgeName: string;
+  /** bridge, host and none exist in every account and cannot be removed. */
+  predefined: boolean;
+  createdAt: string;
+}
+
+/** Bucket `addresses`, key = networkId/address: a row exists exactly while somebody holds the address. */
+export interface AddressLease { networkId: string; address: string; account: string; containerId: string; endpointId: string; mac: string }
+
+/** Bucket `ports`, key = nodeId/protocol/hostIp/hostPort: a row exists exactly while a container holds the port. */
+export interface PortLease { nodeId: string; protocol: string; hostIp: string; hostPort: number; account: string; containerId: string }
+
+/** Bucket `volumes`, key = id. */
+export interface Volume {
+  id: string;
+  account: string;
+  name: string;
+  accountName: string;
+  driver: 'local';
+  options: Record<string, string>;
+  labels: Record<string, string>;
+  anonymous: boolean;
+  /** '' until the first use places it. */
+  nodeId: string;
+  mountpoint: string;
+  createdAt: string;
+}
+
+/** Bucket `execs`, key = id. What was asked; whether it runs and how it ended the agent knows, and reports at the end. */
+export interface Exec {
+  id: string;
+  account: string;
+  containerId: string;
+  nodeId: string;
+  config: ExecConfig;
+  running: boolean;
+  exitCode: number | null;
+  pid: number;
+  createdAt: string;
+}
+
+export type EventType = 'container' | 'image' | 'volume' | 'network' | 'daemon' | 'builder' | 'node';
+
+/** Bucket `events`, key = time in ns (20 digits) + '-' + random suffix: keys sort as time does. */
+export interface DatacenterEvent {
+  account: string;
+  type: EventType;
+  /** As the Engine names it: create, start, die, "exec_create: sh", ... */
+  action: string;
+  actorId: string;
+  attributes: Record<string, string>;
+  /** Nanoseconds since the epoch, as a decimal string. */
+  timeNs: string;
+}
