@@ -1,0 +1,43 @@
+# make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
+# make test   all tests, with all that they need
+# make bench  Cetus beside the distribution's dockerd, as ratios
+DATA   ?= /var/lib/cetus
+LISTEN ?= 127.0.0.1:2375
+SHELL  := /bin/bash
+
+.PHONY: run test unit integration e2e bench build lint clean setup-run setup-test setup-bench
+.DEFAULT_GOAL := build
+
+run: setup-run build
+	@exec node dist/main/cetus.js up --data $(DATA) --listen $(LISTEN)
+
+build: node_modules/.cetus-installed
+	@npx --no-install tsc -p tsconfig.json && node tools/copy-assets.mjs && chmod +x dist/main/cetus.js
+
+node_modules/.cetus-installed: package.json package-lock.json
+	@echo "npm ci ..." && npm ci --loglevel=error && touch $@
+
+lint: node_modules/.cetus-installed
+	@npx --no-install tsc -p tsconfig.test.json
+	@npx --no-install depcruise --config .dependency-cruiser.cjs --output-type err lib
+
+test: setup-test build lint
+	@npx --no-install jest --forceExit=false
+
+unit: build
+	@npx --no-install jest --selectProjects unit
+
+integration: setup-test build
+	@npx --no-install jest --selectProjects integration --runInBand
+
+e2e: setup-test build
+	@npx --no-install jest --selectProjects e2e --runInBand
+
+bench: setup-bench build
+	@node tools/bench/main.mjs
+
+setup-run setup-test setup-bench: setup-%:
+	@tools/setup.sh $*
+
+clean:
+	@rm -rf dist node_modules/.cetus-installed

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs what is missing from the distribution, for one of: run, test, bench. Quiet and quick where nothing is missing.
+# Refuses loudly where it cannot help: another distribution, or no root.
+set -euo pipefail
+
+what=${1:?usage: tools/setup.sh run|test|bench}
+declare -A package_of=(
+  [containerd]=containerd [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables
+)
+if [ "$what" != run ]; then
+  package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [xz]=xz-utils [script]=bsdutils [openssl]=openssl [curl]=curl)
+  command -v docker >/dev/null 2>&1 || package_of+=([docker]=docker.io)
+fi
+if [ "$what" = bench ]; then
+  package_of+=([dockerd]=docker.io)
+fi
+
+missing=()
+for program in "${!package_of[@]}"; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing+=("${package_of[$program]}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" != 0 ]; then
+  echo "setup: missing: ${missing[*]}; install them, or run this as root" >&2
+  exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+  echo "setup: missing: ${missing[*]}; this machine has no apt-get, install them by hand" >&2
+  exit 1
+fi
+
+# A package that starts a service of its own (containerd, dockerd, a registry) must not do so behind the person's back:
+# policy-rc.d is the distribution's way to say that, put back as it was afterwards.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+echo "setup: installing ${missing[*]} ..."
+log=$(mktemp)
+if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  cat "$log" >&2
+  echo "setup: apt-get could not install ${missing[*]} (see above)" >&2
+  exit 1
+fi
+rm -f "$log"
+echo "setup: installed"
