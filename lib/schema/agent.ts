@@ -76,7 +76,10 @@ export type TaskKind = TaskBody['kind'];
 /** `epoch` is the job's lease epoch: the agent refuses (`stale`) one lower than the highest it has seen for the job. */
 export interface Task { jobId: string; step: string; epoch: number; requestId: string; body: TaskBody }
 
-/** container.* tasks but remove answer with what is true afterwards. */
+/**
+ * container.* tasks but remove answer with what is true afterwards. A start that fails (command missing, not executable, port taken)
+ * answers an error whose info.observation is the ContainerObservation that is true afterwards.
+ */
 export interface TaskOutput {
   observation?: ContainerObservation;
   /** volume.ensure */

@@ -131,6 +131,11 @@ export interface Container {
   /** Ids of anonymous volumes that `rm -v` and --rm delete. */
   anonymousVolumeIds: string[];
   reservation: Reservation;
+  /**
+   * True from create's first commit (which takes the name and the capacity) until the node has it: verbs show nothing of such a
+   * container and treat its id as unknown; its name is taken. Written by container.provision only.
+   */
+  provisioning?: boolean;
   /** The job that placed it: `cetus why` reads the reasons there, and the copy here survives the job's retention. */
   provisionJobId: string;
   placement: import('./placement').PlacementDecision | null;

@@ -26,6 +26,8 @@ export interface Image {
   /** When it entered this datacenter. */
   addedAt: string;
   lastTaggedAt: string;
+  /** Set while image.remove is under way: shown still, refused to new containers. */
+  removing?: boolean;
 }
 
 /** Bucket `image_refs`, key = account/reference, e.g. "default/docker.io/library/busybox:latest". Exactly one image per name. */
@@ -57,7 +59,15 @@ export interface Network {
   /** bridge, host and none exist in every account and cannot be removed. */
   predefined: boolean;
   createdAt: string;
+  /** Set while network.remove is under way: shown still, refused to new attachments. */
+  removing?: boolean;
 }
+
+/**
+ * Bucket `subnets`, key = the /16 block, e.g. "172.18.0.0". Which parts of the block are taken, by network id. A subnet is written into
+ * every block that it touches, each write etag-guarded, so that two networks can never overlap.
+ */
+export interface SubnetBlock { block: string; networks: Record<string, string> }
 
 /** Bucket `addresses`, key = networkId/address: a row exists exactly while somebody holds the address. */
 export interface AddressLease { networkId: string; address: string; account: string; containerId: string; endpointId: string; mac: string }
@@ -79,6 +89,8 @@ export interface Volume {
   nodeId: string;
   mountpoint: string;
   createdAt: string;
+  /** Set while volume.remove is under way: shown still, refused to new containers. */
+  removing?: boolean;
 }
 
 /** Bucket `execs`, key = id. What was asked; whether it runs and how it ended the agent knows, and reports at the end. */

@@ -1,0 +1,112 @@
+/**
+ * The chains by name: what each takes, answers and refuses. lib/datacenter knows only this page; the steps are in lib/jobs.
+ *
+ * Division of labour: a verb validates, merges image config and request, resolves names to ids and mints ids; the chain decides on
+ * fresh state under the target's lock and throws the Engine's own texts for what it then finds. Params are stored: never a credential.
+ */
+import type {Readable} from 'node:stream';
+import type {WireError} from '../base/errors';
+import type {NodeImage} from './agent';
+import type {Container, Reservation} from './container';
+import type {EndpointSettings, RegistryAuth, Resources, RestartPolicy} from './docker';
+import type {Network, Volume} from './objects';
+import type {PlacementRequest} from './placement';
+
+/** A container as the verb made it: status `created`, observation empty (generation 0), attachments and published ports empty. */
+export type ContainerDraft = Omit<Container, 'node' | 'nodeId' | 'placement' | 'provisionJobId' | 'provisioning'>;
+
+export interface ProvisionParams {
+  container: ContainerDraft;
+  /** `pinnedNodes` is found by the chain, from the volumes as they are when it places. */
+  placement: Omit<PlacementRequest, 'pinnedNodes'>;
+  /**
+   * Volumes to make where no volume of that accountName exists, nodeId ''. Where one exists (somebody was faster), the chain uses it
+   * and rewrites volumeIds and spec.mounts from the draft's id to the existing one's. The event `volume create` is the chain's.
+   */
+  volumes: Volume[];
+}
+/** conflict: the name is taken (Engine's text). noSpace / invalid: placement's. notFound: image, volume or network went away meanwhile. */
+export interface ProvisionResult { containerId: string; nodeId: string; node: string }
+
+/** notModified: runs already. conflict: marked for removal, paused, a port is taken. */
+export interface StartParams { containerId: string }
+/** timeoutSeconds null: the container's own; -1 waits for ever. stop: notModified where nothing runs; restart starts what is stopped. */
+export interface StopParams { containerId: string; timeoutSeconds: number | null; signal: string | null }
+/** conflict: not running. */
+export interface KillParams { containerId: string; signal: string }
+export interface PauseParams { containerId: string }
+/** `name` without the leading slash. conflict: taken, in the Engine's words. */
+export interface RenameParams { containerId: string; name: string }
+/** `resources` holds only the changed fields; `reservation` is what the verb computed for the result, null where it does not change. */
+export interface UpdateParams { containerId: string; resources: Resources; restartPolicy: RestartPolicy | null; reservation: Reservation | null }
+/** conflict: running or paused without `force`. removeVolumes: its anonymous ones, where no other container uses them. */
+export interface DestroyParams { containerId: string; force: boolean; removeVolumes: boolean }
+
+/** Progress messages are the Engine's ProgressMessage; credentials travel as `secrets: PullSecrets`. `node`: where to, default the datacenter's choice. */
+export interface PullParams { account: string; reference: string; platform?: string; node?: string }
+export interface PullSecrets { auth?: RegistryAuth }
+export interface PullResult { imageId: string; reference: string; digest: string; upToDate: boolean }
+
+/** The archive travels as `secrets: LoadSecrets`: it exists only in the process that accepted the request. `loadId`: a fresh uuid. */
+export interface LoadParams { account: string; loadId: string; node?: string }
+export interface LoadSecrets { archive: Readable }
+export interface LoadResult { images: {imageId: string; references: string[]}[] }
+
+/**
+ * `reference` (normalised): what the person named, if a name; '' if an id, or the digest form. `shown` is the name as the person wrote
+ * it, for the texts. conflict: used by containers, several repositories, children (Engine's texts).
+ */
+export interface ImageRemoveParams { account: string; imageId: string; reference: string; shown: string; force: boolean; noPrune: boolean }
+export type ImageRemoveResult = ({Untagged: string} | {Deleted: string})[];
+
+/**
+ * Bridge networks with subnet '' get one from the pools, gateway '' the first address. conflict: the name exists. forbidden: overlaps.
+ * Predefined networks come through here too, with subnet '' (each account its own default network).
+ */
+export interface NetworkCreateParams { network: Network }
+/** forbidden: active endpoints. */
+export interface NetworkRemoveParams { networkId: string; account: string }
+/** Works on running and on stopped containers. */
+export interface NetworkConnectParams { containerId: string; networkId: string; settings: EndpointSettings }
+export interface NetworkDisconnectParams { containerId: string; networkId: string; force: boolean }
+
+/** Answers the existing volume where the name is taken, as the Engine does. */
+export interface VolumeCreateParams { volume: Volume }
+/** conflict: in use by containers. */
+export interface VolumeRemoveParams { volumeId: string; force: boolean }
+
+export interface ChainTypes {
+  'container.provision': {params: ProvisionParams; result: ProvisionResult};
+  'container.start': {params: StartParams; result: null};
+  'container.stop': {params: StopParams; result: null};
+  'container.restart': {params: StopParams; result: null};
+  'container.kill': {params: KillParams; result: null};
+  'container.pause': {params: PauseParams; result: null};
+  'container.unpause': {params: PauseParams; result: null};
+  'container.rename': {params: RenameParams; result: null};
+  'container.update': {params: UpdateParams; result: null};
+  'container.destroy': {params: DestroyParams; result: null};
+  'image.pull': {params: PullParams; result: PullResult};
+  'image.load': {params: LoadParams; result: LoadResult};
+  'image.remove': {params: ImageRemoveParams; result: ImageRemoveResult};
+  'network.create': {params: NetworkCreateParams; result: Network};
+  'network.remove': {params: NetworkRemoveParams; result: null};
+  'network.connect': {params: NetworkConnectParams; result: null};
+  'network.disconnect': {params: NetworkDisconnectParams; result: null};
+  'volume.create': {params: VolumeCreateParams; result: Volume};
+  'volume.remove': {params: VolumeRemoveParams; result: null};
+}
+export type ChainName = keyof ChainTypes;
+export type ChainParams<N extends ChainName> = ChainTypes[N]['params'];
+export type ChainResult<N extends ChainName> = ChainTypes[N]['result'];
+
+/** The lock's key for each kind of target. A verb that finds a lock can say who holds what. */
+export const targets = {
+  container: (id: string): string => `container/${id}`,
+  image: (account: string, imageIdOrReference: string): string => `image/${account}/${imageIdOrReference}`,
+  network: (id: string): string => `network/${id}`,
+  volume: (id: string): string => `volume/${id}`,
+} as const;
+
+/** What image.pull and image.load keep of an agent's answer in the job, from act to plan. */
+export interface FetchedImages { nodeId: string; images: NodeImage[]; upToDate: boolean; error?: WireError }
