@@ -1,0 +1,97 @@
+/**
+ * One process that `cetus up` keeps alive: started again with a growing delay when it dies by itself, ended with SIGTERM and, after a
+ * bound, SIGKILL. The child learns of our own death by the closing of its IPC channel and ends as if asked to (see main/lifetime.ts),
+ * so that a killed `cetus up` leaves no second endpoint behind.
+ */
+import {type ChildProcess, spawn} from 'node:child_process';
+import {once} from 'node:events';
+import fs from 'node:fs';
+import {CetusError} from '../../base/errors';
+import type {Log} from '../../base/log';
+
+export interface ChildOptions {
+  name: string;
+  args: string[];
+  /** Receives standard output and error, appended. */
+  logFile: string;
+  log: Log;
+  readyTimeoutMs: number;
+}
+
+const FIRST_DELAY_MS = 100;
+const MAX_DELAY_MS = 10_000;
+/** One that lived this long has earned a fresh start. */
+const STEADY_MS = 30_000;
+const STOP_TIMEOUT_MS = 8_000;
+
+export class SupervisedChild {
+  private child: ChildProcess | undefined;
+  private stopping = false;
+  private delayMs = FIRST_DELAY_MS;
+  private restartTimer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly options: ChildOptions) {}
+
+  get pid(): number | undefined {
+    return this.child?.pid;
+  }
+
+  /** Resolves with what the child reported when it was ready to serve. */
+  async start(): Promise<Record<string, unknown>> {
+    const {name, args, logFile, log, readyTimeoutMs} = this.options;
+    const out = fs.openSync(logFile, 'a', 0o600);
+    // A session of its own: Ctrl-C at the terminal reaches us alone, and we end the parts in their order.
+    const child = spawn(process.execPath, ['--no-deprecation', ...args], {stdio: ['ignore', out, out, 'ipc'], env: process.env, detached: true});
+    fs.closeSync(out);
+    this.child = child;
+    const startedAt = Date.now();
+    child.once('exit', (code, signal) => {
+      if (this.child === child) this.child = undefined;
+      if (this.stopping) return;
+      this.delayMs = Date.now() - startedAt > STEADY_MS ? FIRST_DELAY_MS : Math.min(this.delayMs * 2, MAX_DELAY_MS);
+      log.warn({name, code, signal, restartInMs: this.delayMs}, 'a process of ours ended by itself');
+      this.restartTimer = setTimeout(() => {
+        this.start().catch((err: unknown) => log.error({err, name}, 'restart'));
+      }, this.delayMs);
+    });
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new CetusError('timeout', `${name} was not ready within ${readyTimeoutMs / 1000} s; see ${logFile}`)), readyTimeoutMs);
+      child.once('message', (message) => {
+        clearTimeout(timer);
+        resolve(message as Record<string, unknown>);
+      });
+      child.once('error', (err) => {
+        clearTimeout(timer);
+        reject(new CetusError('internal', `start ${name}`, {cause: err}));
+      });
+      child.once('exit', (code, signal) => {
+        clearTimeout(timer);
+        reject(new CetusError('internal', `${name} ended (${signal ?? `exit status ${code}`}) before it was ready: ${lastLine(logFile)}`));
+      });
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    clearTimeout(this.restartTimer);
+    const child = this.child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGTERM');
+    const killer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
+    await gone;
+    clearTimeout(killer);
+  }
+}
+
+/** The last thing the child said, so that the reason stands on the person's screen and not only in a file. */
+function lastLine(file: string): string {
+  const lines = fs.readFileSync(file, 'utf8').slice(-8192).trimEnd().split('\n');
+  const last = lines[lines.length - 1] ?? '';
+  try {
+    const record = JSON.parse(last) as {msg?: string; err?: {message?: string}};
+    return [record.msg, record.err?.message].filter(Boolean).join(': ') || last;
+  } catch {
+    return last;
+  }
+}

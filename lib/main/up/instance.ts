@@ -1,0 +1,94 @@
+/**
+ * One data directory is one datacenter: its identity (instance.json, made once) and the lock that lets only one `cetus up` run on it.
+ * Several may run side by side on one machine with different directories: everything a machine has only one of (bridges, nft tables,
+ * subnets, cgroups) carries the instance's prefix or comes from its own block of addresses.
+ */
+import {createHash, randomUUID} from 'node:crypto';
+import fs from 'node:fs';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import {CetusError} from '../../base/errors';
+
+export interface Instance {
+  id: string;
+  name: string;
+  nodeId: string;
+  nodeName: string;
+  /** Six characters, from the id. */
+  prefix: string;
+  addressPools: {base: string; size: number}[];
+}
+
+/** Every /12 of 10.0.0.0/8; 256 networks of 4,094 containers each. */
+const BLOCKS = Array.from({length: 16}, (_, n) => n * 16);
+const NETWORK_SIZE = 20;
+
+export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnets()): Instance {
+  const file = path.join(dataDir, 'instance.json');
+  try {
+    return JSON.parse(fs.readFileSync(file, 'utf8')) as Instance;
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code !== 'ENOENT')
+      throw new CetusError('internal', `${file} cannot be read; move it away only if this datacenter may be forgotten`, {cause: err});
+  }
+  const id = randomUUID();
+  const nodeName = os.hostname().split('.')[0].replace(/[^a-zA-Z0-9_.-]/g, '-').replace(/^[^a-zA-Z0-9]+/, '') || 'node';
+  const instance: Instance = {
+    id, name: 'cetus', nodeId: randomUUID(), nodeName,
+    prefix: createHash('sha256').update(id).digest('hex').slice(0, 6),
+    addressPools: [{base: chooseBlock(id, usedSubnets), size: NETWORK_SIZE}],
+  };
+  const temporary = `${file}.new`;
+  fs.writeFileSync(temporary, `${JSON.stringify(instance, null, 2)}\n`, {mode: 0o600});
+  fs.renameSync(temporary, file);
+  return instance;
+}
+
+/** The first /12 of 10.0.0.0/8, counted from a place that the id chooses, which the machine does not use yet. */
+export function chooseBlock(id: string, usedSubnets: string[]): string {
+  const start = createHash('sha256').update(id).digest()[0] % BLOCKS.length;
+  const taken = new Set(usedSubnets.filter((s) => s.startsWith('10.')).map((s) => Number(s.split('.')[1]) & 0xf0));
+  const wholeTen = usedSubnets.some((s) => s.startsWith('10.') && Number(s.split('/')[1] ?? 32) < 12);
+  for (let i = 0; i < BLOCKS.length && !wholeTen; i += 1) {
+    const block = BLOCKS[(start + i) % BLOCKS.length];
+    if (!taken.has(block)) return `10.${block}.0.0/12`;
+  }
+  return '172.16.0.0/12';
+}
+
+function hostSubnets(): string[] {
+  return Object.values(os.networkInterfaces()).flat().flatMap((a) => (a?.cidr && a.family === 'IPv4' ? [a.cidr] : []));
+}
+
+/**
+ * Held by listening on a socket in the directory: the kernel lets go of it whatever way the holder dies, where a pid file lies.
+ * Whoever can connect to it knows that another one runs.
+ */
+export async function lockDirectory(dataDir: string): Promise<() => void> {
+  const file = path.join(dataDir, 'run', 'up.sock');
+  for (let tries = 0; tries < 2; tries += 1) {
+    const server = net.createServer((socket) => socket.end(`${process.pid}\n`));
+    try {
+      await new Promise<void>((resolve, reject) => server.once('error', reject).listen(file, resolve));
+      server.unref();
+      return () => server.close();
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw new CetusError('internal', `lock ${dataDir}`, {cause: err});
+      if (await answers(file))
+        throw new CetusError('conflict', `another cetus up runs on ${dataDir}; stop it first, or give another --data`);
+      fs.rmSync(file, {force: true});
+    }
+  }
+  throw new CetusError('conflict', `another cetus up is just starting on ${dataDir}`);
+}
+
+function answers(file: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(file, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}

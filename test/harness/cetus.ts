@@ -1,0 +1,120 @@
+/** A whole datacenter of its own for a test file: `cetus up` as a person starts it, on a fresh directory and a free port. */
+import {type ChildProcess, spawn} from 'node:child_process';
+import {once} from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {traces, type Traces} from './leaks';
+import {until} from './wait';
+
+const PROGRAM = path.resolve(__dirname, '../../dist/main/cetus.js');
+
+export interface Finished { status: number; stdout: string; stderr: string; stdoutBytes: Buffer }
+export interface RunOptions { input?: string | Buffer | NodeJS.ReadableStream; timeoutMs?: number; env?: NodeJS.ProcessEnv }
+
+/** What `cetus up` writes to DIR/run/up.json once it serves. */
+export interface Running { pid: number; listen: string[]; admin: string; prefix: string; children: Record<string, number> }
+
+export class TestDatacenter {
+  private process: ChildProcess | undefined;
+  running!: Running;
+
+  constructor(readonly dataDir: string, private readonly args: string[] = []) {}
+
+  get host(): string {
+    return this.running.listen[0];
+  }
+
+  async up(): Promise<void> {
+    fs.rmSync(path.join(this.dataDir, 'run', 'up.json'), {force: true});
+    const out = fs.openSync(path.join(this.dataDir, 'up.log'), 'a');
+    // The port is kept over restarts: clients hold it in DOCKER_HOST.
+    const listen = this.running ? this.host.replace('tcp://', '') : '127.0.0.1:0';
+    const child = spawn(process.execPath, [PROGRAM, 'up', '--data', this.dataDir, '--listen', listen, ...this.args], {stdio: ['ignore', out, out]});
+    fs.closeSync(out);
+    this.process = child;
+    this.running = await until('cetus up to serve', () => {
+      if (child.exitCode !== null) throw new Error(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
+      return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
+    }, 60_000);
+  }
+
+  /** The current process ids: a part that was restarted has a new one. */
+  pids(): Record<string, number> {
+    return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'))?.children ?? {};
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const child = this.process;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    await gone;
+  }
+
+  docker(args: string[], options: RunOptions = {}): Promise<Finished> {
+    return run('docker', args, {...options, env: {...process.env, DOCKER_HOST: this.host, DOCKER_CLI_HINTS: 'false', DOCKER_CONFIG: path.join(this.dataDir, 'docker-config'), ...options.env}});
+  }
+
+  /** As docker(), but a status other than 0 fails the test with what was printed. */
+  async ok(args: string[], options: RunOptions = {}): Promise<string> {
+    const done = await this.docker(args, options);
+    if (done.status !== 0) throw new Error(`docker ${args.join(' ')} ended with ${done.status}\n${done.stdout}\n${done.stderr}`);
+    return done.stdout.trim();
+  }
+
+  cetus(args: string[], options: RunOptions = {}): Promise<Finished> {
+    return run(process.execPath, [PROGRAM, ...args, '--admin', this.running.admin], options);
+  }
+
+  /** Removes every container, ends everything, and returns what is left on the machine: it should be nothing. */
+  async destroy(): Promise<Traces> {
+    if (!this.process || this.process.exitCode !== null || this.process.signalCode !== null) await this.up();
+    await this.stop();
+    const down = await run(process.execPath, [PROGRAM, 'down', '--data', this.dataDir], {timeoutMs: 60_000});
+    if (down.status !== 0) throw new Error(`cetus down: ${down.stderr}`);
+    const left = traces(this.dataDir, this.running.prefix);
+    fs.rmSync(this.dataDir, {recursive: true, force: true});
+    return left;
+  }
+}
+
+export const NOTHING_LEFT: Traces = {processes: [], mounts: [], links: [], namespaces: [], tables: [], cgroups: [], fifos: []};
+
+export async function startCetus(args: string[] = []): Promise<TestDatacenter> {
+  const datacenter = new TestDatacenter(fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-')), args);
+  await datacenter.up();
+  return datacenter;
+}
+
+export function run(program: string, args: string[], options: RunOptions = {}): Promise<Finished> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, {env: options.env ?? process.env, stdio: ['pipe', 'pipe', 'pipe']});
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`${program} ${args.join(' ')} did not end in time\n${Buffer.concat(stdout).toString().slice(-2000)}\n${Buffer.concat(stderr).toString().slice(-2000)}`));
+    }, options.timeoutMs ?? 30_000);
+    child.stdout.on('data', (c: Buffer) => stdout.push(c));
+    child.stderr.on('data', (c: Buffer) => stderr.push(c));
+    child.stdin.on('error', () => undefined); // the program may end before it has read all
+    child.once('error', reject);
+    child.once('close', (code, signal) => {
+      clearTimeout(timer);
+      const stdoutBytes = Buffer.concat(stdout);
+      resolve({status: code ?? (signal ? 128 : 1), stdout: stdoutBytes.toString(), stderr: Buffer.concat(stderr).toString(), stdoutBytes});
+    });
+    if (options.input === undefined) child.stdin.end();
+    else if (typeof options.input === 'string' || Buffer.isBuffer(options.input)) child.stdin.end(options.input);
+    else options.input.pipe(child.stdin);
+  });
+}
+
+function readJson<T>(file: string): T | undefined {
+  try {
+    return JSON.parse(fs.readFileSync(file, 'utf8')) as T;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,63 @@
+/** What a datacenter must not leave behind on the machine, found by its data directory and its prefix. */
+import {execFileSync} from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+
+export interface Traces { processes: string[]; mounts: string[]; links: string[]; namespaces: string[]; tables: string[]; cgroups: string[]; fifos: string[] }
+
+export function traces(dataDir: string, prefix: string): Traces {
+  return {
+    processes: processesOf(dataDir),
+    mounts: fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dataDir}/`)),
+    links: run('ip', ['-o', 'link']).split('\n').flatMap((l) => l.match(/^\d+: ([^:@]+)/)?.[1] ?? []).filter((n) => n.includes(prefix)),
+    namespaces: run('ip', ['netns', 'list']).split('\n').map((l) => l.split(' ')[0]).filter((n) => n.includes(prefix)),
+    tables: run('nft', ['list', 'tables']).split('\n').filter((l) => l.includes(prefix)),
+    cgroups: cgroupsOf(prefix),
+    fifos: fifosBelow(path.join(dataDir, 'agent')),
+  };
+}
+
+export function processesOf(dataDir: string): string[] {
+  return fs.readdirSync('/proc').filter((p) => /^\d+$/.test(p)).flatMap((pid) => {
+    try {
+      const command = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
+      return command.includes(dataDir) ? [`${pid} ${command}`] : [];
+    } catch {
+      return []; // gone while we looked
+    }
+  });
+}
+
+function cgroupsOf(prefix: string): string[] {
+  const roots = ['/sys/fs/cgroup', ...safeList('/sys/fs/cgroup').map((n) => path.join('/sys/fs/cgroup', n))];
+  return roots.flatMap((root) => safeList(root).filter((n) => n.includes(prefix)).flatMap((n) => safeList(path.join(root, n)).filter((c) => /^[0-9a-f]{64}$/.test(c)).map((c) => path.join(root, n, c))));
+}
+
+function fifosBelow(dir: string): string[] {
+  return safeList(dir).flatMap((name) => {
+    const file = path.join(dir, name);
+    try {
+      const stat = fs.lstatSync(file);
+      if (stat.isDirectory()) return fifosBelow(file);
+      return stat.isFIFO() ? [file] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function safeList(dir: string): string[] {
+  try {
+    return fs.readdirSync(dir);
+  } catch {
+    return [];
+  }
+}
+
+function run(program: string, args: string[]): string {
+  try {
+    return execFileSync(program, args, {encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`}});
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,31 @@
+import {formatListen, isLoopback, parseListen, requireSafe} from '../../lib/main/address';
+import {chooseBlock} from '../../lib/main/up/instance';
+
+test.each([
+  ['127.0.0.1:2375', {kind: 'tcp', host: '127.0.0.1', port: 2375}],
+  ['tcp://localhost:0', {kind: 'tcp', host: 'localhost', port: 0}],
+  ['tcp://[::1]:2376', {kind: 'tcp', host: '::1', port: 2376}],
+  [':2375', {kind: 'tcp', host: '0.0.0.0', port: 2375}],
+  ['unix:///run/cetus.sock', {kind: 'unix', path: '/run/cetus.sock'}],
+])('%s is understood', (text, expected) => {
+  expect(parseListen(text)).toEqual(expected);
+  if (!text.startsWith(':')) expect(parseListen(formatListen(parseListen(text)))).toEqual(expected);
+});
+
+test.each(['', '2375', '127.0.0.1:99999', 'unix://relative', 'http://127.0.0.1:1', `unix:///${'x'.repeat(120)}`])('%s is refused', (text) => {
+  expect(() => parseListen(text)).toThrow(/listen address/);
+});
+
+test('only loopback is open without TLS', () => {
+  for (const text of ['127.0.0.1:1', '127.9.9.9:1', '[::1]:1', 'localhost:1', 'unix:///x']) expect(isLoopback(parseListen(text))).toBe(true);
+  for (const text of ['0.0.0.0:1', ':1', '10.0.0.1:1', '[::]:1', 'example.org:1', '[2001:db8::1]:1']) {
+    expect(() => requireSafe(parseListen(text), false)).toThrow(/without TLS/);
+    expect(() => requireSafe(parseListen(text), true)).not.toThrow();
+  }
+});
+
+test('an instance takes a block of addresses that the machine does not use', () => {
+  const used = Array.from({length: 15}, (_, n) => `10.${n * 16}.1.1/16`);
+  expect(chooseBlock('any', used)).toBe('10.240.0.0/12');
+  expect(chooseBlock('any', ['10.0.0.1/8'])).toBe('172.16.0.0/12');
+});
