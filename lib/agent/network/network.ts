@@ -5,6 +5,8 @@ import type {NetworkAttachment, PublishedPort} from '../../schema/container';
 export interface SandboxRequest {
   containerId: string;
   hostname: string;
+  /** For error texts, which name the container; default: the hostname. */
+  containerName?: string;
   networks: NodeNetwork[];
   attachments: NetworkAttachment[];
   ports: PublishedPort[];

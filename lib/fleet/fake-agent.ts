@@ -1,0 +1,299 @@
+/**
+ * An agent in memory behind the AgentClient interface, for other rooms' tests and for the model of crashes: an idempotent ledger per (job, step),
+ * stale epochs refused, containers with rising generations, reports as a real agent makes them, and failures by script.
+ * It runs nothing; a process "ends" when the test calls `exit`.
+ */
+import {Duplex, PassThrough, Readable} from 'node:stream';
+import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
+import {CetusError, unreachable} from '../base/errors';
+import type {ExecObservation, Inventory, LoadLine, NodeImage, PullLine, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
+import type {NodeFacts} from '../schema/node';
+import type {AgentClient} from './fleet';
+
+/**
+ * `before`: the task fails and nothing has happened. `after`: it has happened and the answer is lost.
+ * `refuse`: the agent answers with the error, and repeats that answer.
+ */
+export interface ScriptedFailure { kind: TaskKind; when: 'before' | 'after' | 'refuse'; error?: CetusError; times?: number }
+
+interface FakeContainer { spec: ContainerSpec; observation: ContainerObservation; attachments: NetworkAttachment[]; ports: PublishedPort[] }
+interface Ledgered { answer: TaskOutput | CetusError }
+type ReportBody = Report extends infer R ? R extends Report ? Omit<R, 'seq' | 'at'> : never : never;
+
+export interface FakeAgentOptions {
+  facts?: Partial<NodeFacts>;
+  clock?: Clock;
+  /** Every report, as it is made. */
+  onReport?(report: Report): void;
+}
+
+export class FakeAgent implements AgentClient {
+  readonly facts: NodeFacts;
+  readonly containers = new Map<string, FakeContainer>();
+  readonly networks = new Map<string, string>();
+  readonly volumes = new Map<string, string>();
+  readonly images = new Map<string, NodeImage>();
+  readonly execs = new Map<string, ExecObservation>();
+  /** Every task that arrived, repeated ones included. */
+  readonly tasks: Task[] = [];
+  readonly reports: Report[] = [];
+  /** What streams answer; replace to script them. */
+  stream: (what: string, id: string) => Duplex = () => new PassThrough({allowHalfOpen: true}).end();
+  /** What a pull finds, by reference. */
+  registry = new Map<string, NodeImage>();
+  reachable = true;
+
+  private readonly ledger = new Map<string, Ledgered>();
+  private readonly epochs = new Map<string, number>();
+  private failures: ScriptedFailure[] = [];
+  private readonly clock: Clock;
+
+  constructor(private readonly options: FakeAgentOptions = {}) {
+    this.clock = options.clock ?? systemClock;
+    this.facts = {
+      nodeId: 'node-1', name: 'node-1', platform: 'linux/amd64', architecture: 'x86_64', kernelVersion: '6.1.0', operatingSystem: 'Debian GNU/Linux 12',
+      osType: 'linux', cpus: 4, memoryBytes: 8 * 2 ** 30, diskBytes: 100 * 2 ** 30, pids: 32_768, cgroupVersion: 2, cgroupDriver: 'cgroupfs',
+      containerdVersion: 'fake', runcVersion: 'fake', snapshotter: 'fake', agentUrl: 'fake:', agentVersion: '0.1.0', labels: {}, bootGeneration: 1,
+      ...options.facts,
+    };
+  }
+
+  /** The next `times` tasks of the kind fail so. */
+  fail(failure: ScriptedFailure): void {
+    this.failures.push({times: 1, ...failure});
+  }
+
+  /** The container's process ends by itself. */
+  exit(containerId: string, exitCode: number, more: Partial<ContainerObservation> = {}): void {
+    const container = this.container(containerId);
+    this.move(container, {status: 'exited', pid: 0, exitCode, finishedAt: this.now(), ...more});
+    this.report({kind: 'container', action: 'die', attributes: {exitCode: String(exitCode)}, observation: container.observation});
+  }
+
+  async task(task: Task): Promise<TaskOutput> {
+    this.tasks.push(structuredClone(task));
+    this.reach();
+    const newest = this.epochs.get(task.jobId) ?? 0;
+    if (task.epoch < newest) throw new CetusError('stale', `task ${task.jobId}/${task.step} carries epoch ${task.epoch}, epoch ${newest} has been seen`);
+    this.epochs.set(task.jobId, task.epoch);
+    const key = `${task.jobId}/${task.step}`;
+    const failure = this.takeFailure(task.body.kind);
+    if (failure?.when === 'before') throw failure.error ?? new CetusError('unavailable', `node ${this.facts.name} cannot be reached`);
+    const entry = this.ledger.get(key) ?? this.record(key, failure, task.body);
+    if (failure?.when === 'after') throw failure.error ?? new CetusError('timeout', `node ${this.facts.name} did not answer in time`);
+    if (entry.answer instanceof CetusError) throw entry.answer;
+    return structuredClone(entry.answer);
+  }
+
+  private record(key: string, failure: ScriptedFailure | undefined, body: TaskBody): Ledgered {
+    const entry: Ledgered = {answer: {}};
+    try {
+      if (failure?.when === 'refuse') throw failure.error ?? new CetusError('internal', `scripted failure of ${body.kind}`);
+      entry.answer = structuredClone(this.perform(body));
+    } catch (err) {
+      entry.answer = err as CetusError;
+    }
+    this.ledger.set(key, entry);
+    return entry;
+  }
+
+  private perform(body: TaskBody): TaskOutput {
+    switch (body.kind) {
+      case 'container.create': return this.create(body.spec);
+      case 'container.start': return this.start(body);
+      case 'container.stop': return this.stop(this.container(body.containerId), body.signal ?? 'SIGTERM', 'stop');
+      case 'container.kill': {
+        const container = this.container(body.containerId);
+        if (container.observation.status !== 'running' && container.observation.status !== 'paused')
+          throw new CetusError('conflict', `Container ${body.containerId} is not running`);
+        return this.stop(container, body.signal, 'kill');
+      }
+      case 'container.pause': return this.turn(body.containerId, 'running', 'paused', 'pause');
+      case 'container.unpause': return this.turn(body.containerId, 'paused', 'running', 'unpause');
+      case 'container.update': {
+        const container = this.container(body.containerId);
+        Object.assign(container.spec.hostConfig, body.resources, body.restartPolicy ? {RestartPolicy: body.restartPolicy} : {});
+        this.move(container, {});
+        this.report({kind: 'container', action: 'update', attributes: {}, observation: container.observation});
+        return {observation: container.observation};
+      }
+      case 'container.rename': {
+        const container = this.container(body.containerId);
+        container.spec.name = body.name;
+        return {observation: container.observation};
+      }
+      case 'container.remove': return this.remove(body.containerId, body.force);
+      case 'network.ensure': this.networks.set(body.network.id, body.network.bridgeName); return {};
+      case 'network.remove': this.networks.delete(body.networkId); return {};
+      case 'network.connect': {
+        const container = this.container(body.containerId);
+        this.networks.set(body.network.id, body.network.bridgeName);
+        if (!container.attachments.some(a => a.networkId === body.network.id)) container.attachments.push(body.attachment);
+        return {};
+      }
+      case 'network.disconnect': {
+        const container = this.containers.get(body.containerId);
+        if (container) container.attachments = container.attachments.filter(a => a.networkId !== body.networkId);
+        return {};
+      }
+      case 'volume.ensure': this.volumes.set(body.volumeId, body.name); return {mountpoint: `/fake/volumes/${body.volumeId}/_data`};
+      case 'volume.remove': this.volumes.delete(body.volumeId); return {};
+      case 'image.remove': this.images.delete(body.imageId); return {};
+      default: return unreachable(body);
+    }
+  }
+
+  private create(spec: ContainerSpec): TaskOutput {
+    let container = this.containers.get(spec.id);
+    if (!container) {
+      container = {
+        spec, attachments: [], ports: [],
+        observation: {containerId: spec.id, generation: 1, status: 'created', pid: 0, exitCode: 0, error: '', oomKilled: false, startedAt: ZERO_TIME, finishedAt: ZERO_TIME, restartCount: 0},
+      };
+      this.containers.set(spec.id, container);
+    }
+    return {observation: container.observation};
+  }
+
+  private start(body: Extract<TaskBody, {kind: 'container.start'}>): TaskOutput {
+    const container = this.container(body.containerId);
+    if (container.observation.status !== 'running') {
+      for (const network of body.networks) this.networks.set(network.id, network.bridgeName);
+      container.attachments = body.attachments;
+      container.ports = body.ports;
+      this.move(container, {status: 'running', pid: 4242, exitCode: 0, error: '', oomKilled: false, startedAt: this.now(), restartCount: 0, stoppedByUser: false});
+      this.report({kind: 'container', action: 'start', attributes: {}, observation: container.observation});
+    }
+    return {observation: container.observation};
+  }
+
+  private stop(container: FakeContainer, signal: string, how: 'stop' | 'kill'): TaskOutput {
+    const {status} = container.observation;
+    if (status === 'created' || status === 'exited') return {observation: container.observation};
+    const exitCode = signal === 'SIGTERM' || signal === '15' ? 143 : 137;
+    this.report({kind: 'container', action: 'kill', attributes: {signal}, observation: container.observation});
+    this.move(container, {status: 'exited', pid: 0, exitCode, finishedAt: this.now(), stoppedByUser: true});
+    this.report({kind: 'container', action: 'die', attributes: {exitCode: String(exitCode)}, observation: container.observation});
+    if (how === 'stop') this.report({kind: 'container', action: 'stop', attributes: {}, observation: container.observation});
+    return {observation: container.observation};
+  }
+
+  private turn(containerId: string, from: 'running' | 'paused', to: 'running' | 'paused', action: 'pause' | 'unpause'): TaskOutput {
+    const container = this.container(containerId);
+    if (container.observation.status === to) return {observation: container.observation};
+    if (container.observation.status !== from) throw new CetusError('conflict', `Container ${containerId} is not ${from}`);
+    this.move(container, {status: to});
+    this.report({kind: 'container', action, attributes: {}, observation: container.observation});
+    return {observation: container.observation};
+  }
+
+  private remove(containerId: string, force: boolean): TaskOutput {
+    const container = this.containers.get(containerId);
+    if (!container) return {};
+    if (container.observation.status === 'running' || container.observation.status === 'paused') {
+      if (!force) throw new CetusError('conflict', `container ${containerId} is running`);
+      this.stop(container, 'SIGKILL', 'kill');
+    }
+    this.containers.delete(containerId);
+    for (const [id, exec] of this.execs) if (exec.containerId === containerId) this.execs.delete(id);
+    return {};
+  }
+
+  async info(): Promise<NodeFacts> { this.reach(); return this.facts; }
+
+  async inventory(): Promise<Inventory> {
+    this.reach();
+    const list = [...this.containers.values()];
+    const live = list.filter(c => c.observation.status === 'running' || c.observation.status === 'paused');
+    return structuredClone({
+      containers: list.map(c => ({id: c.spec.id, observation: c.observation})), snapshots: list.map(c => c.spec.id), namespaces: live.map(c => c.spec.id),
+      bridges: [...this.networks.values()], publishedPorts: live.flatMap(c => c.ports), volumes: [...this.volumes.keys()],
+      images: [...this.images.keys()], execs: [...this.execs.keys()],
+    });
+  }
+
+  async observe(containerId: string): Promise<ContainerObservation> { this.reach(); return structuredClone(this.container(containerId).observation); }
+  async attach(containerId: string): Promise<Duplex> { return this.open('attach', containerId); }
+  async logs(containerId: string): Promise<Readable> { return this.open('logs', containerId); }
+  async stats(containerId: string): Promise<Readable> { return this.open('stats', containerId); }
+  async export(containerId: string): Promise<Readable> { return this.open('export', containerId); }
+  async top(containerId: string): Promise<{Titles: string[]; Processes: string[][]}> {
+    return {Titles: ['UID', 'PID', 'PPID', 'C', 'STIME', 'TTY', 'TIME', 'CMD'], Processes: [['root', String(this.container(containerId).observation.pid), '1', '0', '00:00', '?', '00:00:00', 'true']]};
+  }
+  async changes(containerId: string): Promise<{Path: string; Kind: number}[]> { this.container(containerId); return []; }
+  async statPath(containerId: string, path: string): Promise<string> {
+    this.container(containerId);
+    return Buffer.from(JSON.stringify({name: path.split('/').at(-1), size: 0, mode: 0o644, mtime: ZERO_TIME, linkTarget: ''})).toString('base64');
+  }
+  async getArchive(containerId: string, path: string): Promise<{stat: string; body: Readable}> {
+    return {stat: await this.statPath(containerId, path), body: this.open('archive', containerId)};
+  }
+  async putArchive(containerId: string, _query: unknown, body: Readable): Promise<void> { this.container(containerId); body.resume(); }
+  async resize(containerId: string): Promise<void> { this.container(containerId); }
+
+  async putExec(execId: string, containerId: string, config: ExecObservation['config']): Promise<void> {
+    this.reach();
+    if (this.container(containerId).observation.status !== 'running') throw new CetusError('conflict', `Container ${containerId} is not running`);
+    if (!this.execs.has(execId)) this.execs.set(execId, {id: execId, containerId, running: false, exitCode: null, pid: 0, config, canRemove: false});
+  }
+  async startExec(execId: string, query: {detach: boolean}): Promise<Duplex | null> {
+    const exec = this.exec(execId);
+    if (exec.exitCode !== null) throw new CetusError('conflict', `Error: Exec command ${execId} has already run`);
+    Object.assign(exec, {exitCode: 0, canRemove: true});
+    this.report({kind: 'exec', execId, containerId: exec.containerId, exitCode: 0});
+    return query.detach ? null : this.open('exec', execId);
+  }
+  async observeExec(execId: string): Promise<ExecObservation> { return structuredClone(this.exec(execId)); }
+  async resizeExec(execId: string): Promise<void> { this.exec(execId); }
+
+  async *pull(request: {reference: string}): AsyncIterable<PullLine> {
+    this.reach();
+    const image = this.registry.get(request.reference);
+    if (!image) throw new CetusError('notFound', `manifest for ${request.reference} not found: manifest unknown: manifest unknown`);
+    const upToDate = this.images.has(image.imageId);
+    this.images.set(image.imageId, image);
+    yield {status: `Pulling from ${request.reference}`};
+    yield {result: {image, upToDate}};
+  }
+  async *load(archive: Readable): AsyncIterable<LoadLine> {
+    archive.resume();
+    yield {result: {images: []}};
+  }
+  async save(): Promise<Readable> { return this.open('save', ''); }
+
+  private open(what: string, id: string): Duplex {
+    this.reach();
+    return this.stream(what, id);
+  }
+  private reach(): void {
+    if (!this.reachable) throw new CetusError('unavailable', `node ${this.facts.name} cannot be reached`);
+  }
+  private container(id: string): FakeContainer {
+    const found = this.containers.get(id);
+    if (!found) throw new CetusError('notFound', `No such container: ${id}`);
+    return found;
+  }
+  private exec(id: string): ExecObservation {
+    const found = this.execs.get(id);
+    if (!found) throw new CetusError('notFound', `No such exec instance: ${id}`);
+    return found;
+  }
+  private move(container: FakeContainer, part: Partial<ContainerObservation>): void {
+    container.observation = {...container.observation, ...part, generation: container.observation.generation + 1};
+  }
+  private report(body: ReportBody): void {
+    const report = structuredClone({...body, seq: this.reports.length + 1, at: this.now()}) as Report;
+    this.reports.push(report);
+    this.options.onReport?.(report);
+  }
+  private takeFailure(kind: TaskKind): ScriptedFailure | undefined {
+    const found = this.failures.find(f => f.kind === kind);
+    if (found) {
+      found.times = (found.times ?? 1) - 1;
+      this.failures = this.failures.filter(f => (f.times ?? 1) > 0);
+    }
+    return found;
+  }
+  private now(): string { return formatNs(this.clock.nowNs()); }
+}
