@@ -1,7 +1,7 @@
 /** create, start, stop, restart, kill, rename, wait, rm, inspect, ps, exec, top, logs and events with the stock client. */
 import net from 'node:net';
 import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/images';
+import {busyboxArchive} from '../harness/busybox';
 import {until} from '../harness/wait';
 
 let dc: TestDatacenter;

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import {Readable} from 'node:stream';
 import {NOTHING_LEFT, run, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/images';
+import {busyboxArchive} from '../harness/busybox';
 import {until} from '../harness/wait';
 
 let dc: TestDatacenter;
