@@ -26,6 +26,9 @@
  * The agent makes the frames, so that an endpoint passes bytes on without looking at them.
  * Half-close: the end of the caller's bytes is the end of stdin; output continues.
  *
+ * Queries: names as in the *Query types below; booleans 1 or 0, numbers decimal, consoleSize "HEIGHT,WIDTH" (absent for null), '' may be left out.
+ * NDJSON streams that fail after their first line end with a line {"failure": WireError}; one that ends with neither result nor failure was cut off.
+ *
  * Errors: a WireError as JSON; the status is statusOf(kind). Headers: X-Request-Id on all; X-Cetus-Epoch on tasks.
  *
  * Agent -> control plane (fleet's listener)
