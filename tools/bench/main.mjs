@@ -1,0 +1,133 @@
+// Cetus beside the distribution's dockerd: the same work, alternated in one run on one machine, medians and the ratio Cetus/dockerd.
+//   make bench            all rows          BENCH_ROWS=run,exec make bench   some of them
+// The machine's own speed drifts; only the ratios of one run are to be quoted.
+import {spawn} from 'node:child_process';
+import {randomBytes} from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {startCetus, startDockerd} from './engines.mjs';
+import {client} from './http.mjs';
+import {busyboxArchive, bigArchive, startRegistry} from './images.mjs';
+
+const wanted = process.env.BENCH_ROWS?.split(',');
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-bench-'));
+const rows = [];
+const median = (xs) => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)];
+
+/** Runs `work(engine, n)` for the two in turn; work returns the milliseconds that count, or its whole time is taken. */
+async function row(key, title, times, target, work, {warmup = 1} = {}) {
+  if (wanted && !wanted.includes(key)) return;
+  const samples = {cetus: [], dockerd: []};
+  for (let n = -warmup; n < times; n += 1)
+    for (const engine of n % 2 ? [cetus, dockerd] : [dockerd, cetus]) {
+      const from = process.hrtime.bigint();
+      const counted = await work(engine, n);
+      if (n >= 0) samples[engine.name].push(counted ?? Number(process.hrtime.bigint() - from) / 1e6);
+    }
+  const [ours, theirs] = [median(samples.cetus), median(samples.dockerd)];
+  rows.push({title, ours, theirs, ratio: ours / theirs, target, times});
+  console.log(`${title.padEnd(44)} ${ours.toFixed(1).padStart(10)} ${theirs.toFixed(1).padStart(10)} ${(ours / theirs).toFixed(2).padStart(7)}  ${ours / theirs <= target ? 'ok  ' : 'MISS'} (<= ${target}, n=${times})`);
+}
+
+function docker(engine, args, {stdin, allow = [0]} = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn('docker', ['-H', engine.host, ...args], {stdio: [stdin ?? 'ignore', 'pipe', 'pipe']});
+    let err = '';
+    let bytes = 0;
+    child.stdout.on('data', (c) => { bytes += c.length; });
+    child.stderr.on('data', (c) => { err = (err + c).slice(-2000); });
+    child.once('error', reject);
+    child.once('close', (code) => (allow.includes(code) ? resolve(bytes) : reject(new Error(`${engine.name}: docker ${args.join(' ')}: ${code} ${err}`))));
+  });
+}
+
+/** `docker ARGS` fed by a shell pipeline, as a person would. */
+const piped = (engine, producer, args) => new Promise((resolve, reject) => {
+  const child = spawn('sh', ['-c', `${producer} | docker -H ${engine.host} ${args}`], {stdio: ['ignore', 'ignore', 'inherit']});
+  child.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`${engine.name}: ${args}: ${code}`))));
+});
+
+console.log('starting dockerd and cetus ...');
+const dockerd = await startDockerd(dir);
+const cetus = await startCetus(dir);
+const api = {cetus: client(cetus), dockerd: client(dockerd)};
+const registry = await startRegistry(dir);
+let failed;
+try {
+  const busybox = await busyboxArchive(dir);
+  for (const engine of [cetus, dockerd]) await docker(engine, ['load', '-i', busybox]);
+  const GiB = 1 << 30;
+
+  console.log(`${''.padEnd(44)} ${'cetus ms'.padStart(10)} ${'dockerd ms'.padStart(10)} ${'ratio'.padStart(7)}`);
+  await row('run', 'docker run --rm busybox true', 21, 0.5, (engine) => docker(engine, ['run', '--rm', 'busybox', 'true']), {warmup: 3});
+
+  const made = {cetus: [], dockerd: []};
+  await row('create', 'HTTP create', 15, 1, async (engine) => { made[engine.name].push((await api[engine.name].call('POST', '/containers/create', {Image: 'busybox', Cmd: ['sleep', '1000']})).Id); }, {warmup: 2});
+  const queue = (name) => { const list = [...made[name]]; return () => list.shift(); };
+  if (made.cetus.length) {
+    let next = {cetus: queue('cetus'), dockerd: queue('dockerd')};
+    await row('create', 'HTTP start', 15, 1, (engine) => api[engine.name].call('POST', `/containers/${next[engine.name]()}/start`), {warmup: 2});
+    const one = {cetus: made.cetus[0], dockerd: made.dockerd[0]};
+    await row('create', 'HTTP exec (create, start, output, exit code)', 21, 0.7, (engine) => api[engine.name].exec(one[engine.name], ['true']), {warmup: 3});
+    next = {cetus: queue('cetus'), dockerd: queue('dockerd')};
+    await row('create', 'HTTP stop (SIGKILL at once)', 15, 1, (engine) => api[engine.name].call('POST', `/containers/${next[engine.name]()}/stop?t=0`), {warmup: 2});
+    next = {cetus: queue('cetus'), dockerd: queue('dockerd')};
+    await row('create', 'HTTP rm', 15, 1, (engine) => api[engine.name].call('DELETE', `/containers/${next[engine.name]()}`), {warmup: 2});
+  }
+
+  const text = 'yes abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz012345678';
+  await row('attach', 'attach: 1 GiB from stdout', 3, 1, (engine) => docker(engine, ['run', '--rm', 'busybox', 'sh', '-c', `${text} | head -c ${GiB}`]).then((n) => { if (n !== GiB) throw new Error(`${engine.name}: ${n} bytes of ${GiB}`); }), {warmup: 0});
+  await row('attach', 'attach: 1 GiB into stdin', 3, 1, (engine) => piped(engine, `head -c ${GiB} /dev/zero`, `run -i --rm busybox sh -c 'test "$(wc -c)" = ${GiB}'`), {warmup: 0});
+
+  if (!wanted || wanted.includes('logs')) {
+    for (const engine of [cetus, dockerd]) await docker(engine, ['run', '--name', 'talker', 'busybox', 'sh', '-c', `${text} | head -c 100000000`]);
+    await row('logs', 'docker logs of 100 MB', 5, 1, (engine) => docker(engine, ['logs', 'talker']));
+    for (const engine of [cetus, dockerd]) await docker(engine, ['rm', 'talker']);
+  }
+
+  if (!wanted || wanted.includes('images')) {
+    const big = await bigArchive(dir, randomBytes);
+    await row('images', 'docker load of 200 MB', 5, 1, async (engine) => {
+      const from = process.hrtime.bigint();
+      await docker(engine, ['load', '-i', big]);
+      const ms = Number(process.hrtime.bigint() - from) / 1e6;
+      await docker(engine, ['rmi', '-f', 'big:latest']);
+      return ms;
+    });
+    const reference = await registry.push(dockerd, big, 'big');
+    await row('images', 'docker pull of 200 MB', 5, 1, async (engine) => {
+      const from = process.hrtime.bigint();
+      await docker(engine, ['pull', '-q', reference]);
+      const ms = Number(process.hrtime.bigint() - from) / 1e6;
+      await docker(engine, ['rmi', '-f', reference]);
+      return ms;
+    });
+  }
+
+  if (!wanted || wanted.includes('ps')) {
+    for (const engine of [cetus, dockerd])
+      for (let n = 0; n < 1000; n += 10)
+        await Promise.all(Array.from({length: 10}, (_, i) => api[engine.name].call('POST', `/containers/create?name=many-${n + i}`, {Image: 'busybox', Cmd: ['true'], Labels: {n: String(n + i)}})));
+    await row('ps', 'GET /containers/json, 1,000 containers', 21, 1, (engine) => api[engine.name].call('GET', '/containers/json?all=1').then((list) => { if (list.length < 1000) throw new Error(`${engine.name}: ${list.length} listed`); }), {warmup: 3});
+    await row('ps', 'docker ps -a, 1,000 containers', 9, 1, (engine) => docker(engine, ['ps', '-a']));
+  }
+
+  console.log('\nresident memory, MiB');
+  for (const engine of [cetus, dockerd]) {
+    const byName = new Map();
+    for (const p of engine.processes()) byName.set(p.name, (byName.get(p.name) ?? 0) + p.kib / 1024);
+    console.log(`  ${engine.name}: ${[...byName].map(([name, mib]) => `${name} ${mib.toFixed(0)}`).join(', ')}; sum ${[...byName.values()].reduce((a, b) => a + b, 0).toFixed(0)} (shared pages counted in each)`);
+  }
+} catch (err) {
+  failed = err;
+} finally {
+  for (const each of Object.values(api)) each.close();
+  await registry.stop();
+  await cetus.stop().catch((err) => { failed ??= err; });
+  await dockerd.stop();
+  fs.rmSync(dir, {recursive: true, force: true});
+}
+if (failed) throw failed;
+const missed = rows.filter((r) => r.ratio > r.target);
+console.log(`\n${rows.length - missed.length} of ${rows.length} rows reach their target${missed.length ? `; missed: ${missed.map((r) => `${r.title} (${r.ratio.toFixed(2)})`).join(', ')}` : ''}`);
