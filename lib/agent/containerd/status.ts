@@ -1,0 +1,31 @@
+/** gRPC statuses as CetusErrors. The status's own text is kept word for word: the agent recognises runc's messages in it. */
+import {status as Code, type ServiceError} from '@grpc/grpc-js';
+import {CetusError, type ErrorKind} from '../../base/errors';
+
+const KINDS: Readonly<Partial<Record<Code, ErrorKind>>> = {
+  [Code.NOT_FOUND]: 'notFound',
+  [Code.ALREADY_EXISTS]: 'conflict',
+  [Code.FAILED_PRECONDITION]: 'conflict',
+  [Code.ABORTED]: 'conflict',
+  [Code.INVALID_ARGUMENT]: 'invalid',
+  [Code.OUT_OF_RANGE]: 'invalid',
+  [Code.PERMISSION_DENIED]: 'forbidden',
+  [Code.UNAUTHENTICATED]: 'forbidden',
+  [Code.UNAVAILABLE]: 'unavailable',
+  [Code.RESOURCE_EXHAUSTED]: 'unavailable',
+  [Code.DEADLINE_EXCEEDED]: 'timeout',
+  [Code.CANCELLED]: 'canceled',
+  [Code.UNIMPLEMENTED]: 'notImplemented',
+};
+
+/** `info.status` holds the gRPC name, so that a caller can tell ALREADY_EXISTS from FAILED_PRECONDITION. */
+export function fromStatus(err: unknown, method: string): CetusError {
+  if (err instanceof CetusError) return err;
+  const {code, details} = err as Partial<ServiceError>;
+  if (code === undefined) return new CetusError('internal', `containerd ${method}: ${err instanceof Error ? err.message : String(err)}`, {cause: err});
+  return new CetusError(KINDS[code] ?? 'internal', details || `containerd ${method} failed`, {cause: err, info: {status: Code[code], method}});
+}
+
+export function hasStatus(err: unknown, name: keyof typeof Code): boolean {
+  return err instanceof CetusError && err.info.status === name;
+}
