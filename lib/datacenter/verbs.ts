@@ -4,7 +4,7 @@
  * ("No such container: x", ...). Answers are stored objects; Docker's JSON is made from them in lib/docker/views.
  */
 import type {Duplex, Readable} from 'node:stream';
-import type {AttachQuery, ExecObservation, ExecStartQuery, LogsQuery} from '../schema/agent';
+import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LogsQuery} from '../schema/agent';
 import type {Container, ContainerStatus} from '../schema/container';
 import type {CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
 import type {Job} from '../schema/job';
@@ -128,6 +128,8 @@ export interface SystemVerbs {
 export interface OperatorVerbs {
   nodes(): Promise<Node[]>;
   node(idOrName: string): Promise<{node: Node; reserved: import('../schema/container').Reservation; containers: number}>;
+  /** What really exists on the node: for leak checks and drift. */
+  inventory(nodeIdOrName: string): Promise<Inventory>;
   containers(query: {account?: string; node?: string; status?: ContainerStatus; limit?: number}): Promise<Container[]>;
   container(nameOrId: string, account?: string): Promise<Container>;
   jobs(query: {execution?: string; target?: string; workflow?: string; limit?: number}): Promise<Job[]>;
