@@ -30,6 +30,7 @@
  * NDJSON streams that fail after their first line end with a line {"failure": WireError}; one that ends with neither result nor failure was cut off.
  *
  * Errors: a WireError as JSON; the status is statusOf(kind). Headers: X-Request-Id on all; X-Cetus-Epoch on tasks.
+ * An answer to HEAD has no body: its error travels in X-Cetus-Error, base64 of the WireError's JSON.
  *
  * Agent -> control plane (fleet's listener)
  *   POST /v1/join                       NodeFacts -> {nodeId}

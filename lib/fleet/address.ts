@@ -1,0 +1,32 @@
+/** Where an agent listens, from its URL: "unix:///path/agent.sock" or "https://address:port". */
+import {CetusError} from '../base/errors';
+
+/** Certificates of the endpoint towards its agents, PEM. */
+export interface AgentTls { ca: string; cert: string; key: string; servername?: string }
+
+export interface AgentAddress {
+  /** For the HTTP client; of a unix socket the host part means nothing. */
+  origin: string;
+  socketPath?: string;
+  host: string;
+  port: number;
+  secure: boolean;
+}
+
+export function parseAgentUrl(url: string): AgentAddress {
+  let parsed: URL;
+  try {
+    parsed = new URL(url);
+  } catch (err) {
+    throw new CetusError('invalid', `agent URL ${JSON.stringify(url)} is not a URL`, {cause: err});
+  }
+  switch (parsed.protocol) {
+    case 'unix:':
+      return {origin: 'http://agent', socketPath: decodeURIComponent(parsed.pathname), host: 'agent', port: 0, secure: false};
+    case 'https:':
+      return {origin: parsed.origin, host: parsed.hostname, port: Number(parsed.port || 443), secure: true};
+    default:
+      // Plain TCP would hand root on the node to whoever can connect.
+      throw new CetusError('invalid', `agent URL ${url} is neither unix:// nor https://`);
+  }
+}

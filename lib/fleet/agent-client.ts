@@ -1,0 +1,235 @@
+/**
+ * AgentClient over HTTP/1.1: a unix socket on one machine, mutual TLS in a fleet. Every call has a deadline; a connection that cannot be made or
+ * breaks is `unavailable`, a late answer `timeout`, everything else the agent's own error. Long streams have connections of their own, so that
+ * a thousand followers of logs do not stand in the way of a task.
+ */
+import type {Duplex, Readable} from 'node:stream';
+import {Pool, type Dispatcher} from 'undici';
+import {CetusError, fromWire} from '../base/errors';
+import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
+import type {ContainerObservation} from '../schema/container';
+import type {ExecConfig, RegistryAuth} from '../schema/docker';
+import type {NodeFacts} from '../schema/node';
+import type {AgentClient} from './fleet';
+import {type AgentAddress, type AgentTls, parseAgentUrl} from './address';
+import {lines} from './ndjson';
+import {upgrade} from './upgrade';
+
+const READ_DEADLINE_MS = 15_000;
+const TASK_DEADLINE_MS = 120_000;
+/** A pull or load that says nothing for so long is dead. */
+const SILENCE_MS = 300_000;
+const MAX_JSON_BYTES = 32 * 1024 * 1024;
+/** Connections for short calls; more wait their turn. */
+const CALL_CONNECTIONS = 64;
+const CONNECT_TIMEOUT_MS = 5_000;
+/** Below the agent's own keep-alive, so that we close first and never write into a closing connection. */
+const KEEP_ALIVE_MS = 4_000;
+
+interface CallOptions { query?: Record<string, unknown>; json?: unknown; headers?: Record<string, string>; deadlineMs?: number; signal?: AbortSignal; /** safe to send again after a broken connection */ repeatable?: boolean }
+interface StreamOptions { query?: Record<string, unknown>; json?: unknown; body?: Readable; headers?: Record<string, string>; silenceMs: number; signal?: AbortSignal }
+
+export class HttpAgentClient implements AgentClient {
+  private readonly address: AgentAddress;
+  private readonly calls: Pool;
+  private readonly streams: Pool;
+
+  constructor(readonly node: string, url: string, private readonly tls?: AgentTls) {
+    this.address = parseAgentUrl(url);
+    const connect = {timeout: CONNECT_TIMEOUT_MS, socketPath: this.address.socketPath, ...tls};
+    const shared = {connect, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS};
+    this.calls = new Pool(this.address.origin, {...shared, connections: CALL_CONNECTIONS});
+    this.streams = new Pool(this.address.origin, shared);
+  }
+
+  async task(task: Task, options: {deadlineMs?: number; signal?: AbortSignal} = {}): Promise<TaskOutput> {
+    const answer = await this.json<TaskAnswer>('POST', '/v1/tasks', {
+      json: task, headers: {'x-request-id': task.requestId, 'x-cetus-epoch': String(task.epoch)},
+      deadlineMs: options.deadlineMs ?? TASK_DEADLINE_MS, signal: options.signal,
+      // The agent's ledger answers a repeated task with the first answer.
+      repeatable: true,
+    });
+    if (!answer.ok) throw fromWire(answer.error);
+    return answer.output;
+  }
+
+  info(): Promise<NodeFacts> { return this.json('GET', '/v1/info'); }
+  inventory(): Promise<Inventory> { return this.json('GET', '/v1/inventory'); }
+  observe(containerId: string): Promise<ContainerObservation> { return this.json('GET', container(containerId)); }
+  top(containerId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}> { return this.json('GET', container(containerId, 'top'), {query: {args: psArgs}}); }
+  changes(containerId: string): Promise<{Path: string; Kind: number}[]> { return this.json('GET', container(containerId, 'changes'), {deadlineMs: TASK_DEADLINE_MS}); }
+  observeExec(execId: string): Promise<ExecObservation> { return this.json('GET', exec(execId)); }
+  async resize(containerId: string, height: number, width: number): Promise<void> { await this.json('POST', container(containerId, 'resize'), {query: {h: height, w: width}}); }
+  async resizeExec(execId: string, height: number, width: number): Promise<void> { await this.json('POST', exec(execId, 'resize'), {query: {h: height, w: width}}); }
+  async putExec(execId: string, containerId: string, config: ExecConfig): Promise<void> { await this.json('PUT', exec(execId), {json: {containerId, config}, repeatable: true}); }
+
+  attach(containerId: string, query: AttachQuery): Promise<Duplex> {
+    return upgrade(this.address, this.tls, container(containerId, 'attach') + queryString({...query}), this.node, READ_DEADLINE_MS);
+  }
+
+  async startExec(execId: string, query: ExecStartQuery): Promise<Duplex | null> {
+    const path = exec(execId, 'start');
+    if (!query.detach) return upgrade(this.address, this.tls, path + queryString({...query}), this.node, READ_DEADLINE_MS);
+    await this.json('POST', path, {query: {...query}});
+    return null;
+  }
+
+  logs(containerId: string, query: LogsQuery, signal?: AbortSignal): Promise<Readable> {
+    // A quiet container is silent for as long as it likes: only the first byte of the answer has a deadline.
+    return this.stream('GET', container(containerId, 'logs'), {query: {...query}, silenceMs: query.follow ? 0 : SILENCE_MS, signal});
+  }
+  stats(containerId: string, query: {stream: boolean; oneShot: boolean}, signal?: AbortSignal): Promise<Readable> {
+    return this.stream('GET', container(containerId, 'stats'), {query, silenceMs: 60_000, signal});
+  }
+  export(containerId: string): Promise<Readable> { return this.stream('GET', container(containerId, 'export'), {silenceMs: SILENCE_MS}); }
+  save(request: SaveRequest, signal?: AbortSignal): Promise<Readable> { return this.stream('POST', '/v1/images/save', {json: request, silenceMs: SILENCE_MS, signal}); }
+
+  async statPath(containerId: string, path: string): Promise<string> {
+    const answer = await this.request(this.streams, 'HEAD', container(containerId, 'archive'), {query: {path}, silenceMs: READ_DEADLINE_MS});
+    await answer.body.dump();
+    if (answer.statusCode >= 400) throw errorHeader(answer);
+    return header(answer, STAT_HEADER);
+  }
+  async getArchive(containerId: string, path: string): Promise<{stat: string; body: Readable}> {
+    const answer = await this.answered(this.streams, 'GET', container(containerId, 'archive'), {query: {path}, silenceMs: SILENCE_MS});
+    return {stat: header(answer, STAT_HEADER), body: answer.body};
+  }
+  async putArchive(containerId: string, query: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean}, body: Readable): Promise<void> {
+    const answer = await this.answered(this.streams, 'PUT', container(containerId, 'archive'), {query, body, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS});
+    await answer.body.dump();
+  }
+
+  pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine> {
+    const headers: Record<string, string> = auth ? {'x-registry-auth': Buffer.from(JSON.stringify(auth)).toString('base64url')} : {};
+    return this.progress<PullLine>('/v1/images/pull', {json: request, headers, silenceMs: SILENCE_MS, signal});
+  }
+  load(archive: Readable, signal?: AbortSignal): AsyncIterable<LoadLine> {
+    return this.progress<LoadLine>('/v1/images/load', {body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
+  }
+
+  /** Ends running calls with an error; for the node's removal and the process's end. */
+  async close(): Promise<void> {
+    await Promise.all([this.calls.destroy(), this.streams.destroy()]);
+  }
+
+  private async *progress<L extends PullLine | LoadLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
+    const answer = await this.answered(this.streams, 'POST', path, options);
+    let complete = false;
+    try {
+      for await (const line of lines<L | {failure: unknown}>(answer.body)) {
+        if ('failure' in line) throw fromWire(line.failure);
+        complete ||= 'result' in line;
+        yield line as L;
+      }
+    } catch (err) {
+      throw this.wrap(err, path, options.signal);
+    }
+    if (!complete) throw new CetusError('unavailable', `node ${this.node} cut its answer to ${path} off`);
+  }
+
+  private async stream(method: 'GET' | 'POST', path: string, options: StreamOptions): Promise<Readable> {
+    return (await this.answered(this.streams, method, path, options)).body;
+  }
+
+  private async json<T>(method: 'GET' | 'POST' | 'PUT', path: string, options: CallOptions = {}): Promise<T> {
+    const deadlineMs = options.deadlineMs ?? READ_DEADLINE_MS;
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new CetusError('timeout', `node ${this.node} did not answer ${path} within ${deadlineMs} ms`)), deadlineMs);
+    const onAbort = (): void => late.abort(options.signal?.reason);
+    options.signal?.addEventListener('abort', onAbort, {once: true});
+    if (options.signal?.aborted) onAbort();
+    try {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          const answer = await this.answered(this.calls, method, path, {...options, silenceMs: 0, signal: late.signal});
+          return await readJson<T>(answer.body);
+        } catch (err) {
+          // An agent that restarted leaves a dead connection in the pool: the next attempt opens a new one.
+          const broken = err instanceof CetusError && err.kind === 'unavailable' && err.info['broken'] === true;
+          if (attempt > 1 || !broken || !(options.repeatable || method === 'GET') || late.signal.aborted) throw this.wrap(err, path, late.signal);
+        }
+      }
+    } finally {
+      clearTimeout(timer);
+      options.signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** The answer's head, where it is a success; else the agent's error. */
+  private async answered(pool: Pool, method: Dispatcher.HttpMethod, path: string, options: StreamOptions): Promise<Dispatcher.ResponseData> {
+    const answer = await this.request(pool, method, path, options);
+    if (answer.statusCode < 400) return answer;
+    throw fromWire(await readJson(answer.body).catch(() => null));
+  }
+
+  private async request(pool: Pool, method: Dispatcher.HttpMethod, path: string, options: StreamOptions): Promise<Dispatcher.ResponseData> {
+    try {
+      return await pool.request({
+        method, path: path + queryString(options.query ?? {}), signal: options.signal,
+        headers: options.json === undefined ? options.headers : {'content-type': 'application/json', ...options.headers},
+        body: options.json === undefined ? options.body : JSON.stringify(options.json),
+        // `json` has a deadline of its own for the whole call; a stream's head must come in time, its silence is the caller's choice.
+        headersTimeout: options.body ? 0 : options.silenceMs || (pool === this.calls ? 0 : SILENCE_MS), bodyTimeout: options.silenceMs,
+      });
+    } catch (err) {
+      throw this.wrap(err, path, options.signal);
+    }
+  }
+
+  private wrap(err: unknown, path: string, signal?: AbortSignal): CetusError {
+    if (err instanceof CetusError) return err;
+    if (signal?.aborted) return signal.reason instanceof CetusError ? signal.reason : new CetusError('canceled', `the call of ${path} on node ${this.node} was canceled`, {cause: err});
+    const code = (err as {code?: string}).code ?? '';
+    if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return new CetusError('timeout', `node ${this.node} did not answer ${path} in time`, {cause: err});
+    const broken = code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
+    return new CetusError('unavailable', `node ${this.node} cannot be reached: ${(err as Error).message}`, {cause: err, info: {broken}});
+  }
+}
+
+function container(id: string, verb?: string): string {
+  return `/v1/containers/${encodeURIComponent(id)}${verb ? `/${verb}` : ''}`;
+}
+function exec(id: string, verb?: string): string {
+  return `/v1/execs/${encodeURIComponent(id)}${verb ? `/${verb}` : ''}`;
+}
+
+/** As lib/schema/agent.ts writes queries. */
+export function queryString(query: Record<string, unknown>): string {
+  const pairs = Object.entries(query).flatMap(([key, value]) => {
+    if (value === null || value === undefined || value === '') return [];
+    return [`${key}=${encodeURIComponent(typeof value === 'boolean' ? (value ? '1' : '0') : String(value))}`];
+  });
+  return pairs.length ? `?${pairs.join('&')}` : '';
+}
+
+const STAT_HEADER = 'x-docker-container-path-stat';
+
+function header(answer: Dispatcher.ResponseData, name: string): string {
+  const value = answer.headers[name];
+  return Array.isArray(value) ? value[0]! : value ?? '';
+}
+
+/** An answer to HEAD has no body, so its error travels in a header. */
+function errorHeader(answer: Dispatcher.ResponseData): CetusError {
+  try {
+    return fromWire(JSON.parse(Buffer.from(header(answer, 'x-cetus-error'), 'base64').toString('utf8')));
+  } catch {
+    return new CetusError(answer.statusCode === 404 ? 'notFound' : 'internal', `the agent answered with status ${answer.statusCode} and no reason`);
+  }
+}
+
+async function readJson<T>(body: Readable): Promise<T> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_JSON_BYTES) throw new CetusError('internal', `an agent's answer is longer than ${MAX_JSON_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  if (size === 0) return undefined as T;
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8')) as T;
+  } catch (err) {
+    throw new CetusError('internal', 'an agent\'s answer is not JSON', {cause: err});
+  }
+}
