@@ -103,8 +103,8 @@ export class HttpAgentClient implements AgentClient {
     const headers: Record<string, string> = auth ? {'x-registry-auth': Buffer.from(JSON.stringify(auth)).toString('base64url')} : {};
     return this.progress<PullLine>('/v1/images/pull', {json: request, headers, silenceMs: SILENCE_MS, signal});
   }
-  load(archive: Readable, signal?: AbortSignal): AsyncIterable<LoadLine> {
-    return this.progress<LoadLine>('/v1/images/load', {body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
+  load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine> {
+    return this.progress<LoadLine>('/v1/images/load', {query: {account}, body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
   }
 
   /** Ends running calls with an error; for the node's removal and the process's end. */

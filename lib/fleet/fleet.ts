@@ -28,7 +28,8 @@ export interface AgentClient {
   observeExec(execId: string): Promise<ExecObservation>;
   resizeExec(execId: string, height: number, width: number): Promise<void>;
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine>;
-  load(archive: Readable, signal?: AbortSignal): AsyncIterable<LoadLine>;
+  /** `account` holds the images against the node's collector until remove; default: the default account. */
+  load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   save(request: SaveRequest, signal?: AbortSignal): Promise<Readable>;
 }
 

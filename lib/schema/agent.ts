@@ -19,7 +19,7 @@
  *   GET  /v1/execs/ID                   -> ExecObservation
  *   POST /v1/execs/ID/resize            ?h=&w=
  *   POST /v1/images/pull                PullRequest; registry credentials in X-Registry-Auth -> NDJSON of PullLine, the last one {result}
- *   POST /v1/images/load                tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
+ *   POST /v1/images/load                ?account=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
  *
  * Frames: with a terminal the bytes as they are; without one, Docker's multiplexed format: [stream 1|2, 0,0,0, length as u32 BE][bytes].

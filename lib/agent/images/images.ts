@@ -5,7 +5,8 @@ import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 
 export interface AgentImages {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
-  load(archive: Readable, signal: AbortSignal): AsyncIterable<LoadLine>;
+  /** `account` holds what was loaded until `remove`; default: the default account. */
+  load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   /** A tar: OCI layout plus manifest.json; blobs byte for byte as stored. */
   save(request: SaveRequest, signal: AbortSignal): Promise<Readable>;
   /** Chain id of the unpacked top layer and the image's config; unpacks where needed; notFound where blobs are missing. */

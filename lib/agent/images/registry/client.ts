@@ -1,0 +1,145 @@
+/**
+ * One repository of one registry, for the length of one pull (OCI distribution). Gives manifests whose digest was checked and streams
+ * of blobs from any offset; what a blob holds is checked by whoever stores it. Errors are worded as the Engine's.
+ */
+import type {Readable} from 'node:stream';
+import type {Clock} from '../../../base/clock';
+import {CetusError} from '../../../base/errors';
+import {retry} from '../../../base/retry';
+import type {RegistryAuth} from '../../../schema/docker';
+import {DEFAULT_REGISTRY, isDigest, type Reference} from '../../../schema/reference';
+import type {ImageLimits} from '../limits';
+import {ACCEPTED_MANIFESTS, sha256} from '../manifest';
+import {Authorizer} from './auth';
+import {parseChallenges} from './challenge';
+import {isTransient} from './network-error';
+import {registryError} from './registry-error';
+import {discard, readBody, readErrorBody, type Answer, type Transport} from './transport';
+
+export interface FetchedManifest { bytes: Buffer; mediaType: string; digest: string }
+
+export interface RepositoryOptions {
+  transport: Transport;
+  reference: Reference;
+  auth: RegistryAuth | undefined;
+  limits: ImageLimits;
+  clock: Clock;
+  /** Ends every request of this pull. */
+  signal: AbortSignal;
+}
+
+const HUB_HOST = 'registry-1.docker.io';
+
+export class Repository {
+  private readonly host: string;
+  private readonly authorizer: Authorizer;
+  private base: Promise<URL> | undefined;
+
+  constructor(private readonly options: RepositoryOptions) {
+    const {reference, transport, auth, signal} = options;
+    this.host = reference.registry === DEFAULT_REGISTRY ? HUB_HOST : reference.registry;
+    this.authorizer = new Authorizer({transport, reference, registryHost: this.host, auth, signal});
+  }
+
+  /** Where a tag points, by HEAD; undefined where the registry does not tell: then the manifest itself must be fetched. */
+  async resolve(tag: string): Promise<{digest: string; mediaType: string} | undefined> {
+    const answer = await this.ask('HEAD', `manifests/${tag}`, {accept: ACCEPTED_MANIFESTS}, [200, 404, 405, 400, 403]);
+    await discard(answer);
+    const digest = answer.headers['docker-content-digest'];
+    const mediaType = answer.headers['content-type'];
+    return answer.statusCode === 200 && typeof digest === 'string' && isDigest(digest) && typeof mediaType === 'string' ? {digest, mediaType} : undefined;
+  }
+
+  /** By tag or digest. */
+  async manifest(tagOrDigest: string): Promise<FetchedManifest> {
+    const {documentBytes} = this.options.limits;
+    const answer = await this.ask('GET', `manifests/${tagOrDigest}`, {accept: ACCEPTED_MANIFESTS}, [200]);
+    const bytes = await readBody(answer, documentBytes, `the manifest ${tagOrDigest}`);
+    const digest = sha256(bytes);
+    const claimed = isDigest(tagOrDigest) ? tagOrDigest : answer.headers['docker-content-digest'];
+    if (typeof claimed === 'string' && isDigest(claimed) && claimed !== digest) throw new CetusError('invalid', `manifest verification failed for digest ${claimed}`);
+    const type = answer.headers['content-type'];
+    return {bytes, digest, mediaType: typeof type === 'string' ? type : ''};
+  }
+
+  /** A small blob (a config) whole, checked against its digest. */
+  async document(digest: string, size: number): Promise<Buffer> {
+    const {documentBytes} = this.options.limits;
+    if (size > documentBytes) throw new CetusError('invalid', `the document ${digest} is larger than ${documentBytes} bytes`);
+    const answer = await this.ask('GET', `blobs/${digest}`, {}, [200]);
+    const bytes = await readBody(answer, documentBytes, `the document ${digest}`);
+    if (sha256(bytes) !== digest || bytes.length !== size) throw new CetusError('invalid', `filesystem layer verification failed for digest ${digest}`);
+    return bytes;
+  }
+
+  /** One try. `start` is where the stream really begins: 0 where the registry does not know ranges. */
+  async blob(digest: string, offset: number, signal: AbortSignal): Promise<{body: Readable; start: number; url: URL}> {
+    const answer = await this.once('GET', `blobs/${digest}`, offset > 0 ? {range: `bytes=${offset}-`} : {}, [200, 206], signal);
+    if (answer.statusCode === 200) return {body: answer.body, start: 0, url: answer.url};
+    const range = /^bytes (\d+)-/.exec(String(answer.headers['content-range'] ?? ''));
+    if (range && Number(range[1]) === offset) return {body: answer.body, start: offset, url: answer.url};
+    await discard(answer);
+    throw new CetusError('invalid', `the registry answered another range of ${digest} than the one asked for`);
+  }
+
+  private ask(method: 'GET' | 'HEAD', path: string, headers: Record<string, string>, expected: number[]): Promise<Answer> {
+    const {limits, signal, clock} = this.options;
+    return retry({tries: limits.tries, firstDelayMs: 200, maxDelayMs: 3000, retryable: isTransient, signal, clock}, () => this.once(method, path, headers, expected, signal));
+  }
+
+  private async once(method: 'GET' | 'HEAD', path: string, headers: Record<string, string>, expected: number[], signal: AbortSignal): Promise<Answer> {
+    const {transport, reference} = this.options;
+    const base = await this.open();
+    const url = new URL(`${reference.repository}/${path}`, base);
+    for (let refused = false; ; refused = true) {
+      const authorization = await this.authorizer.authorization();
+      const answer = await transport.send({method, url, headers, authorization, signal});
+      if (expected.includes(answer.statusCode)) return answer;
+      const challenge = answer.headers['www-authenticate'];
+      // The first 401 may mean that the token has expired, or that this repository asks for more than /v2/ did: once again with a new one.
+      if (answer.statusCode === 401 && !refused && url.origin === answer.url.origin) {
+        await discard(answer);
+        this.authorizer.challenged(challenge);
+        continue;
+      }
+      const body = await readErrorBody(answer);
+      throw registryError({status: answer.statusCode, statusText: '', body, challenges: parseChallenges(challenge)}, reference);
+    }
+  }
+
+  /** Finds scheme and challenge, once per pull. */
+  private open(): Promise<URL> {
+    if (!this.base) {
+      const base = this.ping();
+      this.base = base;
+      base.catch(() => {
+        this.base = undefined;
+      });
+    }
+    return this.base;
+  }
+
+  private async ping(): Promise<URL> {
+    const {transport, signal} = this.options;
+    const known = transport.schemes.get(this.host);
+    // As the Engine: an insecure registry is asked over TLS first, then in plain HTTP.
+    const schemes = !transport.isInsecure(this.host) ? ['https:'] as const : known ? [known] : ['https:', 'http:'] as const;
+    let failure: unknown;
+    for (const scheme of schemes) {
+      const url = new URL(`${scheme}//${this.host}/v2/`);
+      try {
+        const answer = await transport.send({method: 'GET', url, signal});
+        await discard(answer);
+        if (answer.statusCode >= 500) throw new CetusError('unavailable', `received unexpected HTTP status: ${answer.statusCode}`, {info: {status: answer.statusCode}});
+        if (answer.statusCode === 401) this.authorizer.challenged(answer.headers['www-authenticate']);
+        transport.schemes.set(this.host, scheme);
+        return url;
+      } catch (err) {
+        if (signal.aborted) throw err;
+        failure = err;
+      }
+    }
+    transport.schemes.delete(this.host);
+    throw failure;
+  }
+}
