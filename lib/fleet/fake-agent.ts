@@ -222,6 +222,7 @@ export class FakeAgent implements AgentClient {
     return {Titles: ['UID', 'PID', 'PPID', 'C', 'STIME', 'TTY', 'TIME', 'CMD'], Processes: [['root', String(this.container(containerId).observation.pid), '1', '0', '00:00', '?', '00:00:00', 'true']]};
   }
   async changes(containerId: string): Promise<{Path: string; Kind: number}[]> { this.container(containerId); return []; }
+  async usage(containerId: string): Promise<{sizeRw: number}> { this.reach(); this.container(containerId); return {sizeRw: 0}; }
   async statPath(containerId: string, path: string): Promise<string> {
     this.container(containerId);
     return Buffer.from(JSON.stringify({name: path.split('/').at(-1), size: 0, mode: 0o644, mtime: ZERO_TIME, linkTarget: ''})).toString('base64');

@@ -17,6 +17,8 @@ export interface AgentClient {
   top(containerId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}>;
   stats(containerId: string, query: {stream: boolean; oneShot: boolean}, signal?: AbortSignal): Promise<Readable>;
   changes(containerId: string): Promise<{Path: string; Kind: number}[]>;
+  /** Bytes of the container's writable layer. */
+  usage(containerId: string): Promise<{sizeRw: number}>;
   export(containerId: string): Promise<Readable>;
   statPath(containerId: string, path: string): Promise<string>;
   getArchive(containerId: string, path: string): Promise<{stat: string; body: Readable}>;

@@ -3,7 +3,7 @@
  * cannot be understood is never ignored.
  */
 import {CetusError} from '../base/errors';
-import {compilePattern, type Pattern} from './pattern';
+import {compilePattern, type Pattern} from '../base/pattern';
 
 export interface Expression {
   /** As the person wrote it: rejections name it. */

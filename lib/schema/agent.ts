@@ -11,6 +11,7 @@
  *   GET  /v1/containers/ID/top          ?args= -> {Titles, Processes}
  *   GET  /v1/containers/ID/stats        ?stream=&oneShot= -> NDJSON of the Engine's stats objects (without name)
  *   GET  /v1/containers/ID/changes      -> [{Path, Kind}]
+ *   GET  /v1/containers/ID/usage        -> {sizeRw}: bytes of the writable layer (runtime.usage)
  *   GET  /v1/containers/ID/export       -> tar
  *   HEAD|GET|PUT /v1/containers/ID/archive  ?path=&noOverwriteDirNonDir=&copyUIDGID=; stat in X-Docker-Container-Path-Stat
  *   POST /v1/containers/ID/resize       ?h=&w=

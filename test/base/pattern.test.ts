@@ -1,6 +1,6 @@
 /** The automaton agrees with JavaScript's engine on what both understand, and stays linear where that one explodes. */
 import fc from 'fast-check';
-import {compilePattern} from '../../lib/placement/pattern';
+import {compilePattern} from '../../lib/base/pattern';
 
 const atom = fc.constantFrom('a', 'b', '.', '[ab]', '[^a]', '[a-c]', '\\d', '^', '$', '(a|b)', '(ab)', '(a|b|c1)', '(a*)', '(?:b+)');
 const piece = fc.tuple(atom, fc.constantFrom('', '', '*', '+', '?')).map(([a, q]) => (a === '^' || a === '$' ? a : a + q));

@@ -1,9 +1,9 @@
 /**
- * Words, globs and regular expressions of placement expressions, matched in time linear in the subject whatever the pattern: the pattern is
+ * Words, globs and regular expressions that people write (placement expressions, list filters), matched in time linear in the subject whatever the pattern: the pattern is
  * compiled to a nondeterministic automaton whose states are walked together. Refuses (`invalid`) what it does not know: groups may be
  * nested and repeated, but there are no look-arounds, back-references or counted repetitions. Matching ignores nothing: case counts.
  */
-import {CetusError} from '../base/errors';
+import {CetusError} from './errors';
 
 type Accepts = (char: string) => boolean;
 type Instruction = {op: 'char'; accepts: Accepts} | {op: 'split'; a: number; b: number} | {op: 'jump'; to: number} | {op: 'start'} | {op: 'end'} | {op: 'match'};
