@@ -135,6 +135,10 @@ export interface Inventory {
   execs: string[];
 }
 
+/**
+ * Reports are the only source of the events of their actions: each report makes its event once (by `seq`), also where a task's answer
+ * brought the same observation earlier. The chains make the events that no agent sees (create, destroy, rename, connect, ...).
+ */
 export type Report = {
   /** Rises by one per report of this node, for ever. */
   seq: number;

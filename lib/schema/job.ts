@@ -16,6 +16,7 @@ export interface StepRecord {
   /** Only outputs pass from step to step. JSON, no credentials. */
   output?: unknown;
   error?: WireError;
+  /** Of `do`; once the step is being undone, of `undo`. */
   tries: number;
   /** The lease epoch in which it last changed. */
   epoch: number;
@@ -40,7 +41,10 @@ export interface Job {
   result?: unknown;
   error?: WireError;
   steps: StepRecord[];
+  /** null while queued and once ended; kept while stuck, because its epoch must go on rising. */
   lease: JobLease | null;
+  /** Counts the writes of the job's runner: one that did not hear the store's answer recognises its own write by it. */
+  revision: number;
   cancelRequested: boolean;
   requestId: string;
   createdAt: string;

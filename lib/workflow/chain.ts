@@ -10,6 +10,7 @@
  *
  * Consecutive records are merged: a chain plan, act, plan costs two commits (created + planned + act started; act's outcome + plan + done).
  */
+import type {CetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import type {BatchOp, Moray} from '../moray/moray';
 import type {Job} from '../schema/job';
@@ -25,6 +26,8 @@ export interface StepContext<P, S> {
   epoch: number;
   requestId: string;
   log: Log;
+  /** 1 for the first try of an act or undo, and for the first call of a plan; rises with each repetition in this epoch. */
+  attempt: number;
   /** Aborted when the lease is lost or the step's time is up. */
   signal: AbortSignal;
   /**
@@ -34,6 +37,11 @@ export interface StepContext<P, S> {
   secrets: unknown;
   /** Progress for whoever waits inline; not recorded. */
   progress(message: unknown): void;
+  /**
+   * For plans that write an object which many jobs of this process write (a node's reservations): await it before reading the object;
+   * the engine opens the gate again once the plan is committed. It only saves etag conflicts: correctness never rests on it.
+   */
+  gate(key: string): Promise<void>;
 }
 
 export interface Planned { output?: unknown; writes?: BatchOp[] }
@@ -44,6 +52,11 @@ export interface PlanStep<P, S> {
   plan(ctx: StepContext<P, S>): Promise<Planned>;
   /** Writes that take the plan back; called with the step's recorded output. */
   undo?(ctx: StepContext<P, S>, output: unknown): Promise<Planned>;
+  /**
+   * A unique index refused one of the writes ({bucket, field, value} in `error.info`): plan again, or fail with the error returned.
+   * Default: fail with the store's error.
+   */
+  onConflict?(ctx: StepContext<P, S>, error: CetusError): Promise<'replan' | CetusError>;
 }
 
 export interface ActStep<P, S> {
@@ -52,7 +65,7 @@ export interface ActStep<P, S> {
   do(ctx: StepContext<P, S>): Promise<unknown>;
   undo?(ctx: StepContext<P, S>, output: unknown): Promise<void>;
   /** Per try. Default 60 s. */
-  timeoutMs?: number;
+  timeoutMs?: number | ((params: P) => number);
   /** Total tries for retryable errors (`unavailable`, `timeout`). Default 3. */
   tries?: number;
 }
