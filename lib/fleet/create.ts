@@ -1,0 +1,106 @@
+/** Puts fleet together: registry, reports, listener and a client per node. Constructed by lib/main; verbs and chains see the Fleet interface. */
+import {type Clock, systemClock} from '../base/clock';
+import {CetusError} from '../base/errors';
+import type {Log} from '../base/log';
+import type {Moray} from '../moray/moray';
+import {BUCKETS} from '../schema/buckets';
+import type {Node} from '../schema/node';
+import type {AgentTls} from './address';
+import {HttpAgentClient} from './agent-client';
+import type {AgentClient, Fleet} from './fleet';
+import {type ListenAddress, Listener} from './listener';
+import {OutstandingTransitions} from './outstanding';
+import {Registry} from './registry';
+import {type ContainerListener, ReportApplier} from './reports';
+
+export interface FleetOptions {
+  moray: Moray;
+  log: Log;
+  clock?: Clock;
+  listen: ListenAddress;
+  /** Our certificate towards agents on https; unused for unix sockets. */
+  agentTls?: AgentTls;
+  /** How long a heartbeat keeps a node alive; agents beat three times as often. Default 15 s. */
+  leaseMs?: number;
+  /** After start, nobody is declared suspect for so long. Default two leases. */
+  graceMs?: number;
+  /** For simulators and tests: how to reach a node. Default: HTTP to its agentUrl. */
+  connect?(node: Node): AgentClient;
+}
+
+export interface RunningFleet extends Fleet {
+  /** Resolves once agents can join. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** For the agents' configuration. */
+  readonly listenUrl: string;
+  /** After a report changed a container, in this process; returns how to stop listening. */
+  onContainerChange(listener: ContainerListener): () => void;
+}
+
+interface Connection { url: string; client: AgentClient; close(): Promise<void> }
+
+export function createFleet(options: FleetOptions): RunningFleet {
+  const {moray} = options;
+  const log = options.log.child({component: 'fleet'});
+  const clock = options.clock ?? systemClock;
+  const leaseMs = options.leaseMs ?? 15_000;
+  const outstanding = new OutstandingTransitions(clock);
+  const registry = new Registry({moray, log, clock, leaseMs, graceMs: options.graceMs ?? 2 * leaseMs});
+  const applier = new ReportApplier({moray, log, clock, outstanding});
+  const connections = new Map<string, Connection>();
+
+  const listener = new Listener(options.listen, {
+    join: facts => registry.join(facts),
+    heartbeat: beat => registry.heartbeat(beat),
+    reports: async batch => {
+      registry.reporter(batch.nodeId, batch.bootGeneration);
+      return applier.apply(batch);
+    },
+  }, log);
+
+  const connect = (node: Node): AgentClient => {
+    const current = connections.get(node.id);
+    if (current?.url === node.facts.agentUrl) return current.client;
+    if (current) void current.close();
+    const inner = options.connect?.(node) ?? new HttpAgentClient(node.name, node.facts.agentUrl, options.agentTls);
+    const client = watched(inner, outstanding);
+    connections.set(node.id, {url: node.facts.agentUrl, client, close: async () => { if (inner instanceof HttpAgentClient) await inner.close(); }});
+    return client;
+  };
+
+  return {
+    async start() {
+      await moray.open(BUCKETS.containers, BUCKETS.execs, BUCKETS.events, BUCKETS.addresses, BUCKETS.ports);
+      await registry.start();
+      await listener.listen();
+      log.info({listen: listener.url}, 'agents can join');
+    },
+    async stop() {
+      await listener.close();
+      await registry.stop();
+      await Promise.all([...connections.values()].map(c => c.close()));
+      connections.clear();
+    },
+    get listenUrl() { return listener.url; },
+    onContainerChange: containerListener => applier.onContainerChange(containerListener),
+    node: idOrName => registry.find(idOrName),
+    nodes: async () => registry.nodes(),
+    async agent(nodeId) {
+      const node = await registry.find(nodeId);
+      if (node.liveness !== 'alive') throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}: ${node.livenessReason}`);
+      return connect(node);
+    },
+  };
+}
+
+/** The same client, whose tasks `outstanding` sees pass. */
+function watched(client: AgentClient, outstanding: OutstandingTransitions): AgentClient {
+  return new Proxy(client, {
+    get(target, property) {
+      if (property === 'task') return (...args: Parameters<AgentClient['task']>) => outstanding.track(args[0].body, target.task(...args));
+      const value = Reflect.get(target, property) as unknown;
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}

@@ -1,0 +1,133 @@
+/**
+ * The HTTP server that agents talk to: join, heartbeat, reports. A unix socket on one machine (its directory is the wall), mutual TLS in a
+ * fleet. Bodies are bounded and checked before anything looks at them; every answer that is not a success is a WireError.
+ */
+import {rmSync} from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import type {AddressInfo} from 'node:net';
+import Ajv, {type ValidateFunction} from 'ajv';
+import {asCetusError, CetusError} from '../base/errors';
+import type {Log} from '../base/log';
+import type {Heartbeat, ReportBatch} from '../schema/agent';
+import {HEARTBEAT_SCHEMA, NODE_FACTS_SCHEMA, REPORT_BATCH_SCHEMA} from '../schema/agent-messages';
+import type {NodeFacts} from '../schema/node';
+import {statusOf} from '../schema/wire';
+
+export type ListenAddress = {socketPath: string} | {host: string; port: number; tls: {ca: string; cert: string; key: string}};
+
+export interface AgentCalls {
+  join(facts: NodeFacts): Promise<{nodeId: string}>;
+  heartbeat(beat: Heartbeat): {leaseMs: number};
+  reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
+}
+
+const MAX_BODY_BYTES = 8 * 1024 * 1024;
+const MAX_CONNECTIONS = 20_000;
+/** Bodies being read or applied at once; an agent that meets more is told to come again. */
+const MAX_UNDER_WAY = 1_000;
+const KEEP_ALIVE_MS = 60_000;
+
+interface Route { validate: ValidateFunction; answer(body: never): unknown }
+
+export class Listener {
+  private readonly server: http.Server;
+  private readonly routes: Map<string, Route>;
+  private underWay = 0;
+
+  constructor(private readonly at: ListenAddress, calls: AgentCalls, private readonly log: Log) {
+    const ajv = new Ajv({discriminator: true, allErrors: false, strictTypes: false, strictRequired: false});
+    this.routes = new Map<string, Route>([
+      ['/v1/join', {validate: ajv.compile(NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
+      ['/v1/heartbeat', {validate: ajv.compile(HEARTBEAT_SCHEMA), answer: (beat: Heartbeat) => calls.heartbeat(beat)}],
+      ['/v1/reports', {validate: ajv.compile(REPORT_BATCH_SCHEMA), answer: (batch: ReportBatch) => calls.reports(batch)}],
+    ]);
+    const handle = (req: http.IncomingMessage, res: http.ServerResponse): void => void this.handle(req, res);
+    const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 60_000, headersTimeout: 20_000, noDelay: true};
+    this.server = 'socketPath' in at
+      ? http.createServer(options, handle)
+      : https.createServer({...options, ...at.tls, requestCert: true, rejectUnauthorized: true}, handle);
+    this.server.maxConnections = MAX_CONNECTIONS;
+  }
+
+  async listen(): Promise<void> {
+    const {at, server} = this;
+    // The socket of a life before this one; whoever calls holds the data directory's lock, so nobody else listens there.
+    if ('socketPath' in at) rmSync(at.socketPath, {force: true});
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen('socketPath' in at ? {path: at.socketPath} : {host: at.host, port: at.port}, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+    server.on('error', err => this.log.error({err}, 'the listener for agents failed'));
+  }
+
+  /** What an agent is configured with. */
+  get url(): string {
+    if ('socketPath' in this.at) return `unix://${this.at.socketPath}`;
+    const {address, port} = this.server.address() as AddressInfo;
+    return `https://${address.includes(':') ? `[${address}]` : address}:${port}`;
+  }
+
+  async close(): Promise<void> {
+    this.server.closeIdleConnections();
+    const closed = new Promise<void>(resolve => this.server.close(() => resolve()));
+    const timer = setTimeout(() => this.server.closeAllConnections(), 2_000);
+    await closed;
+    clearTimeout(timer);
+  }
+
+  private async handle(req: http.IncomingMessage, res: http.ServerResponse): Promise<void> {
+    const started = performance.now();
+    let status = 200;
+    let body: unknown;
+    try {
+      body = await this.answer(req);
+    } catch (err) {
+      const error = asCetusError(err);
+      status = statusOf(error.kind);
+      body = error.toWire();
+      this.log.warn({err: error, path: req.url, requestId: req.headers['x-request-id']}, 'an agent\'s call was refused');
+      // What is left of a refused body is not read.
+      if (!req.complete) res.setHeader('connection', 'close');
+    }
+    const text = JSON.stringify(body);
+    res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}).end(text);
+    this.log.trace({path: req.url, status, ms: performance.now() - started}, 'agent call');
+  }
+
+  private async answer(req: http.IncomingMessage): Promise<unknown> {
+    const route = this.routes.get(req.url ?? '');
+    if (!route) throw new CetusError('notFound', `no such call: ${req.url}`);
+    if (req.method !== 'POST') throw new CetusError('invalid', `${req.url} is called with POST`);
+    if (this.underWay >= MAX_UNDER_WAY) throw new CetusError('unavailable', 'too many agents report at once');
+    this.underWay += 1;
+    try {
+      const message = await readBody(req);
+      if (!route.validate(message)) {
+        const first = route.validate.errors?.[0];
+        throw new CetusError('invalid', `${req.url}: ${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
+      }
+      return await route.answer(message as never);
+    } finally {
+      this.underWay -= 1;
+    }
+  }
+}
+
+async function readBody(req: http.IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of req as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY_BYTES) throw new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch (err) {
+    throw new CetusError('invalid', 'the body is not JSON', {cause: err});
+  }
+}
