@@ -1,7 +1,8 @@
 /**
  * moray's contract: typed buckets of JSON objects on Postgres (and, for models and unit tests, in memory: both pass one conformance test).
  * Every error is a CetusError: `notFound`, `etagConflict` {bucket, key, expected, actual}, `conflict` (unique index: {bucket, field, value}),
- * `invalid` (filter on an unindexed field, bad filter), `unavailable` (retryable), `timeout`.
+ * `invalid` (filter on an unindexed field, bad filter, a value that is not of an indexed field's type), `unavailable` (retryable), `timeout`,
+ * `stale` (a cursor older than what the change feed keeps).
  */
 import type {BucketDefinition} from '../schema/bucket';
 
@@ -26,15 +27,19 @@ export interface FindOptions extends CallOptions {
   offset?: number;
 }
 
+/** `list` without a limit refuses more. */
+export const LIST_LIMIT = 100_000;
+
 export type BatchOp =
   | {op: 'put'; bucket: string; key: string; value: unknown; etag?: Etag | null}
-  | {op: 'delete'; bucket: string; key: string; etag?: Etag | null}
+  /** Without an etag, deleting what is not there succeeds (count 0). */
+  | {op: 'delete'; bucket: string; key: string; etag?: Etag}
   /** Merges `patch` at the top level of every match. */
   | {op: 'update'; bucket: string; filter: string; patch: Record<string, unknown>}
   | {op: 'deleteMany'; bucket: string; filter: string}
   /** Fails the batch unless the object's etag is this one (null: absent). Writes nothing. */
   | {op: 'check'; bucket: string; key: string; etag: Etag | null};
-/** One per op, in order: the new etag of a put; the count of update and deleteMany. */
+/** One per op, in order: the new etag of a put; the count of delete, update and deleteMany. */
 export interface BatchResult { etag?: Etag; count?: number }
 
 export interface Change<T> {
@@ -45,7 +50,10 @@ export interface Change<T> {
   value: T;
   etag: Etag;
   mtime: number;
-  /** Opaque; pass it as `since` to continue right after this change, also after a restart or a failover. */
+  /**
+   * Opaque; pass it as `since` to continue right after this change, also after a restart or a failover. Of the objects listed for
+   * 'beginning' only the last has a place of its own: continuing from another one of them lists them again.
+   */
   cursor: string;
 }
 export interface WatchOptions {
@@ -61,7 +69,8 @@ export interface Moray {
   /** undefined where get would throw notFound. */
   peek<T>(bucket: string, key: string, options?: CallOptions): Promise<Stored<T> | undefined>;
   put<T>(bucket: string, key: string, value: T, condition?: Condition & CallOptions): Promise<Stored<T>>;
-  delete(bucket: string, key: string, condition?: Condition & CallOptions): Promise<void>;
+  /** Without an etag, deleting what is not there succeeds. */
+  delete(bucket: string, key: string, condition?: {etag?: Etag} & CallOptions): Promise<void>;
   update(bucket: string, filter: string, patch: Record<string, unknown>, options?: CallOptions): Promise<number>;
   deleteMany(bucket: string, filter: string, options?: CallOptions): Promise<number>;
   /** Streams; memory does not grow with the result. `filter` is LDAP style; build it with `filter.ts`, which escapes. */
@@ -71,7 +80,10 @@ export interface Moray {
   count(bucket: string, filter: string, options?: CallOptions): Promise<number>;
   /** Ordered, one transaction, all or nothing. */
   batch(ops: BatchOp[], options?: CallOptions): Promise<BatchResult[]>;
-  /** Every committed change in commit order, none missed. Resolves once the starting point is fixed. */
+  /**
+   * Every committed change in commit order, none missed (also not the versions that were overwritten since). Resolves once the
+   * starting point is fixed. Ends when the signal is aborted or the store closed; throws `stale` where the feed no longer reaches back.
+   */
   watch<T>(bucket: string, filter: string, options?: WatchOptions): Promise<AsyncIterable<Change<T>>>;
   close(): Promise<void>;
 }
