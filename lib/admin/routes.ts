@@ -1,0 +1,36 @@
+/** operationId -> verb. One line each: whatever needs more belongs into lib/datacenter. */
+import type {Datacenter} from '../datacenter/verbs';
+import type {ContainerStatus} from '../schema/container';
+
+/** Parameters as the OpenAPI document describes them, checked and coerced. */
+export interface Params {
+  node: string; container: string; job: string; bucket: string; key: string;
+  account?: string; status?: ContainerStatus; execution?: string; target?: string; workflow?: string;
+  filter?: string; sort?: string; limit: number; offset: number;
+}
+
+export type Verb = (params: Params) => Promise<unknown>;
+
+const EVERYTHING = '(_key=*)';
+
+export function verbs({operator, system}: Pick<Datacenter, 'operator' | 'system'>): Record<string, Verb> {
+  return {
+    ping: async () => {
+      await system.ping();
+      return {ok: true};
+    },
+    listNodes: () => operator.nodes(),
+    getNode: (p) => operator.node(p.node),
+    getInventory: (p) => operator.inventory(p.node),
+    listContainers: ({account, node, status, limit}) => operator.containers({account, node, status, limit}),
+    getContainer: (p) => operator.container(p.container, p.account),
+    whyContainer: (p) => operator.why(p.container),
+    listJobs: ({execution, target, workflow, limit}) => operator.jobs({execution, target, workflow, limit}),
+    getJob: (p) => operator.job(p.job),
+    cancelJob: (p) => operator.cancelJob(p.job),
+    retryJob: (p) => operator.retryJob(p.job),
+    listBuckets: () => operator.buckets(),
+    findObjects: (p) => operator.objects(p.bucket, p.filter || EVERYTHING, {limit: p.limit, offset: p.offset, sort: p.sort}),
+    getObject: (p) => operator.object(p.bucket, p.key),
+  };
+}
