@@ -1,0 +1,114 @@
+/** The operator's verbs: thin clients of lib/admin's API. `--json` prints the API's own answer. */
+import type {Command} from 'commander';
+import {shortId} from '../../base/ids';
+import type {Container, Reservation} from '../../schema/container';
+import type {Job} from '../../schema/job';
+import type {Node} from '../../schema/node';
+import type {PlacementDecision, Rejection} from '../../schema/placement';
+import {adminClient, type Call} from './client';
+import {age, between, bytes, cpus, steps, table} from './print';
+
+interface Flags { admin?: string; json?: boolean; data: string }
+interface Stored { bucket: string; key: string; value: unknown; etag: string; mtime: number }
+
+const write = (text: string): void => void process.stdout.write(`${text}\n`);
+const queryOf = (values: Record<string, unknown>): string => {
+  const query = new URLSearchParams(Object.entries(values).filter(([, v]) => v !== undefined && v !== '').map(([k, v]) => [k, String(v)])).toString();
+  return query ? `?${query}` : '';
+};
+const part = (value: string): string => encodeURIComponent(value);
+
+export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => Call = (flags) => adminClient(flags.admin ?? process.env.CETUS_ADMIN, flags.data)): void {
+  /** A verb with what all of them share; `show` prints the answer for people. */
+  const verb = <T>(parent: Command, usage: string, description: string, ask: (call: Call, args: string[], flags: Flags & Record<string, unknown>) => Promise<T>, show: (answer: T, flags: Flags & Record<string, unknown>) => void): Command =>
+    parent.command(usage).description(description)
+      .option('--json', 'the API\'s own answer')
+      .option('--admin <where>', 'the operator\'s API: a socket\'s path or http://HOST:PORT (default: the socket in --data, or CETUS_ADMIN)')
+      .action(async (...given: unknown[]) => {
+        const command = given[given.length - 1] as Command;
+        const flags = command.optsWithGlobals<Flags & Record<string, unknown>>();
+        const answer = await ask(clientFor(flags), command.args, flags);
+        if (flags.json) write(JSON.stringify(answer, null, 2));
+        else show(answer, flags);
+      });
+
+  const node = program.command('node').description('compute nodes');
+  verb(node, 'ls', 'every node', (call) => call<Node[]>('GET', '/v1/nodes'), (nodes) => {
+    write(table(['NAME', 'LIVENESS', 'AVAILABILITY', 'CPUS', 'MEMORY', 'KERNEL', 'CONTAINERD', 'REASON'],
+      nodes.map((n) => [n.name, n.liveness, n.availability, String(n.facts.cpus), bytes(n.facts.memoryBytes), n.facts.kernelVersion, n.facts.containerdVersion, n.livenessReason])));
+  });
+  verb(node, 'inspect <node>', 'one node and what is reserved on it', (call, [name]) => call<{node: Node; reserved: Reservation; containers: number}>('GET', `/v1/nodes/${part(name)}`), (answer) => write(JSON.stringify(answer, null, 2)));
+
+  verb(program, 'ps', 'containers of all accounts', (call, _args, f) => call<Container[]>('GET', `/v1/containers${queryOf({status: f.all ? undefined : 'running', account: f.account, node: f.node, limit: f.limit})}`), (containers, f) => {
+    const head = ['CONTAINER', 'NAME', 'IMAGE', 'STATUS', 'AGE'];
+    const wide = ['ACCOUNT', 'NODE', 'MEMORY', 'CPUS', 'ADDRESSES'];
+    write(table(f.wide ? [...head, ...wide] : head, containers.map((c) => {
+      const row = [shortId(c.id), c.name, c.imageReference, c.status, age(c.createdAt, Date.now())];
+      return f.wide ? [...row, c.account, c.node, bytes(c.reservation.memoryBytes), cpus(c.reservation.nanoCpus), c.attachments.map((a) => a.address).join(',') || '-'] : row;
+    })));
+  }).option('-w, --wide', 'with account, node, reservation and addresses').option('-a, --all', 'not only running ones')
+    .option('--account <id>').option('--node <name>').option('--limit <n>', 'at most so many');
+
+  const job = program.command('job').description('what Cetus does and did');
+  verb(job, 'ls', 'jobs, newest first', (call, _args, f) => call<Job[]>('GET', `/v1/jobs${queryOf({execution: f.execution, target: f.target, workflow: f.workflow, limit: f.limit})}`), (jobs) => {
+    write(table(['JOB', 'CHAIN', 'TARGET', 'EXECUTION', 'TOOK', 'AGE', 'ERROR'],
+      jobs.map((j) => [j.id, j.workflow, target(j.target), j.execution, between(j.startedAt, j.endedAt), age(j.createdAt, Date.now()), j.error?.message ?? ''])));
+  }).option('--execution <state>', 'queued, running, unwinding, succeeded, failed, canceled or stuck').option('--target <target>', 'such as container/ID').option('--workflow <chain>').option('--limit <n>', 'at most so many');
+  verb(job, 'show <job>', 'one job: steps, timings, placement reasons', (call, [id]) => call<Job>('GET', `/v1/jobs/${part(id)}`), showJob);
+  verb(job, 'cancel <job>', 'ask for it to be canceled', (call, [id]) => call<Job>('POST', `/v1/jobs/${part(id)}/cancel`), (j) => write(`${j.id} ${j.execution}; cancel requested`));
+  verb(job, 'retry <job>', 'try the unwinding of a stuck job again', (call, [id]) => call<Job>('POST', `/v1/jobs/${part(id)}/retry`), (j) => write(`${j.id} ${j.execution}`));
+
+  verb(program, 'why <container>', 'where a container was placed and why, or why it was refused', (call, [name]) => call<{container: Container | null; job: Job | null}>('GET', `/v1/containers/${part(name)}/why`), ({container, job: made}) => {
+    if (container) write(`${container.name} (${shortId(container.id)}) is ${container.status} on ${container.node}`);
+    const decision = container?.placement ?? (made ? decisionIn(made) : undefined);
+    if (decision) showDecision(decision);
+    else if (made?.error) showRefusal(made);
+    if (made) write(`job ${made.id} ${made.workflow} ${made.execution}${made.endedAt ? ` in ${between(made.startedAt, made.endedAt)}` : ''}`);
+  });
+
+  const store = program.command('store').description('stored objects');
+  verb(store, 'ls', 'every bucket', (call) => call<{name: string; version: number; objects: number}[]>('GET', '/v1/store'), (buckets) =>
+    write(table(['BUCKET', 'VERSION', 'OBJECTS'], buckets.map((b) => [b.name, String(b.version), String(b.objects)]))));
+  verb(store, 'find <bucket> [filter]', 'objects that match, one JSON line each', (call, [bucket, filter], f) => call<Stored[]>('GET', `/v1/store/${part(bucket)}${queryOf({filter, sort: f.sort, limit: f.limit, offset: f.offset})}`), (found) => {
+    for (const object of found) write(JSON.stringify(object));
+  }).option('--sort <field>', 'with - in front, descending').option('--limit <n>').option('--offset <n>');
+  verb(store, 'get <bucket> <key>', 'one object', (call, [bucket, key]) => call<Stored>('GET', `/v1/store/${part(bucket)}/${part(key)}`), (object) => write(JSON.stringify(object, null, 2)));
+}
+
+/** Ids are long and the kind in front says enough. */
+const target = (text: string): string => text.replace(/[0-9a-f]{64}/g, shortId);
+
+function decisionIn(made: Job): PlacementDecision | undefined {
+  for (const step of made.steps) {
+    const found = (step.output as {placement?: PlacementDecision} | undefined)?.placement;
+    if (found?.nodeId) return found;
+  }
+  return undefined;
+}
+
+function showJob(j: Job): void {
+  write(`${j.id}  ${j.workflow} v${j.version}  ${j.execution}${j.cancelRequested ? '  (cancel requested)' : ''}
+target ${j.target}   account ${j.account}   request ${j.requestId}
+created ${j.createdAt}   took ${between(j.startedAt, j.endedAt) || '-'}${j.lease ? `   runner ${j.lease.runner}, epoch ${j.lease.epoch}` : ''}`);
+  if (j.error) write(`error  ${j.error.kind}: ${j.error.message}`);
+  write(steps(j.steps));
+  const decision = decisionIn(j);
+  if (decision) showDecision(decision);
+  else if (j.error?.info?.rejections) showRefusal(j);
+}
+
+function showDecision(d: PlacementDecision): void {
+  write(`placed on ${d.node}, ${d.considered} node${d.considered === 1 ? '' : 's'} considered`);
+  write(table(['NODE', 'SCORE', 'SPREAD', 'LABELS', 'IMAGE', 'UTILIZATION', 'HINTS'], [d.score, ...d.alternatives].map((s) => [s.node,
+    ...[s.total, s.parts.spreadAccount, s.parts.spreadLabel, s.parts.imageLocality, s.parts.utilization, s.parts.soft].map((n) => String(Math.round(n * 1000) / 1000))])));
+  showRejections(d.rejections);
+}
+
+function showRefusal(failed: Job): void {
+  write(`refused: ${failed.error!.message}`);
+  showRejections((failed.error!.info?.rejections as Rejection[] | undefined) ?? []);
+}
+
+function showRejections(rejections: Rejection[]): void {
+  for (const r of rejections) write(`  ${r.filter} left out ${r.count} node${r.count === 1 ? '' : 's'}: ${r.detail} (${r.examples.join(', ')}${r.count > r.examples.length ? ', ...' : ''})`);
+}

@@ -1,0 +1,63 @@
+/** The operator's verbs against the real operator's API over a fake datacenter. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {Command} from 'commander';
+import {createAdminServer} from '../../lib/admin/server';
+import {silentLog} from '../../lib/base/log';
+import {addOperatorVerbs} from '../../lib/main/cli/verbs';
+import {duration, table, toMs} from '../../lib/main/cli/print';
+import {container, fakeDatacenter, job} from '../admin/fake-operator';
+
+const dataDir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-cli-'));
+const server = createAdminServer({datacenter: fakeDatacenter(), log: silentLog()});
+beforeAll(async () => {
+  fs.mkdirSync(path.join(dataDir, 'run'));
+  await server.listen({path: path.join(dataDir, 'run', 'admin.sock')});
+});
+afterAll(async () => {
+  await server.close();
+  fs.rmSync(dataDir, {recursive: true});
+});
+
+async function cetus(...args: string[]): Promise<string> {
+  const program = new Command('cetus').option('--data <dir>', '', dataDir).exitOverride();
+  addOperatorVerbs(program);
+  const written: string[] = [];
+  const spy = jest.spyOn(process.stdout, 'write').mockImplementation((text) => written.push(String(text)) > 0);
+  try {
+    await program.parseAsync(args, {from: 'user'});
+  } finally {
+    spy.mockRestore();
+  }
+  return written.join('');
+}
+
+test.each([
+  [['node', 'ls'], /NAME.*\nrack1-a +alive/],
+  [['ps'], /^CONTAINER +NAME.*\ncccccccccccc +web +busybox +running/],
+  [['ps', '--wide'], /NODE[\s\S]*rack1-a/],
+  [['job', 'ls'], /container\.provision +container\/cccccccccccc +succeeded +45\.0 ms/],
+  [['job', 'show', 'job-1'], /place +succeeded +5\.0 ms[\s\S]*placed on rack1-a, 2 nodes considered[\s\S]*capacity left out 1 node: memory \(rack1-b\)/],
+  [['why', 'web'], /web \(cccccccccccc\) is running on rack1-a/],
+  [['store', 'ls'], /containers +1 +1/],
+])('cetus %j', async (args, expected) => {
+  expect(await cetus(...args)).toMatch(expected);
+});
+
+test('--json is the answer itself', async () => {
+  expect(JSON.parse(await cetus('job', 'show', 'job-1', '--json'))).toEqual(JSON.parse(JSON.stringify(job)));
+  expect(JSON.parse((await cetus('store', 'find', 'containers', '(name=web)')).trim())).toMatchObject({key: container.id});
+});
+
+test('errors are the API\'s own words, or say that nothing listens', async () => {
+  await expect(cetus('job', 'show', 'nosuch')).rejects.toThrow('no such job: nosuch');
+  await expect(cetus('node', 'ls', '--admin', path.join(dataDir, 'absent.sock'))).rejects.toThrow(/nothing answers at .*absent\.sock/);
+  await expect(cetus('node', 'ls', '--admin', 'nonsense')).rejects.toThrow(/expected a socket's path/);
+});
+
+test('times and tables', () => {
+  expect(toMs('2026-01-02T03:04:05.123456789Z') - toMs('2026-01-02T03:04:05.100000000Z')).toBeCloseTo(23.456789, 3);
+  expect([0.04, 999, 1500, 200_000, 9e6, 3e8].map(duration)).toEqual(['0.0 ms', '999.0 ms', '1.5 s', '3 min', '3 h', '3 d']);
+  expect(table(['A', 'LONG'], [['wide cell', 'x']])).toBe('A          LONG\nwide cell  x');
+});
