@@ -1,0 +1,87 @@
+/** Images: list, pull, inspect, history, tag, remove, prune, save, load. */
+import {CetusError} from '../../base/errors';
+import {familiarReference, parseReference} from '../../schema/reference';
+import type {Exchange, Handlers} from '../exchange';
+import {parseRegistryAuth} from '../registry-auth';
+import {imageHistory, imageInspect, imageListEntry} from '../views/image';
+
+const TAR = 'application/x-tar';
+const MAX_SAVED_NAMES = 1_000;
+
+const options = (x: Exchange): {speaks: (minor: number) => boolean} => ({speaks: (minor) => x.speaks(minor)});
+
+async function list(x: Exchange): Promise<void> {
+  const images = await x.datacenter.images.list(x.caller, {all: x.query.bool('all'), filters: x.query.filters()});
+  x.json(200, images.map((image) => imageListEntry(image, options(x))));
+}
+
+/** `fromImage` may carry the tag itself; `tag` may be a digest. Without either every tag of the repository is meant. */
+export function pullReference(fromImage: string, tag: string): {reference: string; allTags: boolean} {
+  const asked = parseReference(fromImage);
+  if (!tag) return {reference: fromImage, allTags: asked.tag === undefined && asked.digest === undefined};
+  const {registry, repository} = asked;
+  return {reference: familiarReference(tag.includes(':') ? {registry, repository, digest: tag} : {registry, repository, tag}), allTags: false};
+}
+
+async function pull(x: Exchange): Promise<void> {
+  const fromImage = x.query.text('fromImage');
+  if (!fromImage) throw new CetusError('invalid', 'invalid reference format: "fromImage" is required');
+  const {reference, allTags} = pullReference(fromImage, x.query.text('tag'));
+  const platform = x.speaks(32) ? x.query.text('platform') || undefined : undefined;
+  const auth = parseRegistryAuth(x.request.headers['x-registry-auth']);
+  await x.lines(x.datacenter.images.pull(x.caller, reference, {...(platform ? {platform} : {}), ...(allTags ? {allTags} : {})}, auth));
+}
+
+async function inspect(x: Exchange): Promise<void> {
+  x.json(200, imageInspect(await x.datacenter.images.get(x.caller, x.param('name')), options(x)));
+}
+
+async function history(x: Exchange): Promise<void> {
+  x.json(200, imageHistory(await x.datacenter.images.get(x.caller, x.param('name'))));
+}
+
+async function tag(x: Exchange): Promise<void> {
+  const repository = x.query.text('repo');
+  if (!repository) throw new CetusError('invalid', 'invalid reference format: repository name is required');
+  await x.datacenter.images.tag(x.caller, x.param('name'), repository, x.query.text('tag') || 'latest');
+  x.empty(201);
+}
+
+async function remove(x: Exchange): Promise<void> {
+  x.json(200, await x.datacenter.images.remove(x.caller, x.param('name'), {force: x.query.bool('force'), noPrune: x.query.bool('noprune')}));
+}
+
+async function prune(x: Exchange): Promise<void> {
+  const {deleted, spaceReclaimed} = await x.datacenter.images.prune(x.caller, x.query.filters());
+  x.json(200, {ImagesDeleted: deleted.length ? deleted : null, SpaceReclaimed: spaceReclaimed});
+}
+
+async function save(x: Exchange): Promise<void> {
+  await x.stream(200, {'Content-Type': TAR}, await x.datacenter.images.save(x.caller, [x.param('name')]));
+}
+
+async function saveAll(x: Exchange): Promise<void> {
+  // Either repeated or, as some clients do, one value with commas.
+  const names = x.query.all('names').flatMap((value) => value.split(',')).filter((name) => name !== '');
+  if (!names.length) throw new CetusError('invalid', 'no image names given: the parameter "names" is required');
+  if (names.length > MAX_SAVED_NAMES) throw new CetusError('invalid', `more than ${MAX_SAVED_NAMES} images in one archive`);
+  await x.stream(200, {'Content-Type': TAR}, await x.datacenter.images.save(x.caller, names));
+}
+
+async function load(x: Exchange): Promise<void> {
+  // The Engine has always taken 1 as the default, and clients rely on it.
+  await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true)}));
+}
+
+export const imageHandlers: Handlers = {
+  ImageList: list,
+  ImageCreate: pull,
+  ImageInspect: inspect,
+  ImageHistory: history,
+  ImageTag: tag,
+  ImageDelete: remove,
+  ImagePrune: prune,
+  ImageGet: save,
+  ImageGetAll: saveAll,
+  ImageLoad: load,
+};

@@ -1,0 +1,109 @@
+/** Container operations that last: attach, logs, wait, stats. */
+import {Transform} from 'node:stream';
+import {pipeline} from 'node:stream/promises';
+import {CetusError} from '../../base/errors';
+import type {WaitCondition} from '../../datacenter/verbs';
+import type {Exchange, Handlers} from '../exchange';
+import {joinStreams} from '../hijack';
+
+export const RAW_STREAM = 'application/vnd.docker.raw-stream';
+const MULTIPLEXED_STREAM = 'application/vnd.docker.multiplexed-stream';
+const MAX_STATS_LINE_BYTES = 1024 * 1024;
+
+/** Only clients from 1.42 on are told that frames follow, and only where they are frames. */
+export function streamType(x: Exchange, tty: boolean): string {
+  return !tty && x.speaks(42) ? MULTIPLEXED_STREAM : RAW_STREAM;
+}
+
+async function attach(x: Exchange): Promise<void> {
+  const {query} = x;
+  const {stream, tty} = await x.datacenter.containers.attach(x.caller, x.param('id'), {
+    stdin: query.bool('stdin'), stdout: query.bool('stdout'), stderr: query.bool('stderr'), logs: query.bool('logs'), stream: query.bool('stream'), detachKeys: query.text('detachKeys'),
+  });
+  if (x.gone) {
+    stream.destroy();
+    return;
+  }
+  // Without an upgrade the Engine calls the stream raw, whatever it holds.
+  const type = x.request.headers.upgrade === undefined ? RAW_STREAM : streamType(x, tty);
+  await joinStreams(x.takeOver(type), stream);
+}
+
+async function logs(x: Exchange): Promise<void> {
+  const {query} = x;
+  const stdout = query.bool('stdout');
+  const stderr = query.bool('stderr');
+  if (!stdout && !stderr) throw new CetusError('invalid', 'Bad parameters: you must choose at least one stream');
+  // Anything but a number means all lines, as in the Engine.
+  const tail = /^\d+$/.test(query.text('tail')) ? Number(query.text('tail')) : -1;
+  const {stream, tty} = await x.datacenter.containers.logs(x.caller, x.param('id'), {
+    stdout, stderr, tail, follow: query.bool('follow'), timestamps: query.bool('timestamps'), details: query.bool('details'),
+    sinceNs: bound(query.timestampNs('since')), untilNs: bound(query.timestampNs('until')),
+  });
+  await x.stream(200, {'Content-Type': streamType(x, tty)}, stream);
+}
+
+/** 0 is what clients send for "no bound". */
+const bound = (ns: bigint | undefined): string => (ns === undefined || ns === 0n ? '' : ns.toString());
+
+const CONDITIONS: Record<string, WaitCondition> = {'': 'not-running', 'not-running': 'not-running', 'next-exit': 'next-exit', removed: 'removed'};
+
+async function wait(x: Exchange): Promise<void> {
+  const asked = x.speaks(30) ? x.query.text('condition') : '';
+  const condition = CONDITIONS[asked];
+  if (!condition) throw new CetusError('invalid', `invalid condition: ${JSON.stringify(asked)}`);
+  const {outcome} = await x.datacenter.containers.wait(x.caller, x.param('id'), condition);
+  // The wait is armed: say so at once. `docker run` starts the container only when it has seen these headers.
+  const out = x.begin(200, {'Content-Type': 'application/json'});
+  let answer: object;
+  try {
+    const {exitCode, error} = await outcome;
+    answer = {StatusCode: exitCode, ...(error ? {Error: {Message: error}} : {})};
+  } catch (err) {
+    if (x.gone) return;
+    answer = {StatusCode: -1, Error: {Message: (err as Error).message}};
+  }
+  if (!x.gone) out.end(`${JSON.stringify(answer)}\n`);
+}
+
+async function stats(x: Exchange): Promise<void> {
+  const stream = x.query.bool('stream', true);
+  const oneShot = x.query.bool('one-shot');
+  if (stream && oneShot) throw new CetusError('invalid', 'cannot have stream=true and one-shot=true');
+  const {stream: samples, container} = await x.datacenter.containers.stats(x.caller, x.param('id'), {stream, oneShot});
+  const named = nameSamples(`/${container.name}`, container.id);
+  // An error of the first hop must end the second as well, for x.stream watches only the last.
+  pipeline(samples, named).catch(() => undefined);
+  await x.stream(200, {'Content-Type': 'application/json'}, named);
+}
+
+/** Nodes measure; names and ids are the control plane's. */
+function nameSamples(name: string, id: string): Transform {
+  let pending = '';
+  const line = (text: string): string => {
+    if (!text.trim()) return '';
+    const sample = JSON.parse(text) as object;
+    return `${JSON.stringify({...sample, name, id})}\n`;
+  };
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      try {
+        const lines = (pending + chunk.toString('utf8')).split('\n');
+        pending = lines.pop()!;
+        if (pending.length > MAX_STATS_LINE_BYTES) throw new CetusError('internal', 'a stats sample is too long');
+        done(null, lines.map(line).join(''));
+      } catch (err) {
+        done(err as Error);
+      }
+    },
+    flush(done) {
+      try {
+        done(null, line(pending));
+      } catch (err) {
+        done(err as Error);
+      }
+    },
+  });
+}
+
+export const streamHandlers: Handlers = {ContainerAttach: attach, ContainerLogs: logs, ContainerWait: wait, ContainerStats: stats};

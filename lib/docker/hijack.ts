@@ -1,0 +1,188 @@
+/**
+ * Raw streams on an HTTP connection. Guarantees for `POST .../attach` and `POST /exec/ID/start`, with and without an Upgrade header, with
+ * any kind of body, on fresh and on kept-alive connections, over TCP, TLS and unix sockets:
+ *  - the socket is handed over whole: no byte that the client sent behind its request head (or body) is lost or parsed as HTTP;
+ *  - the client's FIN is the end of stdin only; output flows on;
+ *  - both directions have backpressure, nothing is buffered beyond the streams' high-water marks.
+ * Requests that are not hijacked answer normally even where they ask for an upgrade (curl --http2 asks on every call).
+ *
+ * How: Node hands a socket over whole only for requests that it takes for an upgrade. `claimHijacks` makes that decision ours, by
+ * wrapping the parser's own `onIncoming` of each connection; README.md tells what was tried instead.
+ */
+import type {IncomingMessage} from 'node:http';
+import type {Socket} from 'node:net';
+import type {Duplex} from 'node:stream';
+import {CetusError} from '../base/errors';
+
+const MAX_CHUNK_LINE = 4096;
+const BODY_DEADLINE_MS = 30_000;
+/** How long a socket may linger after our last byte, so that the client reads it before a reset can overtake it. */
+const LINGER_MS = 5_000;
+const HIJACKED = /^(\/v[0-9.]+)?\/(containers\/[^/]+\/attach|exec\/[^/]+\/start)(\?.*)?$/;
+
+interface ParserSocket extends Socket {
+  parser?: {onIncoming?: (req: IncomingMessage, keepAlive: boolean) => number} | null;
+  _httpMessage?: unknown;
+}
+
+/** llhttp's answer "no body follows, the rest of this connection is another protocol". */
+const ANOTHER_PROTOCOL = 2;
+
+/** To be called for every new connection, after Node has set up its parser (that is: from a later 'connection' listener). */
+export function claimHijacks(socket: Socket): void {
+  const {parser} = socket as ParserSocket;
+  const original = parser?.onIncoming;
+  if (!parser || !original) throw new CetusError('internal', 'this version of Node.js has no parser.onIncoming: hijacked streams would not work');
+  parser.onIncoming = (req, keepAlive) => {
+    const hijack = req.method === 'POST' && HIJACKED.test(req.url ?? '');
+    // With an answer still owed on this connection (pipelining) there is no moment at which the socket could be ours.
+    if (hijack && (socket as ParserSocket)._httpMessage) {
+      socket.destroy();
+      return original(req, keepAlive);
+    }
+    (req as {upgrade?: boolean}).upgrade = hijack;
+    const verdict = original(req, keepAlive);
+    return hijack ? ANOTHER_PROTOCOL : verdict;
+  };
+}
+
+/** Reads the request body off a hijacked socket, and gives back what came behind it. */
+export async function readRawBody(req: IncomingMessage, socket: Socket, limitBytes: number): Promise<Buffer> {
+  const chunked = /\bchunked\b/i.test(String(req.headers['transfer-encoding'] ?? ''));
+  const length = Number(req.headers['content-length'] ?? 0);
+  if (!chunked && !length) return Buffer.alloc(0);
+  if (!chunked && length > limitBytes) throw new CetusError('invalid', `request body is larger than ${limitBytes} bytes`);
+  if (/100-continue/i.test(String(req.headers.expect ?? ''))) socket.write('HTTP/1.1 100 Continue\r\n\r\n');
+
+  const decoder = chunked ? new ChunkedBody(limitBytes) : new SizedBody(length);
+  const timer = setTimeout(() => socket.destroy(new CetusError('timeout', 'the request body did not arrive in time')), BODY_DEADLINE_MS);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const settle = (err?: unknown): void => {
+        socket.off('readable', take).off('end', ended).off('close', ended).off('error', settle);
+        if (err) reject(err as Error);
+        else resolve();
+      };
+      const ended = (): void => settle(new CetusError('invalid', 'invalid JSON: unexpected EOF'));
+      const take = (): void => {
+        try {
+          for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read() as Buffer | null) {
+            const rest = decoder.take(chunk);
+            if (!rest) continue;
+            settle();
+            if (rest.length) socket.unshift(rest);
+            return;
+          }
+        } catch (err) {
+          settle(err);
+        }
+      };
+      socket.on('readable', take).on('end', ended).on('close', ended).on('error', settle);
+      take();
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+  return decoder.body();
+}
+
+class SizedBody {
+  private readonly chunks: Buffer[] = [];
+  private missing: number;
+
+  constructor(length: number) {
+    this.missing = length;
+  }
+
+  /** What lies behind the body once it is complete, undefined before. */
+  take(chunk: Buffer): Buffer | undefined {
+    this.chunks.push(chunk.subarray(0, this.missing));
+    const rest = chunk.subarray(this.missing);
+    this.missing -= Math.min(this.missing, chunk.length);
+    return this.missing === 0 ? rest : undefined;
+  }
+
+  body(): Buffer {
+    return Buffer.concat(this.chunks);
+  }
+}
+
+class ChunkedBody {
+  private pending = Buffer.alloc(0);
+  private readonly chunks: Buffer[] = [];
+  private size = 0;
+  private trailer = false;
+
+  constructor(private readonly limit: number) {}
+
+  take(chunk: Buffer): Buffer | undefined {
+    this.pending = Buffer.concat([this.pending, chunk]);
+    for (;;) {
+      const end = this.pending.indexOf('\r\n');
+      if (end < 0) {
+        if (this.pending.length > MAX_CHUNK_LINE) throw new CetusError('invalid', 'malformed chunked body');
+        return undefined;
+      }
+      const line = this.pending.subarray(0, end).toString('latin1');
+      if (this.trailer) {
+        this.pending = this.pending.subarray(end + 2);
+        if (line === '') return this.pending;
+        continue;
+      }
+      if (!/^[0-9a-fA-F]{1,8}\s*(;.*)?$/.test(line)) throw new CetusError('invalid', 'malformed chunked body');
+      const length = parseInt(line, 16);
+      if (this.size + length > this.limit) throw new CetusError('invalid', `request body is larger than ${this.limit} bytes`);
+      if (length === 0) {
+        this.trailer = true;
+        this.pending = this.pending.subarray(end + 2);
+        continue;
+      }
+      if (this.pending.length < end + 2 + length + 2) return undefined;
+      this.chunks.push(this.pending.subarray(end + 2, end + 2 + length));
+      this.size += length;
+      this.pending = this.pending.subarray(end + 2 + length + 2);
+    }
+  }
+
+  body(): Buffer {
+    return Buffer.concat(this.chunks);
+  }
+}
+
+/**
+ * Joins a client's socket and a container's stream until both directions have ended or one side broke. Never throws: a client that
+ * leaves is the normal end of an attach.
+ */
+export function joinStreams(socket: Socket, stream: Duplex): Promise<void> {
+  return new Promise((resolve) => {
+    let done = false;
+    const finish = (): void => {
+      if (done) return;
+      done = true;
+      if (!stream.destroyed) stream.destroy();
+      resolve();
+    };
+    // The errors of either side end both; they carry nothing that could still be told to the client.
+    socket.on('error', finish).once('close', finish);
+    stream.on('error', () => { closeGently(socket); }).once('close', () => { closeGently(socket); });
+    stream.pipe(socket, {end: false});
+    stream.once('end', () => { closeGently(socket); });
+    socket.pipe(stream, {end: true});
+    // Output may still flow after stdin was refused: the rest of the client's bytes is read and dropped, as the Engine does.
+    stream.once('finish', () => { socket.unpipe(stream); socket.resume(); });
+    socket.setKeepAlive(true, 30_000);
+  });
+}
+
+/** FIN after the last byte; then a bounded time in which the client's remaining bytes are dropped unread. */
+export function closeGently(socket: Socket): void {
+  if (socket.destroyed || socket.writableEnded) return;
+  socket.unpipe();
+  socket.resume();
+  // Counted from the moment the kernel has our last byte: a slow reader loses nothing, a client without a FIN does not stay for ever.
+  socket.end(() => {
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+    timer.unref();
+    socket.once('close', () => clearTimeout(timer));
+  });
+}

@@ -1,0 +1,204 @@
+/**
+ * The HTTP edge: a restify server that mounts every row of operations.ts. A request passes: request id -> version prefix -> operation ->
+ * handler, and is answered once, by an Exchange. What is not in the API is the Engine's "page not found"; what is not built yet is 501 and
+ * says so. No body parser, no query plugin: endpoints read what they need, so that streams stay streams and /_ping stays fast.
+ */
+import {randomUUID} from 'node:crypto';
+import type {IncomingMessage, Server as HttpServer, ServerResponse} from 'node:http';
+import type {Socket} from 'node:net';
+import {CetusError} from '../base/errors';
+import {type Log, redactHeaders} from '../base/log';
+import {type Server, restify} from '../base/restify';
+import type {Datacenter} from '../datacenter/verbs';
+import {checkQuery} from './body';
+import {containerHandlers} from './endpoints/containers';
+import {execHandlers} from './endpoints/exec';
+import {fileHandlers} from './endpoints/files';
+import {imageHandlers} from './endpoints/images';
+import {networkHandlers} from './endpoints/networks';
+import {streamHandlers} from './endpoints/streams';
+import {systemHandlers} from './endpoints/system';
+import {volumeHandlers} from './endpoints/volumes';
+import {errorBody} from './errors';
+import {type DockerConfig, type Edge, Exchange, type Handler, type Handlers} from './exchange';
+import {claimHijacks} from './hijack';
+import {type ListenAddress, requireTlsUnlessLoopback} from './listen';
+import {type Match, OPERATIONS, type Operation, matchOperation, notImplementedMessage} from './operations';
+import {Query} from './query';
+import {HttpTransport, RawTransport, type Transport} from './transport';
+import {MAX_API, MAX_API_TEXT, parseVersion, splitVersion} from './version';
+
+export interface TlsOptions {
+  cert: string | Buffer;
+  key: string | Buffer;
+  /** Where given, clients must show a certificate signed by it. */
+  ca?: string | Buffer;
+}
+
+export interface DockerServerOptions {
+  datacenter: Datacenter;
+  log: Log;
+  config: DockerConfig;
+  tls?: TlsOptions;
+  /** Who calls; without TLS identities everybody is the default account. */
+  accountOf?: (req: IncomingMessage) => string;
+}
+
+export interface DockerServer {
+  server: Server;
+  /** Resolves with the address really listened on (port 0 asks for any). */
+  listen(address: ListenAddress): Promise<ListenAddress>;
+  /** Stops accepting, ends every connection, hijacked ones included. Containers never notice. */
+  close(): Promise<void>;
+}
+
+/** Headers must arrive within this time; bodies have bounds of their own (transport.ts), streams have none. */
+const HEADERS_TIMEOUT_MS = 30_000;
+/** Clients keep pools of idle connections; the Engine never closes them, a bounded time is close enough. */
+const KEEP_ALIVE_MS = 300_000;
+const REQUEST_ID = /^[\w.:-]{1,128}$/;
+
+/** What the pre handler found out, for the route that follows. */
+interface Routed { match: Match; version: string; rawQuery: string; path: string; requestId: string; startedAt: bigint }
+
+const allHandlers = (): Handlers => ({
+  ...systemHandlers, ...containerHandlers, ...streamHandlers, ...fileHandlers, ...execHandlers, ...imageHandlers, ...volumeHandlers, ...networkHandlers,
+});
+
+export function createDockerServer(options: DockerServerOptions): DockerServer {
+  const {tls} = options;
+  const log = options.log.child({component: 'docker'});
+  const edge: Edge = {
+    datacenter: options.datacenter,
+    config: options.config,
+    headers: {'Api-Version': MAX_API_TEXT, 'Docker-Experimental': 'false', Ostype: 'linux', Server: `Cetus/${options.config.version} (linux)`},
+  };
+  const server = restify.createServer({
+    name: '',
+    log: log as never,
+    handleUpgrades: true,
+    // Half-close over TLS needs it; over TCP Node's HTTP server does so by itself.
+    ...(tls ? {httpsServerOptions: {...tls, allowHalfOpen: true, requestCert: tls.ca !== undefined, rejectUnauthorized: tls.ca !== undefined}} : {}),
+  } as Parameters<typeof restify.createServer>[0]);
+  const http = (server as unknown as {server: HttpServer}).server;
+  tuneTimeouts(http);
+  const sockets = trackSockets(http, tls !== undefined);
+  const routed = new WeakMap<IncomingMessage, Routed>();
+
+  server.pre((req, res, next) => {
+    const found = route(req, edge, res);
+    if (!found) return next(false);
+    routed.set(req, found);
+    // restify routes by the operation's name: its own router knows neither slashes in names nor version prefixes.
+    (req as {url?: string}).url = `/${found.match.operation.id}`;
+    return next();
+  });
+
+  const handlers = allHandlers();
+  for (const operation of OPERATIONS) {
+    const handler = handlerOf(operation, handlers);
+    const mount = operation.method === 'DELETE' ? 'del' : (operation.method.toLowerCase() as 'get' | 'head' | 'post' | 'put');
+    server[mount]({path: `/${operation.id}`, name: operation.id.toLowerCase()}, (req, res, next) => {
+      const at = routed.get(req)!;
+      const transport = transportOf(req, res as never);
+      void answer(edge, log, at, req, transport, options.accountOf, handler).finally(() => next(false));
+    });
+  }
+  server.on('clientError', onClientError);
+  return {server, listen: (address) => listen(http, address, tls !== undefined), close: () => close(http, sockets)};
+}
+
+function route(req: IncomingMessage, edge: Edge, res: unknown): Routed | undefined {
+  const url = req.url ?? '/';
+  const mark = url.indexOf('?');
+  const {version, path} = splitVersion(mark < 0 ? url : url.slice(0, mark));
+  const match = matchOperation(req.method ?? '', path);
+  const given = req.headers['x-request-id'];
+  const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+  if (match) return {match, version, path, requestId, rawQuery: mark < 0 ? '' : url.slice(mark + 1), startedAt: process.hrtime.bigint()};
+  transportOf(req, res as never).complete(404, {...edge.headers, 'X-Request-Id': requestId, 'Content-Type': 'application/json'}, errorBody('page not found'));
+  return undefined;
+}
+
+function transportOf(req: IncomingMessage, res: ServerResponse & {claimUpgrade?: () => {socket: Socket; head: Buffer}}): Transport {
+  if (!res.claimUpgrade) return new HttpTransport(req, res);
+  const {socket, head} = res.claimUpgrade();
+  return new RawTransport(req, socket, head);
+}
+
+/** Data and code must agree about what is handled; found out at start, not by a client. */
+function handlerOf(operation: Operation, handlers: Handlers): Handler {
+  const handler = handlers[operation.id];
+  if (operation.handled !== (handler !== undefined))
+    throw new CetusError('internal', `operation ${operation.id} is ${operation.handled ? 'declared as handled and has no handler' : 'declared as not implemented and has a handler'}`);
+  return handler ?? (() => { throw new CetusError('notImplemented', notImplementedMessage(operation)); });
+}
+
+async function answer(edge: Edge, log: Log, at: Routed, req: IncomingMessage, transport: Transport, accountOf: DockerServerOptions['accountOf'], handler: Handler): Promise<void> {
+  const {operation, params} = at.match;
+  const request = {operation, params, query: new Query(at.rawQuery), version: MAX_API, headers: req.headers};
+  const x = new Exchange(edge, request, accountOf?.(req) ?? 'default', at.requestId, log, transport);
+  try {
+    request.version = parseVersion(at.version);
+    checkQuery(operation.id, x.query);
+    await handler(x);
+  } catch (err) {
+    x.fail(err);
+  }
+  const level = operation.id.startsWith('SystemPing') ? 'debug' : 'info';
+  log[level]({
+    requestId: at.requestId, account: x.caller.account, operation: operation.id, method: req.method, path: at.path, api: at.version, status: x.status,
+    ms: Number(process.hrtime.bigint() - at.startedAt) / 1e6, ...(log.debug() ? {headers: redactHeaders(req.headers)} : {}),
+  }, 'answered');
+}
+
+function tuneTimeouts(http: HttpServer): void {
+  http.headersTimeout = HEADERS_TIMEOUT_MS;
+  // Counts the whole request, body included: it would cut `docker load` of a large archive.
+  http.requestTimeout = 0;
+  http.timeout = 0;
+  http.keepAliveTimeout = KEEP_ALIVE_MS;
+}
+
+function trackSockets(http: HttpServer, secure: boolean): Set<Socket> {
+  const sockets = new Set<Socket>();
+  http.on(secure ? 'secureConnection' : 'connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+    socket.setNoDelay(true);
+    claimHijacks(socket);
+  });
+  return sockets;
+}
+
+/** What is not HTTP gets the Engine's answer to it, in as few bytes as possible. */
+function onClientError(err: NodeJS.ErrnoException, socket: Socket): void {
+  if (err.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const status = err.code === 'HPE_HEADER_OVERFLOW' ? '431 Request Header Fields Too Large'
+    : err.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
+  socket.end(`HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${status}`);
+}
+
+function listen(http: HttpServer, address: ListenAddress, hasTls: boolean): Promise<ListenAddress> {
+  requireTlsUnlessLoopback(address, hasTls);
+  return new Promise((resolve, reject) => {
+    const failed = (err: Error): void => reject(new CetusError('unavailable', `cannot listen on ${'path' in address ? address.path : `${address.host}:${address.port}`}: ${err.message}`, {cause: err}));
+    http.once('error', failed);
+    http.listen('path' in address ? {path: address.path} : {host: address.host, port: address.port}, () => {
+      http.off('error', failed);
+      const actual = http.address();
+      resolve(typeof actual === 'object' && actual && 'host' in address ? {host: address.host, port: actual.port} : address);
+    });
+  });
+}
+
+function close(http: HttpServer, sockets: Set<Socket>): Promise<void> {
+  return new Promise((resolve) => {
+    if (!http.listening) return resolve();
+    http.close(() => resolve());
+    for (const socket of sockets) socket.destroy();
+  });
+}

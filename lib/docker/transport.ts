@@ -1,0 +1,201 @@
+/**
+ * How an answer reaches the wire: through Node's HTTP response, or, on a connection that was taken for hijacking, as bytes of our own.
+ * Endpoints do not see the difference, except that only a raw transport can hand over its socket.
+ */
+import {type IncomingMessage, STATUS_CODES, type ServerResponse} from 'node:http';
+import type {Socket} from 'node:net';
+import type {Readable, Writable} from 'node:stream';
+import {CetusError} from '../base/errors';
+import {closeGently, readRawBody} from './hijack';
+
+export type Headers = Record<string, string>;
+
+export interface Transport {
+  /** Status and headers are on their way: errors can only be told in the body, or by cutting it. */
+  readonly started: boolean;
+  readonly status: number;
+  readBody(limitBytes: number): Promise<Buffer>;
+  /** The request body as it arrives; ends with an error where the client stalls or leaves. */
+  bodyStream(): Readable;
+  /** A whole answer. */
+  complete(status: number, headers: Headers, body: string | Buffer): void;
+  /** Status and headers at once, the body by and by. */
+  begin(status: number, headers: Headers): Writable;
+  /** Where something went wrong after `begin`: the client must notice that the body is not whole. */
+  cut(): void;
+  /** Calls back once when the client has left before the answer was complete. */
+  onGone(left: () => void): void;
+  takeOver(status: number, reason: string, headers: Headers): Socket;
+}
+
+const BODY_DEADLINE_MS = 60_000;
+const BODY_IDLE_MS = 10 * 60_000;
+
+const tooLarge = (limit: number): CetusError => new CetusError('invalid', `request body is larger than ${limit} bytes`);
+
+export class HttpTransport implements Transport {
+  /** A body that was refused or not wanted is never read to its end: the connection is closed behind the answer instead. */
+  private abandonBody = false;
+
+  constructor(private readonly req: IncomingMessage, private readonly res: ServerResponse) {}
+
+  get started(): boolean {
+    return this.res.headersSent;
+  }
+
+  get status(): number {
+    return this.res.statusCode;
+  }
+
+  readBody(limitBytes: number): Promise<Buffer> {
+    const {req} = this;
+    return new Promise((resolve, reject) => {
+      const chunks: Buffer[] = [];
+      let size = 0;
+      const refuse = (err: CetusError): void => {
+        this.abandonBody = true;
+        settle();
+        req.pause();
+        reject(err);
+      };
+      const settle = (): void => {
+        clearTimeout(timer);
+        req.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose);
+      };
+      const onData = (chunk: Buffer): void => {
+        size += chunk.length;
+        if (size > limitBytes) refuse(tooLarge(limitBytes));
+        else chunks.push(chunk);
+      };
+      const onEnd = (): void => {
+        settle();
+        resolve(Buffer.concat(chunks));
+      };
+      const onClose = (): void => refuse(new CetusError('canceled', 'the client left before its request was complete'));
+      const timer = setTimeout(() => refuse(new CetusError('timeout', 'the request body did not arrive in time')), BODY_DEADLINE_MS);
+      if (Number(req.headers['content-length'] ?? 0) > limitBytes) return refuse(tooLarge(limitBytes));
+      req.on('data', onData).on('end', onEnd).on('close', onClose).on('error', onClose);
+    });
+  }
+
+  bodyStream(): Readable {
+    const {req} = this;
+    // Silence counts from the last byte, not from the start: a load may take hours. A reader of ours that is busy is silence as well,
+    // so the bound is generous.
+    let timer: NodeJS.Timeout;
+    const rearm = (): void => {
+      clearTimeout(timer);
+      timer = setTimeout(() => req.destroy(new CetusError('timeout', 'the request body stalled')), BODY_IDLE_MS);
+    };
+    rearm();
+    const push = req.push.bind(req);
+    req.push = (chunk, encoding) => {
+      rearm();
+      return push(chunk, encoding);
+    };
+    req.once('close', () => clearTimeout(timer)).once('end', () => clearTimeout(timer));
+    return req;
+  }
+
+  complete(status: number, headers: Headers, body: string | Buffer): void {
+    const bodiless = status === 204 || status === 304;
+    const all = bodiless ? headers : {...headers, 'Content-Length': String(Buffer.byteLength(body))};
+    this.res.writeHead(status, this.closing(all));
+    this.res.end(bodiless || this.req.method === 'HEAD' ? undefined : body);
+    this.dropBody();
+  }
+
+  begin(status: number, headers: Headers): Writable {
+    this.res.writeHead(status, this.req.complete ? headers : {...headers, Connection: 'close'});
+    this.res.flushHeaders();
+    this.res.once('finish', () => this.dropBody());
+    return this.res;
+  }
+
+  cut(): void {
+    this.res.destroy();
+  }
+
+  onGone(left: () => void): void {
+    this.res.once('close', () => { if (!this.res.writableFinished) left(); });
+  }
+
+  takeOver(): Socket {
+    throw new CetusError('invalid', 'this connection cannot be taken over: another answer is still being sent on it');
+  }
+
+  private closing(headers: Headers): Headers {
+    return this.abandonBody || (!this.req.complete && this.hasBody()) ? {...headers, Connection: 'close'} : headers;
+  }
+
+  private hasBody(): boolean {
+    return this.req.headers['transfer-encoding'] !== undefined || Number(this.req.headers['content-length'] ?? 0) > 0;
+  }
+
+  /** Node would otherwise read an unread body to its end, however long that is. */
+  private dropBody(): void {
+    const {req, res} = this;
+    if (req.complete || !this.hasBody()) return;
+    const socket = req.socket;
+    if (res.writableFinished) closeGently(socket);
+    else res.once('finish', () => closeGently(socket));
+  }
+}
+
+export class RawTransport implements Transport {
+  started = false;
+  status = 0;
+  private gone: (() => void) | undefined;
+
+  constructor(private readonly req: IncomingMessage, private readonly socket: Socket, head: Buffer) {
+    if (head.length) socket.unshift(head);
+    socket.setTimeout(0);
+    socket.setNoDelay(true);
+    // Without a listener a reset by the client would end the process.
+    socket.on('error', () => { /* 'close' follows and is what everybody waits for */ });
+    socket.once('close', () => this.gone?.());
+  }
+
+  readBody(limitBytes: number): Promise<Buffer> {
+    return readRawBody(this.req, this.socket, limitBytes);
+  }
+
+  bodyStream(): Readable {
+    throw new CetusError('internal', 'a hijacked request has no body stream');
+  }
+
+  complete(status: number, headers: Headers, body: string | Buffer): void {
+    const bodiless = status === 204 || status === 304;
+    this.head(status, STATUS_CODES[status] ?? 'Unknown', {
+      ...headers, Date: new Date().toUTCString(), Connection: 'close',
+      ...(bodiless ? {} : {'Content-Length': String(Buffer.byteLength(body))}),
+    });
+    if (!bodiless) this.socket.write(body);
+    closeGently(this.socket);
+  }
+
+  begin(): Writable {
+    throw new CetusError('internal', 'a hijacked request is answered whole or taken over');
+  }
+
+  cut(): void {
+    this.socket.destroy();
+  }
+
+  onGone(left: () => void): void {
+    this.gone = left;
+    if (this.socket.destroyed) left();
+  }
+
+  takeOver(status: number, reason: string, headers: Headers): Socket {
+    this.head(status, reason, headers);
+    return this.socket;
+  }
+
+  private head(status: number, reason: string, headers: Headers): void {
+    this.started = true;
+    this.status = status;
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    this.socket.write(`HTTP/1.1 ${status} ${reason}\r\n${lines.join('')}\r\n`);
+  }
+}

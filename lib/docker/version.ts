@@ -1,0 +1,47 @@
+/**
+ * API versions: which are spoken, how a path's prefix is read, and the Engine's own words for one out of range.
+ * Also what Cetus says of itself, in the shapes that clients parse.
+ */
+import {CetusError} from '../base/errors';
+
+export interface ApiVersion { major: number; minor: number }
+
+export const MIN_API: ApiVersion = {major: 1, minor: 24};
+export const MAX_API: ApiVersion = {major: 1, minor: 51};
+
+export const versionText = (v: ApiVersion): string => `${v.major}.${v.minor}`;
+export const MAX_API_TEXT = versionText(MAX_API);
+export const MIN_API_TEXT = versionText(MIN_API);
+
+const PREFIX = /^\/v([0-9.]+)(\/.*)$/;
+
+export function compareVersions(a: ApiVersion, b: ApiVersion): number {
+  return a.major - b.major || a.minor - b.minor;
+}
+
+/** `atLeast(x, 42)`: does the client speak 1.42 or newer? */
+export function atLeast(v: ApiVersion, minor: number): boolean {
+  return v.major > 1 || (v.major === 1 && v.minor >= minor);
+}
+
+/** Splits "/v1.41/containers/json" into version text and path; without a prefix the newest version is meant. */
+export function splitVersion(path: string): {version: string; path: string} {
+  const found = PREFIX.exec(path);
+  return found ? {version: found[1]!, path: found[2]!} : {version: MAX_API_TEXT, path};
+}
+
+export function parseVersion(text: string): ApiVersion {
+  const [major, minor = '0'] = text.split('.');
+  const version = {major: Number(major), minor: Number(minor)};
+  if (compareVersions(version, MIN_API) < 0)
+    throw new CetusError('invalid', `client version ${text} is too old. Minimum supported API version is ${MIN_API_TEXT}, please upgrade your client to a newer version`);
+  if (!(compareVersions(version, MAX_API) <= 0))
+    throw new CetusError('invalid', `client version ${text} is too new. Maximum supported API version is ${MAX_API_TEXT}`);
+  return version;
+}
+
+/**
+ * What /version says: a Docker version first, because clients compare it as semver; Cetus's own follows as build metadata,
+ * which semver ignores.
+ */
+export const engineVersion = (cetusVersion: string): string => `28.3.0+cetus.${cetusVersion}`;

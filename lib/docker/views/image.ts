@@ -1,0 +1,102 @@
+/** Images: list entry, inspect, history. Sizes are bytes of unpacked layers, as the Engine counts them. */
+import type {ListedImage} from '../../datacenter/verbs';
+import type {Config} from '../../schema/docker';
+import {familiar, tagsOf} from './names';
+import {unixSeconds} from './time';
+
+export interface ImageViewOptions {
+  /** API minor version: fields came and went. */
+  speaks: (minor: number) => boolean;
+}
+
+export function imageListEntry({image, references, containers}: ListedImage, {speaks}: ImageViewOptions): object {
+  const tags = tagsOf(references);
+  const digests = image.repoDigests.map(familiar);
+  return {
+    Id: image.id,
+    ParentId: image.parent ?? '',
+    RepoTags: tags.length || speaks(43) ? tags : ['<none>:<none>'],
+    RepoDigests: digests.length || speaks(43) ? digests : ['<none>@<none>'],
+    Created: unixSeconds(image.config.created),
+    Size: image.size,
+    SharedSize: -1,
+    ...(speaks(44) ? {} : {VirtualSize: image.size}),
+    Labels: image.config.config?.Labels ?? {},
+    Containers: containers,
+  };
+}
+
+export function imageInspect({image, references}: ListedImage, {speaks}: ImageViewOptions): object {
+  const {config} = image;
+  return {
+    Id: image.id,
+    RepoTags: tagsOf(references),
+    RepoDigests: image.repoDigests.map(familiar),
+    Parent: image.parent ?? '',
+    Comment: config.history?.at(-1)?.comment ?? '',
+    Created: config.created ?? '0001-01-01T00:00:00Z',
+    ...(speaks(45) ? {} : {Container: '', ContainerConfig: legacyConfig(config.container_config ?? {})}),
+    DockerVersion: config.docker_version ?? '',
+    Author: config.author ?? '',
+    Config: speaks(50) ? imageConfig(config.config ?? {}) : legacyConfig(config.config ?? {}),
+    Architecture: config.architecture,
+    ...(config.variant ? {Variant: config.variant} : {}),
+    Os: config.os,
+    ...(config['os.version'] ? {OsVersion: config['os.version']} : {}),
+    Size: image.size,
+    ...(speaks(44) ? {} : {VirtualSize: image.size}),
+    GraphDriver: {Name: 'overlayfs', Data: {}},
+    RootFS: {Type: 'layers', Layers: config.rootfs.diff_ids},
+    Metadata: {LastTagTime: image.lastTaggedAt || '0001-01-01T00:00:00Z'},
+    ...(speaks(48) ? {Descriptor: image.manifest} : {}),
+  };
+}
+
+function imageConfig(c: Config): object {
+  return {
+    ...(c.User ? {User: c.User} : {}),
+    ...(notEmpty(c.ExposedPorts) ? {ExposedPorts: c.ExposedPorts} : {}),
+    Env: c.Env ?? [],
+    Cmd: c.Cmd ?? null,
+    ...(c.Healthcheck ? {Healthcheck: c.Healthcheck} : {}),
+    ...(c.ArgsEscaped ? {ArgsEscaped: true} : {}),
+    ...(notEmpty(c.Volumes) ? {Volumes: c.Volumes} : {}),
+    WorkingDir: c.WorkingDir ?? '',
+    Entrypoint: c.Entrypoint ?? null,
+    ...(c.OnBuild?.length ? {OnBuild: c.OnBuild} : {}),
+    ...(notEmpty(c.Labels) ? {Labels: c.Labels} : {}),
+    ...(c.StopSignal ? {StopSignal: c.StopSignal} : {}),
+    ...(c.Shell?.length ? {Shell: c.Shell} : {}),
+  };
+}
+
+/** Before 1.50 an image's config showed a container's fields as well, all at their zero values. */
+function legacyConfig(c: Config): object {
+  return {
+    Hostname: '', Domainname: '', User: c.User ?? '', AttachStdin: false, AttachStdout: false, AttachStderr: false, Tty: false, OpenStdin: false, StdinOnce: false,
+    Image: '', ...imageConfig(c), Volumes: c.Volumes ?? null, OnBuild: c.OnBuild ?? null, Labels: c.Labels ?? null,
+  };
+}
+
+const notEmpty = (value: object | null | undefined): boolean => !!value && Object.keys(value).length > 0;
+
+/** Newest first; layers without a size of their own (ENV, CMD) have 0, and only the top row has an id. */
+export function imageHistory({image, references}: ListedImage): object[] {
+  const history = image.config.history ?? [];
+  let layer = 0;
+  const rows = history.map((step) => ({
+    Id: '<missing>',
+    Created: unixSeconds(step.created),
+    CreatedBy: step.created_by ?? '',
+    Tags: null as string[] | null,
+    Size: step.empty_layer ? 0 : image.layers[layer++]?.unpackedSize ?? 0,
+    Comment: step.comment ?? '',
+  }));
+  // An image may have layers and no history at all.
+  for (; layer < image.layers.length; layer += 1)
+    rows.push({Id: '<missing>', Created: unixSeconds(image.config.created), CreatedBy: '', Tags: null, Size: image.layers[layer]!.unpackedSize, Comment: ''});
+  rows.reverse();
+  if (rows[0]) Object.assign(rows[0], {Id: image.id, Tags: tagsOf(references)});
+  return rows;
+}
+

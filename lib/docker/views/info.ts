@@ -1,0 +1,104 @@
+/** `docker version` and `docker info`: the datacenter as one host. Its nodes appear among the driver's facts, as Swarm classic showed them. */
+import {formatBytes} from '../../base/units';
+import type {SystemFacts} from '../../datacenter/verbs';
+import type {Node} from '../../schema/node';
+import type {DockerConfig} from '../exchange';
+import {MAX_API_TEXT, MIN_API_TEXT, engineVersion} from '../version';
+
+const UNKNOWN = 'unknown';
+
+/** The Go name of an architecture: "x86_64" -> "amd64". */
+const goArch = (architecture: string): string => ({x86_64: 'amd64', aarch64: 'arm64'})[architecture] ?? architecture;
+const machineArch = (architecture: string): string => ({amd64: 'x86_64', arm64: 'aarch64'})[architecture] ?? architecture;
+
+export function versionView(config: DockerConfig, nodes: readonly Node[]): object {
+  const facts = nodes[0]?.facts;
+  const common = {
+    ApiVersion: MAX_API_TEXT, MinAPIVersion: MIN_API_TEXT, GitCommit: config.gitCommit ?? UNKNOWN, GoVersion: `node ${process.version}`,
+    Os: 'linux', Arch: goArch(facts?.architecture ?? process.arch), KernelVersion: facts?.kernelVersion ?? '', BuildTime: config.buildTime ?? '',
+  };
+  const component = (Name: string, Version: string): object => ({Name, Version, Details: {}});
+  return {
+    Platform: {Name: 'Cetus'},
+    Version: engineVersion(config.version),
+    ...common,
+    Components: [
+      {Name: 'Engine', Version: engineVersion(config.version), Details: {...common, Experimental: 'false'}},
+      component('Cetus', config.version),
+      ...(facts ? [component('containerd', facts.containerdVersion), component('runc', facts.runcVersion)] : []),
+    ],
+  };
+}
+
+export function infoView(config: DockerConfig, facts: SystemFacts, now: string): object {
+  const first = facts.nodes[0]?.facts;
+  return {
+    ID: facts.id,
+    Containers: facts.containers.total,
+    ContainersRunning: facts.containers.running,
+    ContainersPaused: facts.containers.paused,
+    ContainersStopped: facts.containers.stopped,
+    Images: facts.images,
+    Driver: first?.snapshotter ?? 'overlayfs',
+    DriverStatus: driverStatus(facts),
+    Plugins: {Volume: ['local'], Network: ['bridge', 'host', 'null'], Authorization: null, Log: ['json-file']},
+    MemoryLimit: true,
+    SwapLimit: true,
+    CpuCfsPeriod: true,
+    CpuCfsQuota: true,
+    CPUShares: true,
+    CPUSet: true,
+    PidsLimit: true,
+    IPv4Forwarding: true,
+    OomKillDisable: first?.cgroupVersion !== 2,
+    Debug: false,
+    NFd: 0,
+    NGoroutines: 0,
+    SystemTime: now,
+    LoggingDriver: 'json-file',
+    CgroupDriver: first?.cgroupDriver === 'systemd' ? 'systemd' : 'cgroupfs',
+    CgroupVersion: String(first?.cgroupVersion ?? 1),
+    NEventsListener: 0,
+    KernelVersion: first?.kernelVersion ?? '',
+    OperatingSystem: first?.operatingSystem ?? 'Cetus',
+    OSVersion: '',
+    OSType: 'linux',
+    Architecture: machineArch(first?.architecture ?? process.arch),
+    IndexServerAddress: 'https://index.docker.io/v1/',
+    RegistryConfig: {InsecureRegistryCIDRs: ['127.0.0.0/8'], IndexConfigs: {}, Mirrors: null},
+    NCPU: facts.totalCpus,
+    MemTotal: facts.totalMemoryBytes,
+    GenericResources: null,
+    DockerRootDir: '/var/lib/cetus',
+    HttpProxy: '',
+    HttpsProxy: '',
+    NoProxy: '',
+    Name: facts.name,
+    Labels: [],
+    ExperimentalBuild: false,
+    ServerVersion: engineVersion(config.version),
+    Runtimes: {runc: {path: 'runc'}, 'io.containerd.runc.v2': {path: 'runc'}},
+    DefaultRuntime: 'runc',
+    Swarm: {NodeID: '', NodeAddr: '', LocalNodeState: 'inactive', ControlAvailable: false, Error: '', RemoteManagers: null},
+    LiveRestoreEnabled: true,
+    Isolation: '',
+    InitBinary: 'docker-init',
+    ContainerdCommit: {ID: first?.containerdVersion ?? ''},
+    RuncCommit: {ID: first?.runcVersion ?? ''},
+    InitCommit: {ID: ''},
+    SecurityOptions: ['name=seccomp,profile=builtin'],
+    ProductLicense: '',
+    Warnings: facts.nodes.length ? null : ['WARNING: no compute node has joined'],
+    CDISpecDirs: [],
+  };
+}
+
+function driverStatus(facts: SystemFacts): [string, string][] {
+  const rows: [string, string][] = [['Store', `PostgreSQL ${facts.postgresVersion}`], ['Nodes', String(facts.nodes.length)]];
+  for (const node of facts.nodes) {
+    rows.push([` ${node.name}`, `${node.liveness}, ${node.availability}`]);
+    rows.push(['  Resources', `${node.facts.cpus} CPUs, ${formatBytes(node.facts.memoryBytes)} memory`]);
+    rows.push(['  Runtime', `containerd ${node.facts.containerdVersion}, runc ${node.facts.runcVersion}, kernel ${node.facts.kernelVersion}`]);
+  }
+  return rows;
+}

@@ -1,0 +1,152 @@
+import request from 'supertest';
+import {errorLine} from '../../lib/docker/errors';
+import {isLoopback, requireTlsUnlessLoopback} from '../../lib/docker/listen';
+import {OPERATIONS} from '../../lib/docker/operations';
+import {createDockerServer} from '../../lib/docker/server';
+import {silentLog} from '../../lib/base/log';
+import {CetusError} from '../../lib/base/errors';
+import {FakeDatacenter} from './fake-datacenter';
+import {closeWorlds, until, world} from './world';
+
+afterEach(closeWorlds);
+
+describe('ping', () => {
+  it('answers GET and HEAD with the headers that clients negotiate by', async () => {
+    const {url} = await world();
+    const got = await request(url).get('/_ping');
+    expect(got.status).toBe(200);
+    expect(got.text).toBe('OK');
+    expect(got.headers).toMatchObject({'api-version': '1.51', ostype: 'linux', 'docker-experimental': 'false', swarm: 'inactive', 'builder-version': '1'});
+    expect(got.headers['content-type']).toMatch(/^text\/plain/);
+    expect(got.headers.server).toMatch(/^Cetus\/0\.1\.0/);
+    const head = await request(url).head('/v1.41/_ping');
+    expect(head.status).toBe(200);
+    expect(head.text ?? '').toBe('');
+    expect(head.headers['api-version']).toBe('1.51');
+  });
+
+  it('says 503 with the same headers while the store is away', async () => {
+    const fake = new FakeDatacenter();
+    const datacenter = fake.datacenter();
+    datacenter.system.ping = async () => { throw new CetusError('unavailable', 'no store'); };
+    const edge = createDockerServer({datacenter, log: silentLog(), config: {version: '0.1.0'}});
+    const address = await edge.listen({host: '127.0.0.1', port: 0});
+    const got = await request(`http://127.0.0.1:${(address as {port: number}).port}`).get('/_ping');
+    expect(got.status).toBe(503);
+    expect(got.headers['api-version']).toBe('1.51');
+    await edge.close();
+  });
+});
+
+describe('versions', () => {
+  it.each([
+    ['1.23', 'client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version'],
+    ['1.99', 'client version 1.99 is too new. Maximum supported API version is 1.51'],
+    ['2.0', 'client version 2.0 is too new. Maximum supported API version is 1.51'],
+  ])('refuses %s as the Engine does', async (version, message) => {
+    const {url} = await world();
+    const got = await request(url).get(`/v${version}/version`);
+    expect(got.status).toBe(400);
+    expect(got.body).toEqual({message});
+  });
+
+  it.each(['/version', '/v1.24/version', '/v1.51/version'])('speaks %s', async (path) => {
+    const {url} = await world();
+    const got = await request(url).get(path);
+    expect(got.status).toBe(200);
+    expect(got.body).toMatchObject({ApiVersion: '1.51', MinAPIVersion: '1.24', Os: 'linux', Arch: 'amd64'});
+  });
+});
+
+describe('routes', () => {
+  it.each([['GET', '/nothing'], ['POST', '/v1.41/containers'], ['PUT', '/info'], ['PATCH', '/info'], ['OPTIONS', '/info'], ['GET', '/'], ['GET', '/containers/%zz/json']])('%s %s is "page not found"', async (method, path) => {
+    const {port} = await world();
+    const got = await fetch(`http://127.0.0.1:${port}${path}`, {method});
+    expect(got.status).toBe(404);
+    expect(await got.json()).toEqual({message: 'page not found'});
+    expect(got.headers.get('api-version')).toBe('1.51');
+  });
+
+  it('answers 501 that names the operation for all that is not built yet', async () => {
+    const {url} = await world();
+    const later = OPERATIONS.filter((o) => !o.handled);
+    expect(later.length).toBeGreaterThan(40);
+    for (const operation of later) {
+      const path = operation.path.replace(/\{\w+\}/g, 'x');
+      const method = operation.method.toLowerCase() as 'get' | 'post' | 'put' | 'delete';
+      const got = await request(url)[method](path);
+      expect({id: operation.id, status: got.status}).toEqual({id: operation.id, status: 501});
+      expect((got.body as {message: string}).message).toContain(operation.id);
+    }
+  });
+
+  it('has all 107 operations of the API once', () => {
+    expect(OPERATIONS).toHaveLength(107);
+    expect(new Set(OPERATIONS.map((o) => o.id)).size).toBe(107);
+    expect(new Set(OPERATIONS.map((o) => `${o.method} ${o.path}`)).size).toBe(107);
+  });
+
+  it('takes image names with slashes, plain and escaped', async () => {
+    const {url, fake} = await world();
+    await request(url).post('/images/registry:5000/a/b/tag?repo=x/y&tag=1');
+    await request(url).delete('/v1.41/images/a%2Fb:1?force=1');
+    expect(fake.calls.map((c) => [c.verb, ...c.args])).toEqual([
+      ['tag', 'registry:5000/a/b', 'x/y', '1'], ['image.remove', 'a/b:1', {force: true, noPrune: false}],
+    ]);
+  });
+
+  it('honours a request id, and mints one for what cannot be one', async () => {
+    const {url, fake} = await world();
+    const given = await request(url).get('/containers/json').set('X-Request-Id', 'abc-1');
+    expect(given.headers['x-request-id']).toBe('abc-1');
+    expect(fake.lastCaller).toMatchObject({account: 'default', requestId: 'abc-1'});
+    const minted = await request(url).get('/containers/json').set('X-Request-Id', 'no spaces, please');
+    expect(minted.headers['x-request-id']).toMatch(/^[0-9a-f-]{36}$/);
+  });
+});
+
+describe('events', () => {
+  it('prints nanoseconds exactly, with the old fields beside the new', async () => {
+    const {url, fake} = await world();
+    fake.events.push({account: 'default', type: 'container', action: 'start', actorId: 'c1', attributes: {image: 'busybox', name: 'web'}, timeNs: '1700000000123456789'});
+    const got = await request(url).get('/events?since=1700000000.000000001&until=1700000001&filters=' + encodeURIComponent('{"type":{"container":true}}'));
+    expect(got.text).toContain('"timeNano":1700000000123456789');
+    expect(JSON.parse(got.text)).toMatchObject({status: 'start', id: 'c1', from: 'busybox', Type: 'container', Action: 'start', Actor: {ID: 'c1'}, scope: 'local', time: 1700000000});
+    expect(fake.calls[0]!.args[0]).toMatchObject({sinceNs: 1700000000000000001n, untilNs: 1700000001000000000n, filters: {type: ['container']}});
+  });
+
+  it('ends the stream when the client leaves', async () => {
+    const {url, fake} = await world();
+    const leaving = new AbortController();
+    const got = await fetch(`${url}/events`, {signal: leaving.signal});
+    expect(got.status).toBe(200);
+    leaving.abort();
+    await until('the departure', () => fake.departures === 1);
+  });
+
+  it.each(['since=yesterday', 'until=x', 'since=20&until=10', 'filters=%7B', 'filters=%5B%5D', 'filters=%7B%22a%22%3A1%7D'])('refuses %s', async (query) => {
+    const {url} = await world();
+    const got = await request(url).get(`/events?${query}`);
+    expect(got.status).toBe(400);
+    expect(typeof (got.body as {message: string}).message).toBe('string');
+  });
+});
+
+describe('where it may listen', () => {
+  it.each([['127.0.0.1', true], ['127.9.9.9', true], ['::1', true], ['[::1]', true], ['localhost', true], ['0.0.0.0', false], ['10.0.0.1', false], ['::', false], ['', false], ['127.0.0.1.example.com', false]])('%s loopback: %s', (host, yes) => {
+    expect(isLoopback(host)).toBe(yes);
+    const check = (): void => requireTlsUnlessLoopback({host, port: 1}, false);
+    if (yes) expect(check).not.toThrow();
+    else expect(check).toThrow(/without TLS/);
+    expect(() => requireTlsUnlessLoopback({host, port: 1}, true)).not.toThrow();
+  });
+
+  it('refuses by itself', () => {
+    const edge = createDockerServer({datacenter: new FakeDatacenter().datacenter(), log: silentLog(), config: {version: '0'}});
+    expect(() => edge.listen({host: '0.0.0.0', port: 0})).toThrow(/without TLS/);
+  });
+});
+
+it('writes the error line of a progress stream', () => {
+  expect(errorLine('x')).toEqual({errorDetail: {message: 'x'}, error: 'x'});
+});
