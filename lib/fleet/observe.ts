@@ -2,6 +2,7 @@
  * What an agent's observation makes of a stored container. Pure; called by the report path here and by the chains in lib/jobs, so that a
  * task's answer and a report of the same transition cannot disagree: the higher generation wins, whichever arrives first.
  */
+import {eq} from '../moray/filter';
 import type {BatchOp} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Container, ContainerObservation, ContainerStatus} from '../schema/container';
@@ -30,8 +31,7 @@ export function applyObservation(container: Container, observation: ContainerObs
 
 /** Deletes whatever addresses and ports the container holds, also those that a half-done start took and never wrote into the container. */
 export function releaseLeases(containerId: string): BatchOp[] {
-  // Container ids are hexadecimal (or, in tests, plain words): nothing in them needs a filter's escapes.
-  const filter = `(containerId=${containerId})`;
+  const filter = eq('containerId', containerId);
   return [
     {op: 'deleteMany', bucket: BUCKETS.addresses.name, filter},
     {op: 'deleteMany', bucket: BUCKETS.ports.name, filter},

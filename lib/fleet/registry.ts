@@ -5,6 +5,7 @@
 import {type Clock, formatNs} from '../base/clock';
 import {CetusError, isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
+import {ALL} from '../moray/filter';
 import type {BatchOp, Change, Moray, Stored} from '../moray/moray';
 import type {Heartbeat} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
@@ -12,7 +13,6 @@ import type {Node, NodeFacts} from '../schema/node';
 import {judge} from './liveness';
 
 const BUCKET = BUCKETS.nodes.name;
-const EVERY_NODE = '(name=*)';
 const BATCH = 200;
 const JOIN_TRIES = 5;
 const FEED_RETRY_MS = 1_000;
@@ -137,9 +137,9 @@ export class Registry {
   /** Everything afresh: first the feed, then the list, so that no change falls between. */
   private async load(): Promise<AsyncIterable<Change<Node>>> {
     const {moray} = this.options;
-    const changes = await moray.watch<Node>(BUCKET, EVERY_NODE, {signal: this.stopped.signal});
+    const changes = await moray.watch<Node>(BUCKET, ALL, {signal: this.stopped.signal});
     const listed = new Set<string>();
-    for await (const stored of moray.find<Node>(BUCKET, EVERY_NODE)) {
+    for await (const stored of moray.find<Node>(BUCKET, ALL)) {
       this.remember(stored);
       listed.add(stored.key);
     }
