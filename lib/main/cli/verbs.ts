@@ -13,7 +13,7 @@ interface Stored { bucket: string; key: string; value: unknown; etag: string; mt
 
 const write = (text: string): void => void process.stdout.write(`${text}\n`);
 const queryOf = (values: Record<string, unknown>): string => {
-  const query = new URLSearchParams(Object.entries(values).filter(([, v]) => v !== undefined && v !== '').map(([k, v]) => [k, String(v)])).toString();
+  const query = new URLSearchParams(Object.entries(values).filter(([, v]) => v !== undefined && v !== '').map(([k, v]): [string, string] => [k, String(v)])).toString();
   return query ? `?${query}` : '';
 };
 const part = (value: string): string => encodeURIComponent(value);
