@@ -28,7 +28,10 @@ export interface ProvisionParams {
 /** conflict: the name is taken (Engine's text). noSpace / invalid: placement's. notFound: image, volume or network went away meanwhile. */
 export interface ProvisionResult { containerId: string; nodeId: string; node: string }
 
-/** notModified: runs already. conflict: marked for removal, paused, a port is taken. */
+/**
+ * notModified: runs already. conflict: marked for removal, paused. internal, as the Engine's 500: a port is taken, no address is left.
+ * A command that cannot be run: the agent's error; the container is left with exit code and error, and without addresses.
+ */
 export interface StartParams { containerId: string }
 /** timeoutSeconds null: the container's own; -1 waits for ever. stop: notModified where nothing runs; restart starts what is stopped. */
 export interface StopParams { containerId: string; timeoutSeconds: number | null; signal: string | null }

@@ -65,7 +65,7 @@ export interface ActStep<P, S> {
   do(ctx: StepContext<P, S>): Promise<unknown>;
   undo?(ctx: StepContext<P, S>, output: unknown): Promise<void>;
   /** Per try. Default 60 s. */
-  timeoutMs?: number | ((params: P) => number);
+  timeoutMs?: number | ((params: P, outputs: Readonly<Record<string, unknown>>) => number);
   /** Total tries for retryable errors (`unavailable`, `timeout`). Default 3. */
   tries?: number;
 }

@@ -216,9 +216,8 @@ export class Execution {
     } else if (refusal.why === 'invalid') return this.blame(culprits[0]?.step, refusal.error);
     this.replans += 1;
     if (this.replans > this.deps.limits.replans)
-      return this.blame(culprits[0]?.step, new CetusError('unavailable', `too many others change what ${this.job.workflow} needs; try again`, {cause: refusal.error}));
-    // Those who collided must not collide again: a random pause that grows with the crowd.
-    if (this.replans > 1) await this.pause(this.deps.random() * Math.min(2 ** this.replans, 64));
+      return this.blame(culprits[0]?.step, refusal.error);
+    if (this.replans > 1) await this.pause(this.crowdPauseMs());
   }
 
   /** None of the segment was written, so the failure may be laid at its first plan's door: everything after it never happened. */
@@ -246,7 +245,7 @@ export class Execution {
 
   private async attempts<T>(step: Pick<ActStep<unknown, unknown>, 'name' | 'timeoutMs' | 'tries'>, call: (ctx: StepContext<unknown, unknown>) => Promise<T>): Promise<T> {
     const tries = step.tries ?? DEFAULT_ACT_TRIES;
-    const timeoutMs = typeof step.timeoutMs === 'function' ? step.timeoutMs(this.job.params) : step.timeoutMs ?? DEFAULT_ACT_TIMEOUT_MS;
+    const timeoutMs = typeof step.timeoutMs === 'function' ? step.timeoutMs(this.job.params, outputsOf(this.job)) : step.timeoutMs ?? DEFAULT_ACT_TIMEOUT_MS;
     return this.renewing(async (leaseSignal) => {
       for (let n = 1; ; n += 1) {
         try {
@@ -288,18 +287,26 @@ export class Execution {
   }
 
   private async worthAnotherPlan(err: unknown): Promise<boolean> {
-    const crowded = isCetusError(err, 'etagConflict');
-    if (!crowded && !isCetusError(err, 'unavailable') && !isCetusError(err, 'timeout')) return false;
-    this.unanswered += 1;
-    if (this.unanswered >= UNANSWERED_PLAN_TRIES) return false;
+    if (isCetusError(err, 'etagConflict')) {
+      // The plan itself saw that what it read does not fit together (yet): the same as a conflict at the commit.
+      this.replans += 1;
+      if (this.replans > this.deps.limits.replans) return false;
+    } else if (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout')) {
+      this.unanswered += 1;
+      if (this.unanswered >= UNANSWERED_PLAN_TRIES) return false;
+    } else {
+      return false;
+    }
     this.rollback();
-    await this.pause(crowded ? this.deps.random() * 20 : 50 * 2 ** this.unanswered);
+    await this.pause(isCetusError(err, 'etagConflict') ? this.crowdPauseMs() : 50 * 2 ** this.unanswered);
     // In that time the job may have become somebody else's: a plan decided then would only fail at its commit, an act would not.
     if (this.saved.etag !== null) await rereadJob(this.deps, this.saved);
     return true;
   }
 
-  private failStep(step: string, err: unknown): void {
+  private failStep(step: string, thrown: unknown): void {
+    // Others' writes are nobody's fault and no user's word.
+    const err = isCetusError(thrown, 'etagConflict') ? new CetusError('unavailable', `too many others change what ${this.job.workflow} needs; try again`, {cause: thrown}) : thrown;
     this.firstError ??= asCetusError(err, step);
     this.job = must(this.job, {type: 'fail-step', step, error: wireError(err, step), at: this.at()});
     this.unanswered = 0;
@@ -340,6 +347,11 @@ export class Execution {
   private openGates(): void {
     for (const {leave} of this.leaves) leave();
     this.leaves = [];
+  }
+
+  /** Those who collided must not collide again: a random pause that grows with the crowd. */
+  private crowdPauseMs(): number {
+    return this.deps.random() * Math.min(2 ** this.replans, 64);
   }
 
   private async pause(ms: number): Promise<void> {

@@ -1,0 +1,111 @@
+/**
+ * A container's places on its networks and its host ports, for the time that it runs: decided here, held by the leases that go into the
+ * same batch. Refusals are the Engine's.
+ */
+import {CetusError} from '../base/errors';
+import {SHORT_ID_LENGTH} from '../base/ids';
+import {eq} from '../moray/filter';
+import type {BatchOp, Stored} from '../moray/moray';
+import type {Container, NetworkAttachment, NetworkRequest, PublishedPort} from '../schema/container';
+import type {AddressLease, Network, PortLease} from '../schema/objects';
+import {releaseLeases} from '../fleet/observe';
+import {chooseAddress, macOf, parseCidr} from './ipam';
+import {choosePorts, portKey} from './ports';
+import type {Ctx} from './services';
+import {ADDRESSES, CONTAINERS, NETWORKS, PORTS} from './steps';
+
+export interface Held { attachments: NetworkAttachment[]; publishedPorts: PublishedPort[]; writes: BatchOp[] }
+
+/** Everything that a start needs. `before`: what the container had, tried first. */
+export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly NetworkAttachment[] = []): Promise<Held> {
+  const {networkMode} = c.spec;
+  if (networkMode.startsWith('container:')) await checkShared(ctx, c, networkMode.slice('container:'.length));
+  if (networkMode !== 'networks') return {attachments: [], publishedPorts: [], writes: []};
+  const writes: BatchOp[] = [];
+  const attachments: NetworkAttachment[] = [];
+  let own = false;
+  for (const [name, request] of Object.entries(c.networks)) {
+    const place = await attachment(ctx, c, name, request, before.find((a) => a.networkId === request.networkId)?.address);
+    attachments.push(place.attachment);
+    writes.push(...place.writes);
+    own ||= place.ownLeases;
+  }
+  chooseDefaultRoute(attachments, c.networks);
+  const ports = await publish(ctx, c, attachments);
+  // Leftovers of a start that broke off: let go first, in the same batch.
+  return {attachments, publishedPorts: ports.ports, writes: [...(own || ports.ownLeases ? releaseLeases(c.id) : []), ...writes, ...ports.writes]};
+}
+
+/** One place on one network, with its lease. */
+export async function attachment(
+  ctx: Ctx<unknown>, c: Container, name: string, request: NetworkRequest, hint?: string,
+): Promise<{attachment: NetworkAttachment; network: Network; writes: BatchOp[]; ownLeases: boolean}> {
+  const stored = await usableNetwork(ctx, request.networkId, name);
+  const network = stored.value;
+  const leases = await ctx.moray.list<AddressLease>(ADDRESSES, eq('networkId', network.id));
+  const others = leases.filter((l) => l.value.containerId !== c.id);
+  const address = chooseAddress({
+    network, used: new Set(others.map((l) => l.value.address)), shunned: ctx.services.recent.shunned(network.id, c.id),
+    requested: request.settings.IPAMConfig?.IPv4Address || undefined, hint,
+  });
+  ctx.services.recent.give(network.id, address, c.id);
+  const mac = request.settings.MacAddress || (Object.keys(c.networks).length === 1 && c.spec.config.MacAddress) || macOf(address);
+  const endpointId = ctx.services.ids.hex64();
+  const lease: AddressLease = {networkId: network.id, address, account: c.account, containerId: c.id, endpointId, mac};
+  return {
+    network,
+    attachment: {
+      networkId: network.id, networkName: network.name, endpointId, address, prefixLength: parseCidr(network.subnet).length, gateway: network.gateway, mac,
+      aliases: aliases(c, network, request), isDefaultRoute: false, internal: network.internal,
+    },
+    writes: [
+      // A removal that has begun since we looked changes the network's etag.
+      {op: 'check', bucket: NETWORKS, key: network.id, etag: stored.etag},
+      {op: 'put', bucket: ADDRESSES, key: `${network.id}/${address}`, value: lease, etag: null},
+    ],
+    ownLeases: leases.length !== others.length,
+  };
+}
+
+export async function usableNetwork(ctx: Ctx<unknown>, networkId: string, name: string): Promise<Stored<Network>> {
+  const stored = await ctx.moray.peek<Network>(NETWORKS, networkId);
+  if (!stored || stored.value.removing) throw new CetusError('notFound', `network ${name} not found`);
+  return stored;
+}
+
+/** As the Engine chooses: the highest priority, then the first name; a network without a way out only where there is no other. */
+export function chooseDefaultRoute(attachments: NetworkAttachment[], requests: Record<string, NetworkRequest>): void {
+  const priority = (a: NetworkAttachment): number => Object.values(requests).find((r) => r.networkId === a.networkId)?.settings.GwPriority ?? 0;
+  const [best] = [...attachments].sort((a, b) =>
+    Number(a.internal) - Number(b.internal) || priority(b) - priority(a) || (a.networkName < b.networkName ? -1 : 1));
+  for (const a of attachments) a.isDefaultRoute = a === best;
+}
+
+function aliases(c: Container, network: Network, request: NetworkRequest): string[] {
+  // The default bridge resolves no names, as the Engine's does not.
+  if (network.predefined) return [];
+  return [...new Set([c.name, ...(request.settings.Aliases ?? []), c.id.slice(0, SHORT_ID_LENGTH), c.spec.config.Hostname ?? ''].filter(Boolean))];
+}
+
+async function publish(ctx: Ctx<unknown>, c: Container, attachments: NetworkAttachment[]): Promise<{ports: PublishedPort[]; writes: BatchOp[]; ownLeases: boolean}> {
+  const [first] = attachments;
+  if (!c.requestedPorts.length || !first) return {ports: [], writes: [], ownLeases: false};
+  const leases = await ctx.moray.list<PortLease>(PORTS, eq('nodeId', c.nodeId));
+  const others = leases.map((l) => l.value).filter((l) => l.containerId !== c.id);
+  const ports = choosePorts({
+    requested: c.requestedPorts, held: others, ephemeral: ctx.services.config.ephemeralPorts, start: ctx.services.random(),
+    endpoint: {name: c.name, id: attachments.find((a) => a.isDefaultRoute)?.endpointId ?? first.endpointId},
+  });
+  const writes = ports.map((port): BatchOp => {
+    const lease: PortLease = {nodeId: c.nodeId, protocol: port.protocol, hostIp: port.hostIp, hostPort: port.hostPort, account: c.account, containerId: c.id};
+    return {op: 'put', bucket: PORTS, key: portKey(c.nodeId, port), value: lease, etag: null};
+  });
+  return {ports, writes, ownLeases: others.length !== leases.length};
+}
+
+async function checkShared(ctx: Ctx<unknown>, c: Container, otherId: string): Promise<void> {
+  const other = await ctx.moray.peek<Container>(CONTAINERS, otherId);
+  if (!other || other.value.provisioning) throw new CetusError('notFound', `No such container: ${otherId}`);
+  if (other.value.status !== 'running') throw new CetusError('conflict', `cannot join network namespace of a non running container: ${otherId}`);
+  if (other.value.nodeId !== c.nodeId) throw new CetusError('conflict', `cannot join network namespace of container ${otherId}: it is on node ${other.value.node}, not on ${c.node}`);
+}

@@ -1,0 +1,158 @@
+/**
+ * container.provision: place, reserve, create on the node, show. The first commit takes the name (the container itself, marked
+ * `provisioning`), the capacity and the new volumes' names; the last makes the container visible. Undone, nothing of it is left.
+ */
+import {CetusError} from '../../base/errors';
+import {applyObservation} from '../../fleet/observe';
+import {eq} from '../../moray/filter';
+import type {BatchOp, Stored} from '../../moray/moray';
+import {targets, type ProvisionParams, type ProvisionResult, type PullSecrets} from '../../schema/chains';
+import type {Container, ContainerObservation, ResolvedMount} from '../../schema/container';
+import type {Image, Volume} from '../../schema/objects';
+import type {Chain} from '../../workflow/chain';
+import {holdOnNode} from '../image-fetch';
+import {reserve} from '../reservations';
+import type {Ctx, JobServices} from '../services';
+import {containerPut, CONTAINERS, eventPut, holderOfName, IMAGES, task, undoTask, usersOfVolume, VOLUMES} from '../steps';
+
+interface Placed extends ProvisionResult { /** made by this job */ newVolumeIds: string[] }
+interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; imageFetched: boolean }
+
+export const provision: Chain<ProvisionParams, JobServices> = {
+  name: 'container.provision',
+  version: 1,
+  target: (params) => targets.container(params.container.id),
+  steps: [
+    {kind: 'plan', name: 'place', plan: place, undo: unplace, onConflict: nameTaken},
+    {kind: 'act', name: 'create', do: create, undo: uncreate, timeoutMs: 600_000},
+    {kind: 'plan', name: 'show', plan: show},
+  ],
+  result: (outputs): ProvisionResult => {
+    const {containerId, nodeId, node} = outputs['place'] as Placed;
+    return {containerId, nodeId, node};
+  },
+};
+
+async function place(ctx: Ctx<ProvisionParams>): Promise<{output: Placed; writes: BatchOp[]}> {
+  const {params, services} = ctx;
+  const image = await usableImage(ctx);
+  const {draft, existing, created} = await resolveVolumes(ctx);
+  const pinnedNodes = existing.filter((v) => v.value.nodeId).map((v) => ({nodeId: v.value.nodeId, volumeName: v.value.name}));
+  const decision = services.placement.place({...params.placement, pinnedNodes});
+  const {nodeId, node} = decision;
+  const reservation = await reserve(ctx, nodeId, draft.id, draft.reservation);
+  const container: Container = {...draft, node, nodeId, placement: decision, provisionJobId: ctx.job.id, provisioning: true};
+  return {
+    output: {containerId: draft.id, nodeId, node, newVolumeIds: created.map((v) => v.id)},
+    writes: [
+      {op: 'put', bucket: CONTAINERS, key: draft.id, value: container, etag: null},
+      {op: 'check', bucket: IMAGES, key: image.key, etag: image.etag},
+      ...(reservation ? [reservation] : []),
+      ...created.map((v): BatchOp => ({op: 'put', bucket: VOLUMES, key: v.id, value: {...v, nodeId}, etag: null})),
+      // Written, not only checked: a removal that counted the users before us must notice.
+      ...existing.map((v): BatchOp => ({op: 'put', bucket: VOLUMES, key: v.key, value: {...v.value, nodeId: v.value.nodeId || nodeId}, etag: v.etag})),
+    ],
+  };
+}
+
+async function usableImage(ctx: Ctx<ProvisionParams>): Promise<Stored<Image>> {
+  const {account, imageId, imageReference} = ctx.params.container;
+  const image = await ctx.moray.peek<Image>(IMAGES, `${account}/${imageId}`);
+  if (!image || image.value.removing) throw new CetusError('notFound', `No such image: ${imageReference}`);
+  return image;
+}
+
+/** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
+async function resolveVolumes(ctx: Ctx<ProvisionParams>): Promise<{draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[]}> {
+  const {container, volumes} = ctx.params;
+  const existing: Stored<Volume>[] = [];
+  const created: Volume[] = [];
+  const renamed = new Map<string, string>();
+  for (const volume of volumes) {
+    const [found] = await ctx.moray.list<Volume>(VOLUMES, eq('accountName', volume.accountName), {limit: 1});
+    if (found) renamed.set(volume.id, found.key);
+    else created.push(volume);
+  }
+  const idOf = (id: string): string => renamed.get(id) ?? id;
+  const volumeIds = [...new Set(container.volumeIds.map(idOf))];
+  for (const id of volumeIds) {
+    if (created.some((v) => v.id === id)) continue;
+    const volume = await ctx.moray.peek<Volume>(VOLUMES, id);
+    if (!volume || volume.value.removing) throw new CetusError('notFound', `get ${volume?.value.name ?? id}: no such volume`);
+    existing.push(volume);
+  }
+  const mounts = container.spec.mounts.map((m): ResolvedMount => (m.type === 'volume' ? {...m, volumeId: idOf(m.volumeId)} : m));
+  return {draft: {...container, volumeIds, anonymousVolumeIds: container.anonymousVolumeIds.map(idOf), spec: {...container.spec, mounts}}, existing, created};
+}
+
+async function nameTaken(ctx: Ctx<ProvisionParams>, error: CetusError): Promise<'replan' | CetusError> {
+  if (error.info['bucket'] !== CONTAINERS) return 'replan';
+  const {name, accountName} = ctx.params.container;
+  const holder = await holderOfName(ctx, accountName);
+  if (!holder) return 'replan';
+  return new CetusError('conflict', `Conflict. The container name "/${name}" is already in use by container "${holder.id}". `
+    + 'You have to remove (or rename) that container to be able to reuse that name.', {cause: error, info: {name, containerId: holder.id}});
+}
+
+async function unplace(ctx: Ctx<ProvisionParams>, output: unknown): Promise<{writes: BatchOp[]}> {
+  const {containerId, nodeId, newVolumeIds} = output as Placed;
+  const writes: BatchOp[] = [{op: 'delete', bucket: CONTAINERS, key: containerId}];
+  const reservation = await reserve(ctx, nodeId, containerId, null);
+  if (reservation) writes.push(reservation);
+  for (const id of newVolumeIds) {
+    const volume = await ctx.moray.peek<Volume>(VOLUMES, id);
+    // Somebody else came to use it: it is theirs now. The etag notices one who comes at this moment.
+    if (volume && !(await usersOfVolume(ctx, id, containerId)).length) writes.push({op: 'delete', bucket: VOLUMES, key: id, etag: volume.etag});
+  }
+  return {writes};
+}
+
+async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
+  const {containerId, nodeId} = ctx.outputs['place'] as Placed;
+  const {value: container} = await ctx.moray.get<Container>(CONTAINERS, containerId);
+  const imageFetched = await holdOnNode(ctx, nodeId, container, ctx.secrets as PullSecrets | undefined);
+  const volumes = await Promise.all(container.volumeIds.map(async (id) => (await ctx.moray.get<Volume>(VOLUMES, id)).value));
+  const mountpoints: Record<string, string> = {};
+  for (const {id, name, account, options, mountpoint} of volumes) {
+    if (mountpoint) continue;
+    const {mountpoint: made} = await task(ctx, nodeId, `create.volume-${id}`, {kind: 'volume.ensure', volumeId: id, name, account, options});
+    if (made) mountpoints[id] = made;
+  }
+  const {observation} = await task(ctx, nodeId, 'create', {
+    kind: 'container.create', spec: container.spec, volumes: volumes.map(({id, name, account, options}) => ({id, name, account, options})),
+  });
+  return {observation, mountpoints, imageFetched};
+}
+
+async function uncreate(ctx: Ctx<ProvisionParams>): Promise<void> {
+  const {containerId, nodeId, newVolumeIds} = ctx.outputs['place'] as Placed;
+  await undoTask(ctx, nodeId, 'create', {kind: 'container.remove', containerId, force: true});
+  for (const volumeId of newVolumeIds) {
+    if (!(await usersOfVolume(ctx, volumeId, containerId)).length) await undoTask(ctx, nodeId, `create.volume-${volumeId}`, {kind: 'volume.remove', volumeId});
+  }
+}
+
+async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
+  const {containerId, nodeId, newVolumeIds} = ctx.outputs['place'] as Placed;
+  const {observation, mountpoints, imageFetched} = ctx.outputs['create'] as Created;
+  const stored = await ctx.moray.get<Container>(CONTAINERS, containerId);
+  const {provisioning: _hidden, ...shown} = (observation && applyObservation(stored.value, observation)) ?? stored.value;
+  const writes: BatchOp[] = [{op: 'put', bucket: CONTAINERS, key: containerId, value: shown, etag: stored.etag}];
+  for (const id of new Set([...newVolumeIds, ...Object.keys(mountpoints)])) {
+    const volume = await ctx.moray.peek<Volume>(VOLUMES, id);
+    if (!volume) continue;
+    if (mountpoints[id]) writes.push({op: 'put', bucket: VOLUMES, key: id, value: {...volume.value, mountpoint: mountpoints[id]}, etag: volume.etag});
+    if (newVolumeIds.includes(id)) writes.push(eventPut(ctx, shown.account, 'volume', 'create', volume.value.name, {driver: volume.value.driver}));
+  }
+  if (imageFetched) writes.push(...(await nowOn(ctx, shown, nodeId)));
+  writes.push(containerPut(ctx, shown, 'create'));
+  return {writes};
+}
+
+async function nowOn(ctx: Ctx<ProvisionParams>, container: Container, nodeId: string): Promise<BatchOp[]> {
+  const key = `${container.account}/${container.imageId}`;
+  const image = await ctx.moray.peek<Image>(IMAGES, key);
+  if (!image || image.value.nodes.includes(nodeId)) return [];
+  return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes: [...image.value.nodes, nodeId]}, etag: image.etag}];
+}
+

@@ -1,0 +1,51 @@
+/** image.load: an archive that the request carries goes to one node. It can be read once only, so nobody can take this act over. */
+import {CetusError} from '../../base/errors';
+import type {BatchOp} from '../../moray/moray';
+import {targets, type FetchedImages, type LoadParams, type LoadResult, type LoadSecrets} from '../../schema/chains';
+import type {Chain} from '../../workflow/chain';
+import {chooseNode, dropUnrecorded, loadTo, recordImage} from '../image-fetch';
+import type {Ctx, JobServices} from '../services';
+import {eventPut, undoTask} from '../steps';
+
+export const load: Chain<LoadParams, JobServices> = {
+  name: 'image.load',
+  version: 1,
+  target: (params) => targets.image(params.account, `load/${params.loadId}`),
+  steps: [
+    {kind: 'plan', name: 'choose', plan: async (ctx) => ({output: {nodeId: await chooseNode(ctx)}})},
+    {
+      kind: 'act', name: 'load', do: fetch, tries: 1, timeoutMs: 6 * 3600_000,
+      undo: async (ctx, output) => {
+        const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
+        const {account} = ctx.params;
+        await dropUnrecorded(ctx, nodeId, account, images.map((i) => i.imageId), (imageId) => undoTask(ctx, nodeId, `load.${imageId}`, {kind: 'image.remove', imageId, account}));
+      },
+    },
+    {kind: 'plan', name: 'record', plan: record},
+  ],
+  result: (outputs): LoadResult => ({images: (outputs['load'] as FetchedImages).images.map(({imageId, references}) => ({imageId, references}))}),
+};
+
+async function fetch(ctx: Ctx<LoadParams>): Promise<FetchedImages> {
+  const {nodeId} = ctx.outputs['choose'] as {nodeId: string};
+  const {archive} = (ctx.secrets ?? {}) as Partial<LoadSecrets>;
+  if (!archive) throw new CetusError('unavailable', 'the archive went away with the process that was reading it; load it again');
+  return {nodeId, images: await loadTo(ctx, nodeId, archive, ctx.params.account), upToDate: false};
+}
+
+async function record(ctx: Ctx<LoadParams>): Promise<{writes: BatchOp[]}> {
+  const {account} = ctx.params;
+  const {nodeId, images} = ctx.outputs['load'] as FetchedImages;
+  const writes: BatchOp[] = [];
+  // An archive may name one image twice; its row can be written once in a batch.
+  const byId = new Map<string, {image: (typeof images)[number]; references: string[]}>();
+  for (const image of images) {
+    const seen = byId.get(image.imageId);
+    byId.set(image.imageId, {image, references: [...new Set([...(seen?.references ?? []), ...image.references])]});
+  }
+  for (const {image, references} of byId.values()) {
+    writes.push(...(await recordImage(ctx, {account, nodeId, image, references})));
+    writes.push(eventPut(ctx, account, 'image', 'load', image.imageId, {name: references[0] ?? image.imageId}));
+  }
+  return {writes};
+}

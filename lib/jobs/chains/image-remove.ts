@@ -1,0 +1,103 @@
+/**
+ * image.remove: decides after the Engine's rules; where the image itself goes, it is marked first (no container can come to use it), the nodes
+ * let go of it, then it is forgotten with its names.
+ */
+import {CetusError, isCetusError} from '../../base/errors';
+import {and, eq} from '../../moray/filter';
+import type {BatchOp, Stored} from '../../moray/moray';
+import {targets, type ImageRemoveParams, type ImageRemoveResult} from '../../schema/chains';
+import type {Image, ImageRef} from '../../schema/objects';
+import type {Chain} from '../../workflow/chain';
+import {IMAGE_REFS} from '../image-fetch';
+import {decideRemoval, type Removal} from '../image-removal';
+import type {Ctx, JobServices} from '../services';
+import {eventPut, IMAGES, isRunning, task, usersOfImage} from '../steps';
+
+interface Marked extends Removal { key: string; nodes: string[]; users: string[] }
+
+export const remove: Chain<ImageRemoveParams, JobServices> = {
+  name: 'image.remove',
+  version: 1,
+  target: (params) => targets.image(params.account, params.imageId),
+  steps: [
+    {kind: 'plan', name: 'mark', plan: mark, undo: unmark},
+    {kind: 'act', name: 'remove', do: letGo, timeoutMs: 120_000},
+    {kind: 'plan', name: 'forget', plan: forget},
+  ],
+  result: (outputs): ImageRemoveResult => (outputs['mark'] as Marked).answer,
+};
+
+async function mark(ctx: Ctx<ImageRemoveParams>): Promise<{output: Marked; writes: BatchOp[]}> {
+  const {account, imageId, shown} = ctx.params;
+  const key = `${account}/${imageId}`;
+  const stored = await ctx.moray.peek<Image>(IMAGES, key);
+  if (!stored) throw new CetusError('notFound', `No such image: ${shown}`);
+  const image = stored.value;
+  const [refs, users, children] = await Promise.all([
+    refsOf(ctx), usersOfImage(ctx, account, imageId), ctx.moray.count(IMAGES, and(eq('account', account), eq('parent', imageId))),
+  ]);
+  const removal = decideRemoval({
+    image, tags: refs.map((r) => r.value.reference), users: users.map((c) => ({id: c.id, running: isRunning(c)})), hasChildren: children > 0,
+  }, ctx.params);
+  const output: Marked = {...removal, key, nodes: image.nodes, users: users.map((c) => c.id)};
+  if (removal.deleteImage) return {output, writes: [{op: 'put', bucket: IMAGES, key, value: {...image, removing: true}, etag: stored.etag}]};
+  const gone = refs.filter((r) => removal.untag.includes(r.value.reference));
+  return {
+    output,
+    writes: [
+      ...gone.map((r): BatchOp => ({op: 'delete', bucket: IMAGE_REFS, key: r.key, etag: r.etag})),
+      {op: 'put', bucket: IMAGES, key, value: {...image, repoDigests: image.repoDigests.filter((d) => !removal.dropDigests.includes(d))}, etag: stored.etag},
+      ...removal.answer.map(() => eventPut(ctx, account, 'image', 'untag', imageId, {name: imageId})),
+    ],
+  };
+}
+
+async function refsOf(ctx: Ctx<ImageRemoveParams>): Promise<Stored<ImageRef>[]> {
+  return ctx.moray.list<ImageRef>(IMAGE_REFS, and(eq('account', ctx.params.account), eq('imageId', ctx.params.imageId)));
+}
+
+async function unmark(ctx: Ctx<ImageRemoveParams>, output: unknown): Promise<{writes: BatchOp[]}> {
+  const {key, deleteImage} = output as Marked;
+  const stored = deleteImage ? await ctx.moray.peek<Image>(IMAGES, key) : undefined;
+  if (!stored) return {writes: []};
+  const {removing: _mark, ...image} = stored.value;
+  return {writes: [{op: 'put', bucket: IMAGES, key, value: image, etag: stored.etag}]};
+}
+
+async function letGo(ctx: Ctx<ImageRemoveParams>): Promise<{left: string[]}> {
+  const {deleteImage, nodes, users} = ctx.outputs['mark'] as Marked;
+  if (!deleteImage) return {left: []};
+  const {account, imageId} = ctx.params;
+  // One who was placed while we decided is in the store by now, and after the mark nobody can be.
+  const late = (await usersOfImage(ctx, account, imageId)).find((c) => !users.includes(c.id));
+  if (late) throw new CetusError('conflict', `conflict: unable to delete ${ctx.params.shown} (cannot be forced) - container ${late.id} has just been created from it`);
+  const left: string[] = [];
+  for (const nodeId of nodes) {
+    try {
+      await task(ctx, nodeId, `remove.${nodeId}`, {kind: 'image.remove', imageId, account});
+    } catch (err) {
+      // Some nodes may have let go already: going on is the only way; a node that cannot be reached keeps blobs that nobody names.
+      if (ctx.attempt < 3 && (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout'))) throw err;
+      ctx.log.warn({err, nodeId, imageId}, 'a node still holds a removed image');
+      left.push(nodeId);
+    }
+  }
+  return {left};
+}
+
+async function forget(ctx: Ctx<ImageRemoveParams>): Promise<{writes: BatchOp[]}> {
+  const {account, imageId} = ctx.params;
+  const {key, deleteImage, answer} = ctx.outputs['mark'] as Marked;
+  if (!deleteImage) return {writes: []};
+  const refs = await refsOf(ctx);
+  const untagged = answer.filter((line) => 'Untagged' in line);
+  return {
+    writes: [
+      {op: 'delete', bucket: IMAGES, key},
+      // Also a tag that was put on it meanwhile: it names nothing any more.
+      ...refs.map((r): BatchOp => ({op: 'delete', bucket: IMAGE_REFS, key: r.key, etag: r.etag})),
+      ...untagged.map(() => eventPut(ctx, account, 'image', 'untag', imageId, {name: imageId})),
+      eventPut(ctx, account, 'image', 'delete', imageId, {name: imageId}),
+    ],
+  };
+}

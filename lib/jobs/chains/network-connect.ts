@@ -1,0 +1,97 @@
+/** network.connect: the place is held and written into the container, then, where it runs, the node plugs it in. Under the container's lock. */
+import {CetusError} from '../../base/errors';
+import {and, eq} from '../../moray/filter';
+import type {BatchOp} from '../../moray/moray';
+import {targets, type NetworkConnectParams} from '../../schema/chains';
+import type {Container, NetworkAttachment} from '../../schema/container';
+import type {Network} from '../../schema/objects';
+import type {Chain} from '../../workflow/chain';
+import {attachment, chooseDefaultRoute, usableNetwork} from '../attach';
+import type {Ctx, JobServices} from '../services';
+import {ADDRESSES, container, CONTAINERS, eventPut, isRunning, nodeNetwork, NETWORKS, putContainer, task, undoTask} from '../steps';
+
+interface Connecting { nodeId: string; networkName: string; /** null where the container does not run */ attachment: NetworkAttachment | null }
+
+export const connect: Chain<NetworkConnectParams, JobServices> = {
+  name: 'network.connect',
+  version: 1,
+  target: (params) => targets.container(params.containerId),
+  steps: [
+    {kind: 'plan', name: 'hold', plan: holdPlace, undo: letGoOfPlace},
+    {
+      kind: 'act', name: 'connect', do: plug,
+      undo: async (ctx) => {
+        const {nodeId, attachment: place} = held(ctx);
+        const {containerId, networkId} = ctx.params;
+        if (place) await undoTask(ctx, nodeId, 'connect', {kind: 'network.disconnect', containerId, networkId});
+      },
+    },
+    {kind: 'plan', name: 'connected', plan: connected},
+  ],
+  result: () => null,
+};
+
+function held(ctx: Ctx<NetworkConnectParams>): Connecting {
+  return ctx.outputs['hold'] as Connecting;
+}
+
+export function refuseFixedNetworking(c: Container): void {
+  const mode = c.spec.networkMode;
+  if (mode === 'host' || mode.startsWith('container:'))
+    throw new CetusError('forbidden', 'container sharing network namespace with another container or host cannot be connected to any other network');
+  if (mode === 'none') throw new CetusError('forbidden', 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
+  if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', `container ${c.id} is marked for removal and cannot be connected or disconnected to the network`);
+}
+
+async function holdPlace(ctx: Ctx<NetworkConnectParams>): Promise<{output: Connecting; writes: BatchOp[]}> {
+  const {containerId, networkId, settings} = ctx.params;
+  const stored = await container(ctx, containerId);
+  const c = stored.value;
+  refuseFixedNetworking(c);
+  const {value: network} = await usableNetwork(ctx, networkId, networkId);
+  if (Object.values(c.networks).some((r) => r.networkId === networkId))
+    throw new CetusError('forbidden', `endpoint with name ${c.name} already exists in network ${network.name}`);
+  const request = {networkId, settings};
+  const networks = {...c.networks, [network.name]: request};
+  if (!isRunning(c)) {
+    return {output: {nodeId: c.nodeId, networkName: network.name, attachment: null}, writes: [putContainer(stored, {...c, networks})]};
+  }
+  const place = await attachment(ctx, c, network.name, request);
+  const attachments = [...c.attachments, place.attachment].map((a) => ({...a}));
+  chooseDefaultRoute(attachments, networks);
+  return {
+    output: {nodeId: c.nodeId, networkName: network.name, attachment: attachments.at(-1)!},
+    writes: [...place.writes, putContainer(stored, {...c, networks, attachments})],
+  };
+}
+
+async function letGoOfPlace(ctx: Ctx<NetworkConnectParams>, output: unknown): Promise<{writes: BatchOp[]}> {
+  const {networkName} = output as Connecting;
+  return {writes: await withoutNetwork(ctx, networkName)};
+}
+
+/** The container without the network, and its lease there deleted. */
+export async function withoutNetwork(ctx: Ctx<{containerId: string; networkId: string}>, networkName: string): Promise<BatchOp[]> {
+  const {containerId, networkId} = ctx.params;
+  const release: BatchOp = {op: 'deleteMany', bucket: ADDRESSES, filter: and(eq('containerId', containerId), eq('networkId', networkId))};
+  const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
+  if (!stored) return [release];
+  const {[networkName]: _left, ...networks} = stored.value.networks;
+  const attachments = stored.value.attachments.filter((a) => a.networkId !== networkId).map((a) => ({...a}));
+  chooseDefaultRoute(attachments, networks);
+  return [putContainer(stored, {...stored.value, networks, attachments}), release];
+}
+
+async function plug(ctx: Ctx<NetworkConnectParams>): Promise<void> {
+  const {nodeId, attachment: place} = held(ctx);
+  const {containerId, networkId} = ctx.params;
+  if (!place) return;
+  const {value: network} = await ctx.moray.get<Network>(NETWORKS, networkId);
+  await task(ctx, nodeId, 'connect', {kind: 'network.connect', containerId, network: nodeNetwork(network), attachment: place});
+}
+
+async function connected(ctx: Ctx<NetworkConnectParams>): Promise<{writes: BatchOp[]}> {
+  const {containerId, networkId} = ctx.params;
+  const {value: c} = await container(ctx, containerId);
+  return {writes: [eventPut(ctx, c.account, 'network', 'connect', networkId, {container: containerId, name: held(ctx).networkName, type: 'bridge'})]};
+}

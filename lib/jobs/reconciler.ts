@@ -1,0 +1,146 @@
+/**
+ * Starts what nobody asks for in person: removes containers that ended and were to be removed, finishes removals that were left, and gives back
+ * leases whose container is gone. The hint (change feed, the report path) and the timer run the same code; being called twice is harmless.
+ */
+import {systemClock, type Clock} from '../base/clock';
+import {isCetusError} from '../base/errors';
+import type {Log} from '../base/log';
+import {and, eq} from '../moray/filter';
+import type {Moray} from '../moray/moray';
+import {BUCKETS} from '../schema/buckets';
+import {targets, type DestroyParams} from '../schema/chains';
+import type {Container} from '../schema/container';
+import type {Lock} from '../schema/job';
+import type {AddressLease, PortLease} from '../schema/objects';
+import type {Workflow} from '../workflow/chain';
+
+export interface ReconcilerOptions {
+  moray: Moray;
+  workflow: Workflow;
+  log: Log;
+  clock?: Clock;
+  /** Default 30 s: what the feed did not tell is found so late. */
+  sweepMs?: number;
+}
+
+export interface Reconciler {
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Call it with every container that changed (the report path does, to save the feed's delay). Never throws. */
+  containerChanged(container: Container): void;
+  /** One pass over everything; resolves when the removals it began are over. */
+  sweep(): Promise<void>;
+}
+
+const CONTAINERS = BUCKETS.containers.name;
+const DUE = and(eq('autoRemove', true), eq('status', 'exited'));
+const PARALLEL = 16;
+
+export function createReconciler(options: ReconcilerOptions): Reconciler {
+  return new Sweeper(options);
+}
+
+class Sweeper implements Reconciler {
+  private readonly clock: Clock;
+  private readonly stopping = new AbortController();
+  private readonly removing = new Map<string, Promise<void>>();
+  private loops: Promise<void>[] = [];
+  private suspects = new Set<string>();
+
+  constructor(private readonly options: ReconcilerOptions) {
+    this.clock = options.clock ?? systemClock;
+  }
+
+  async start(): Promise<void> {
+    await this.options.moray.open(BUCKETS.containers, BUCKETS.addresses, BUCKETS.ports, BUCKETS.locks);
+    this.loops = [this.watch(), this.sweepLoop()];
+  }
+
+  async stop(): Promise<void> {
+    this.stopping.abort(new Error('the reconciler stops'));
+    await Promise.all(this.loops);
+    await Promise.allSettled([...this.removing.values()]);
+  }
+
+  containerChanged(container: Container): void {
+    if (isDue(container)) this.remove(container);
+  }
+
+  async sweep(): Promise<void> {
+    for await (const row of this.options.moray.find<Container>(CONTAINERS, DUE)) {
+      if (isDue(row.value)) this.remove(row.value);
+      // Memory stays bounded whatever the number: the next ones wait for these.
+      if (this.removing.size >= PARALLEL) await Promise.race([...this.removing.values()]);
+    }
+    for await (const row of this.options.moray.find<Container>(CONTAINERS, eq('status', 'removing'))) {
+      // Somebody's removal is under way while its lock stands; one that stands for ever is a stuck job's, and the operator's.
+      if (!(await this.options.moray.peek<Lock>(BUCKETS.locks.name, targets.container(row.key)))) this.remove(row.value);
+      if (this.removing.size >= PARALLEL) await Promise.race([...this.removing.values()]);
+    }
+    await Promise.all([...this.removing.values()]);
+    await this.sweepLeases();
+  }
+
+  /** Leases of containers that do not exist, seen in two passes running. */
+  private async sweepLeases(): Promise<void> {
+    const {moray, log} = this.options;
+    const still = new Set<string>();
+    for (const bucket of [BUCKETS.addresses.name, BUCKETS.ports.name]) {
+      for await (const row of moray.find<AddressLease | PortLease>(bucket, '(containerId=*)')) {
+        if (await moray.peek<Container>(CONTAINERS, row.value.containerId)) continue;
+        const suspect = `${bucket}/${row.key}/${row.etag}`;
+        if (!this.suspects.has(suspect)) {
+          still.add(suspect);
+          continue;
+        }
+        log.warn({bucket, key: row.key, containerId: row.value.containerId}, 'a lease of a container that is gone is given back');
+        await moray.delete(bucket, row.key, {etag: row.etag}).catch((err: unknown) => {
+          if (!isCetusError(err, 'etagConflict') && !isCetusError(err, 'notFound')) throw err;
+        });
+      }
+    }
+    this.suspects = still;
+  }
+
+  private remove(container: Container): void {
+    if (this.removing.has(container.id) || this.stopping.signal.aborted) return;
+    const params: DestroyParams = {containerId: container.id, force: false, removeVolumes: true};
+    const work = this.options.workflow.run({workflow: 'container.destroy', account: container.account, params, requestId: `auto-remove-${container.id.slice(0, 12)}`})
+      .then(() => undefined, (err: unknown) => {
+        // Gone already, started again, or held by somebody: all of it somebody else's decision. The next pass looks again.
+        if (!isCetusError(err, 'notFound') && !isCetusError(err, 'conflict')) this.options.log.warn({err, containerId: container.id}, 'removing a container failed; trying again later');
+      })
+      .finally(() => this.removing.delete(container.id));
+    this.removing.set(container.id, work);
+  }
+
+  private async watch(): Promise<void> {
+    const {signal} = this.stopping;
+    while (!signal.aborted) {
+      try {
+        for await (const change of await this.options.moray.watch<Container>(CONTAINERS, DUE, {signal}))
+          if (change.kind === 'put') this.containerChanged(change.value);
+      } catch (err) {
+        if (!signal.aborted) this.options.log.warn({err}, 'the feed of containers broke; watching again');
+      }
+      await this.clock.sleep(1000, signal).catch(() => undefined);
+    }
+  }
+
+  private async sweepLoop(): Promise<void> {
+    const {signal} = this.stopping;
+    while (!signal.aborted) {
+      try {
+        await this.sweep();
+      } catch (err) {
+        if (!signal.aborted) this.options.log.warn({err}, 'a pass over ended containers failed; trying again later');
+      }
+      await this.clock.sleep(this.options.sweepMs ?? 30_000, signal).catch(() => undefined);
+    }
+  }
+}
+
+/** `created` is not ended: a container that never ran waits for its start, as the Engine's does. */
+function isDue(container: Container): boolean {
+  return container.autoRemove && container.status === 'exited' && !container.provisioning;
+}

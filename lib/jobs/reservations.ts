@@ -1,0 +1,47 @@
+/**
+ * Capacity held on nodes. The row of a node is read fresh, checked against the node's capacity and written under its etag: the index that
+ * placement decides from may be late, this may not.
+ */
+import {CetusError} from '../base/errors';
+import type {BatchOp} from '../moray/moray';
+import {BUCKETS} from '../schema/buckets';
+import type {Reservation} from '../schema/container';
+import type {NodeReservations} from '../schema/node';
+import type {Ctx} from './services';
+import {nodeView, NOTHING_RESERVED} from './services';
+
+const BUCKET = BUCKETS.reservations.name;
+const PARTS = ['memoryBytes', 'nanoCpus', 'diskBytes', 'pids'] as const;
+
+/** The write that makes the container's reservation on the node this one (null: none), or undefined where nothing changes. */
+export async function reserve(ctx: Ctx<unknown>, nodeId: string, containerId: string, wanted: Reservation | null): Promise<BatchOp | undefined> {
+  await ctx.gate(`reservations/${nodeId}`);
+  const stored = await ctx.moray.peek<NodeReservations>(BUCKET, nodeId);
+  const now = stored?.value ?? {nodeId, total: NOTHING_RESERVED, containers: {}};
+  const held = now.containers[containerId];
+  if (!held && !wanted) return undefined;
+  const containers = {...now.containers};
+  delete containers[containerId];
+  if (wanted) containers[containerId] = wanted;
+  // Summed up anew each time: a total that is carried along would carry every past mistake along.
+  const total = Object.values(containers).reduce(add, NOTHING_RESERVED);
+  const next: NodeReservations = {nodeId, total, containers};
+  if (wanted) await verify(ctx, now, next, held);
+  return {op: 'put', bucket: BUCKET, key: nodeId, value: next, etag: stored?.etag ?? null};
+}
+
+/** Tells placement's index what is true here, so that placing again sees it; `etagConflict` asks the engine to do so. */
+async function verify(ctx: Ctx<unknown>, now: NodeReservations, next: NodeReservations, held: Reservation | undefined): Promise<void> {
+  const node = await ctx.services.fleet.node(next.nodeId);
+  const capacity = ctx.services.config.capacityOf(node);
+  const grown = PARTS.filter((part) => next.total[part] > now.total[part]);
+  const short = grown.filter((part) => next.total[part] > capacity[part]);
+  ctx.services.placement.putNode(nodeView(node, short.length ? now : next, ctx.services.config));
+  if (!short.length) return;
+  if (held) throw new CetusError('conflict', `node ${node.name} has not enough ${short.join(', ')} left`);
+  throw new CetusError('etagConflict', `node ${node.name} has not enough ${short.join(', ')} left`, {info: {bucket: BUCKET, key: next.nodeId}});
+}
+
+function add(a: Reservation, b: Reservation): Reservation {
+  return {memoryBytes: a.memoryBytes + b.memoryBytes, nanoCpus: a.nanoCpus + b.nanoCpus, diskBytes: a.diskBytes + b.diskBytes, pids: a.pids + b.pids};
+}

@@ -1,0 +1,48 @@
+/** What start and restart share: the order to the node, what is true after a failure, and the events of a start that agents do not make. */
+import {isCetusError} from '../base/errors';
+import {applyObservation} from '../fleet/observe';
+import type {BatchOp} from '../moray/moray';
+import type {TaskOutput} from '../schema/agent';
+import type {Container, ContainerObservation} from '../schema/container';
+import type {Network} from '../schema/objects';
+import type {Ctx} from './services';
+import {container, CONTAINERS, eventPut, letGo, nodeNetwork, NETWORKS, putContainer, task} from './steps';
+
+export interface Began { nodeId: string }
+
+const START_DEADLINE_MS = 110_000;
+
+/** The container's places are in the store by now: committed with the intent of this very act. */
+export async function startOnNode(ctx: Ctx<{containerId: string}>, step: string): Promise<TaskOutput> {
+  const {value: c} = await container(ctx, ctx.params.containerId);
+  const networks = await Promise.all(c.attachments.map(async (a) => (await ctx.moray.get<Network>(NETWORKS, a.networkId)).value));
+  return task(ctx, c.nodeId, step, {
+    kind: 'container.start', containerId: c.id, networks: networks.map(nodeNetwork), attachments: c.attachments, ports: c.publishedPorts,
+  }, START_DEADLINE_MS);
+}
+
+/** What the node says now; else what it said with its refusal; else nothing is known and a report will tell. */
+export async function afterFailure(ctx: Ctx<unknown>, step: string, nodeId: string): Promise<ContainerObservation | undefined> {
+  const said = ctx.job.steps.find((s) => s.step === step)?.error?.info?.['observation'] ?? ctx.job.error?.info?.['observation'];
+  const {containerId} = ctx.params as {containerId: string};
+  try {
+    return await (await ctx.services.fleet.agent(nodeId)).observe(containerId);
+  } catch (err) {
+    if (!isCetusError(err)) throw err;
+    return said as ContainerObservation | undefined;
+  }
+}
+
+/** Undo of holding: whatever the start came to, nothing runs now, so nothing is held. */
+export async function releaseAll(ctx: Ctx<unknown>, containerId: string, look: () => Promise<ContainerObservation | undefined>): Promise<{writes: BatchOp[]}> {
+  const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
+  if (!stored) return {writes: []};
+  const observation = await look();
+  const after = (observation && applyObservation(stored.value, observation)) ?? stored.value;
+  return {writes: [putContainer(stored, {...after, attachments: [], publishedPorts: []}), ...letGo(ctx, {...stored.value, attachments: []})]};
+}
+
+/** From what the container holds as of this plan; an exit that was faster has let go of it and told so. */
+export function attachedEvents(ctx: Ctx<unknown>, c: Container): BatchOp[] {
+  return c.attachments.map((a) => eventPut(ctx, c.account, 'network', 'connect', a.networkId, {container: c.id, name: a.networkName, type: 'bridge'}));
+}

@@ -1,0 +1,103 @@
+/** What every chain does: read its object under the lock, give a task to a node, write an event. */
+import {CetusError, isCetusError} from '../base/errors';
+import {containerEvent, disconnectEvents, putEvent} from '../fleet/events';
+import {applyObservation, holdsNothing, releaseLeases} from '../fleet/observe';
+import {and, eq} from '../moray/filter';
+import type {BatchOp, Stored} from '../moray/moray';
+import type {NodeNetwork, TaskBody, TaskOutput} from '../schema/agent';
+import {BUCKETS} from '../schema/buckets';
+import type {Container, ContainerObservation} from '../schema/container';
+import type {DatacenterEvent, EventType, Network} from '../schema/objects';
+import type {Ctx} from './services';
+
+export const CONTAINERS = BUCKETS.containers.name;
+export const VOLUMES = BUCKETS.volumes.name;
+export const NETWORKS = BUCKETS.networks.name;
+export const IMAGES = BUCKETS.images.name;
+export const ADDRESSES = BUCKETS.addresses.name;
+export const PORTS = BUCKETS.ports.name;
+
+// The engine's own time limit of a step comes first; this one is for a client that forgets the signal.
+const TASK_DEADLINE_MS = 60_000;
+
+// ---- the node
+
+/** One step's order to a node. Repeated under the same name, it gets the first answer. */
+export async function task(ctx: Ctx<unknown>, nodeId: string, step: string, body: TaskBody, deadlineMs = TASK_DEADLINE_MS): Promise<TaskOutput> {
+  const agent = await ctx.services.fleet.agent(nodeId);
+  return agent.task({jobId: ctx.job.id, step, epoch: ctx.epoch, requestId: ctx.requestId, body}, {deadlineMs, signal: ctx.signal});
+}
+
+/** An undo's order: each try has its own name, because the ledger would repeat a first refusal for ever. What is not there is undone. */
+export async function undoTask(ctx: Ctx<unknown>, nodeId: string, step: string, body: TaskBody): Promise<void> {
+  const tries = ctx.job.steps.find((s) => s.step === step.split('.')[0])?.tries ?? 0;
+  try {
+    await task(ctx, nodeId, `${step}:undo:${ctx.epoch}.${tries}`, body);
+  } catch (err) {
+    if (!isCetusError(err, 'notFound')) throw err;
+  }
+}
+
+export function nodeNetwork(network: Network): NodeNetwork {
+  const {id, account, name, bridgeName, subnet, gateway, internal, options} = network;
+  return {id, account, name, bridgeName, subnet, gateway, internal, options};
+}
+
+// ---- containers
+
+/** The container as it is now; `notFound` in the Engine's words, also while it is only being made. */
+export async function container(ctx: Ctx<unknown>, id: string): Promise<Stored<Container>> {
+  const stored = await ctx.moray.peek<Container>(CONTAINERS, id);
+  if (!stored || stored.value.provisioning) throw new CetusError('notFound', `No such container: ${id}`);
+  return stored;
+}
+
+export function putContainer(stored: Pick<Stored<Container>, 'key' | 'etag'>, value: Container): BatchOp {
+  return {op: 'put', bucket: CONTAINERS, key: stored.key, value, etag: stored.etag};
+}
+
+export function isRunning(c: Container): boolean {
+  return c.status === 'running' || c.status === 'paused' || c.status === 'restarting';
+}
+
+/** Writes that make the container what a task's answer says it is; none where a report was faster. */
+export function observed(ctx: Ctx<unknown>, stored: Stored<Container>, observation: ContainerObservation | undefined): BatchOp[] {
+  const after = observation && applyObservation(stored.value, observation);
+  if (!after) return [];
+  return [putContainer(stored, after), ...(holdsNothing(observation) ? letGo(ctx, stored.value) : [])];
+}
+
+/** Leases and events of attachments that are emptied in the same batch. */
+export function letGo(ctx: Ctx<unknown>, before: Container): BatchOp[] {
+  return [...releaseLeases(before.id), ...disconnectEvents(before, ctx.services.clock.nowNs()).map((event, n) => put(ctx, event, n + 1))];
+}
+
+/** Containers other than this one that use the volume. */
+export async function usersOfVolume(ctx: Ctx<unknown>, volumeId: string, except = ''): Promise<Container[]> {
+  const rows = await ctx.moray.list<Container>(CONTAINERS, eq('volumeIds', volumeId));
+  return rows.map((r) => r.value).filter((c) => c.id !== except);
+}
+
+export async function holderOfName(ctx: Ctx<unknown>, accountName: string): Promise<Container | undefined> {
+  const [row] = await ctx.moray.list<Container>(CONTAINERS, eq('accountName', accountName), {limit: 1});
+  return row?.value;
+}
+
+export async function usersOfImage(ctx: Ctx<unknown>, account: string, imageId: string): Promise<Container[]> {
+  return (await ctx.moray.list<Container>(CONTAINERS, and(eq('account', account), eq('imageId', imageId)))).map((r) => r.value);
+}
+
+// ---- events
+
+function put(ctx: Ctx<unknown>, event: DatacenterEvent, n = 0): BatchOp {
+  // The job's id makes the key this job's own; the number keeps a job's events apart where the clock does not.
+  return putEvent(event, `${ctx.job.id.slice(0, 8)}-${n}`);
+}
+
+export function containerPut(ctx: Ctx<unknown>, c: Container, action: string, attributes: Record<string, string> = {}): BatchOp {
+  return put(ctx, containerEvent(c, action, attributes, ctx.services.clock.nowNs()));
+}
+
+export function eventPut(ctx: Ctx<unknown>, account: string, type: EventType, action: string, actorId: string, attributes: Record<string, string>): BatchOp {
+  return put(ctx, {account, type, action, actorId, attributes, timeNs: ctx.services.clock.nowNs().toString()});
+}
