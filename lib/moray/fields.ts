@@ -36,7 +36,7 @@ export function elementType(type: IndexType): ScalarType {
 
 const NAME = /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/;
 const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_]{0,29}$/;
-const PATH = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
+const PATH = /^[A-Za-z_-][A-Za-z0-9_-]*(\.[A-Za-z_-][A-Za-z0-9_-]*)*$/;
 const TYPES = new Set<string>(['string', 'number', 'boolean', 'uuid', 'date', 'ip', 'subnet'].flatMap((t) => [t, `${t}[]`]));
 
 /** Refuses (`invalid`) a definition that no store could keep its promises for. */

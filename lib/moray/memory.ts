@@ -6,7 +6,9 @@
 import {systemClock, type Clock} from '../base/clock';
 import {CetusError} from '../base/errors';
 import type {BucketDefinition} from '../schema/bucket';
+import {checkOp, checkPage, tooMany} from './checks';
 import {checkDefinition, checkKey, compareText, DEFAULT_TOMBSTONE_RETENTION_MS, elementType, encodeValue, extract, identity, toSql, type Scalar} from './fields';
+import {badCursor, etagConflict, notFound, staleCursor, uniqueConflict} from './failures';
 import {bindFilter, bySort, checkSort, Indexed, matches} from './match';
 import {LIST_LIMIT, type BatchOp, type BatchResult, type CallOptions, type Change, type Condition, type Etag, type FindOptions, type Moray, type Stored, type WatchOptions} from './moray';
 
@@ -307,55 +309,6 @@ function after(log: Entry[], seq: number): Entry | undefined {
 }
 
 function parseCursor(cursor: string): number {
-  if (!/^\d{1,15}$/.test(cursor)) throw new CetusError('invalid', `bad cursor ${JSON.stringify(cursor.slice(0, 100))}`);
+  if (!/^\d{1,15}$/.test(cursor)) throw badCursor(cursor);
   return Number(cursor);
-}
-
-/** What both stores refuse of an operation before they look at anything. */
-export function checkOp(op: BatchOp): void {
-  switch (op.op) {
-    case 'put': case 'check':
-      checkKey(op.key);
-      checkEtag(op.etag);
-      return;
-    case 'delete':
-      checkKey(op.key);
-      checkEtag(op.etag);
-      if ((op.etag as unknown) === null) throw new CetusError('invalid', 'a delete on condition that nothing is there');
-      return;
-    case 'update':
-      if (typeof op.patch !== 'object' || op.patch === null || Array.isArray(op.patch)) throw new CetusError('invalid', 'a patch is a JSON object');
-      return;
-    case 'deleteMany':
-      return;
-    default:
-      throw new CetusError('invalid', `unknown operation ${JSON.stringify((op as {op: unknown}).op)}`);
-  }
-}
-
-function checkEtag(etag: Etag | null | undefined): void {
-  if (etag !== undefined && etag !== null && !/^\d{1,18}$/.test(etag)) throw new CetusError('invalid', `bad etag ${JSON.stringify(String(etag).slice(0, 50))}`);
-}
-
-export function checkPage(options: FindOptions): void {
-  for (const name of ['limit', 'offset'] as const) {
-    const n = options[name];
-    if (n !== undefined && (!Number.isSafeInteger(n) || n < 0)) throw new CetusError('invalid', `${name} is a whole number from 0`);
-  }
-}
-
-export function notFound(bucket: string, key: string): CetusError {
-  return new CetusError('notFound', `${bucket}/${key} does not exist`, {info: {bucket, key}});
-}
-export function etagConflict(bucket: string, key: string, expected: Etag | null, actual: Etag | null): CetusError {
-  return new CetusError('etagConflict', `${bucket}/${key}: expected ${expected === null ? 'nothing' : `etag ${expected}`}, found ${actual === null ? 'nothing' : `etag ${actual}`}`, {info: {bucket, key, expected, actual}});
-}
-export function uniqueConflict(bucket: string, field: string, value: string): CetusError {
-  return new CetusError('conflict', `${bucket}: another object has ${field} ${JSON.stringify(value)}`, {info: {bucket, field, value}});
-}
-export function staleCursor(bucket: string): CetusError {
-  return new CetusError('stale', `${bucket}: changes after this cursor are no longer kept; begin again`, {info: {bucket}});
-}
-export function tooMany(bucket: string): CetusError {
-  return new CetusError('invalid', `${bucket}: more than ${LIST_LIMIT} objects without a limit; use find, or give a limit`);
 }

@@ -305,8 +305,9 @@ export function conformance(makeStore: () => Promise<Moray>): void {
 
     test('ends with its signal, and with the store', async () => {
       const stop = new AbortController();
-      const ended = (async () => { for await (const _ of await moray.watch('animals', ALL, {signal: stop.signal})) throw new Error('no change was made'); })();
-      const closed = (async () => { for await (const _ of await moray.watch('animals', ALL)) throw new Error('no change was made'); })();
+      const [first, second] = [await moray.watch('animals', ALL, {signal: stop.signal}), await moray.watch('animals', ALL)];
+      const drain = async (changes: AsyncIterable<Change<unknown>>): Promise<void> => { for await (const _ of changes) throw new Error('no change was made'); };
+      const [ended, closed] = [drain(first), drain(second)];
       stop.abort();
       await ended;
       await moray.close();

@@ -1,0 +1,72 @@
+/** What Postgres and the network say, in moray's words. The only place that knows SQLSTATEs. */
+import {CetusError, isCetusError} from '../base/errors';
+import {StatementError} from './pipeline';
+import type {BatchOp} from './moray';
+
+/** Raised by moray's own functions in the database; DETAIL is JSON. */
+export const ETAG_CONFLICT = 'CE001';
+
+interface PgError extends Error { code?: string; detail?: string; constraint?: string; severity?: string }
+
+/** Connection lost, refused, shutting down, starting up, too many connections, read-only: another try may reach a primary. */
+const UNAVAILABLE = /^(08...|57P0[1-5]|53300|25006|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN|EACCES)$/;
+/** Deadlock or serialization: rolled back for certain, so anything may be tried again. */
+const ROLLED_BACK = /^(40001|40P01|55P03)$/;
+
+function pgError(err: unknown): PgError | undefined {
+  const inner = err instanceof StatementError ? err.cause : err;
+  return inner instanceof Error ? (inner as PgError) : undefined;
+}
+
+export function isConnectionFailure(err: unknown): boolean {
+  const inner = pgError(err);
+  if (!inner) return false;
+  if (inner.code !== undefined) return UNAVAILABLE.test(inner.code);
+  return /^(Connection terminated|timeout expired|Client (was|has)|Client has encountered|This socket|write EPIPE|read ECONNRESET)/.test(inner.message) || inner.message.includes('not queryable');
+}
+
+export function isRolledBack(err: unknown): boolean {
+  return ROLLED_BACK.test(pgError(err)?.code ?? '');
+}
+
+/** `op` is the operation of the failed statement, where there is one. */
+export function translate(err: unknown, doing: string, op?: BatchOp): CetusError {
+  if (isCetusError(err)) return err;
+  const inner = pgError(err);
+  const code = inner?.code ?? '';
+  if (code === ETAG_CONFLICT) {
+    const {bucket, key, expected, actual} = JSON.parse(inner!.detail!) as {bucket: string; key: string; expected: string | null; actual: string | null};
+    return etagConflict(bucket, key, expected, actual);
+  }
+  if (code === '23505' && inner?.constraint) return unique(inner, op, err);
+  if (isConnectionFailure(err)) return new CetusError('unavailable', `${doing}: the store cannot be reached (${inner?.message ?? 'connection lost'})`, {cause: err});
+  if (isRolledBack(err)) return new CetusError('unavailable', `${doing}: others are writing the same objects`, {cause: err});
+  if (code === '57014') return new CetusError('timeout', `${doing}: the store did not answer in time`, {cause: err});
+  if (code.startsWith('53')) return new CetusError('unavailable', `${doing}: the store is out of resources (${inner!.message})`, {cause: err});
+  if (code.startsWith('22') || code.startsWith('54')) return new CetusError('invalid', `${doing}: ${inner!.message}`, {cause: err});
+  return new CetusError('internal', `${doing}: ${inner?.message ?? String(err)}`, {cause: err});
+}
+
+export function etagConflict(bucket: string, key: string, expected: string | null, actual: string | null): CetusError {
+  return new CetusError('etagConflict', `${bucket}/${key}: expected ${expected === null ? 'nothing' : `etag ${expected}`}, found ${actual === null ? 'nothing' : `etag ${actual}`}`, {info: {bucket, key, expected, actual}});
+}
+export function uniqueConflict(bucket: string, field: string, value: string): CetusError {
+  return new CetusError('conflict', `${bucket}: another object has ${field} ${JSON.stringify(value)}`, {info: {bucket, field, value}});
+}
+export function notFound(bucket: string, key: string): CetusError {
+  return new CetusError('notFound', `${bucket}/${key} does not exist`, {info: {bucket, key}});
+}
+export function staleCursor(bucket: string): CetusError {
+  return new CetusError('stale', `${bucket}: changes after this cursor are no longer kept; begin again`, {info: {bucket}});
+}
+export function badCursor(cursor: string): CetusError {
+  return new CetusError('invalid', `bad cursor ${JSON.stringify(cursor.slice(0, 100))}`);
+}
+
+/** Index names are BUCKET__FIELD__unique (store.ts). */
+function unique(inner: PgError, op: BatchOp | undefined, cause: unknown): CetusError {
+  const match = /^(.+?)__(.+)__unique$/.exec(inner.constraint!);
+  if (!match) return new CetusError('internal', inner.message, {cause});
+  const value = /^Key \([^)]*\)=\((.*)\) already exists\.$/s.exec(inner.detail ?? '')?.[1] ?? '';
+  return uniqueConflict(op?.bucket ?? match[1]!, match[2]!, value);
+}
