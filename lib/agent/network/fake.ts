@@ -33,7 +33,7 @@ export function createFakeNetworking(): FakeNetworking {
     async ensureNetwork(network) { networks.set(network.id, network); },
     async removeNetwork(networkId) {
       const users = [...sandboxes].filter(([, s]) => s.attachments.has(networkId)).map(([id]) => id);
-      if (users.length) throw new CetusError('conflict', `network ${networkId} has active endpoints`, {info: {containers: users}});
+      if (users.length) throw new CetusError('conflict', `network ${networks.get(networkId)?.name ?? networkId} has active endpoints`, {info: {containers: users}});
       networks.delete(networkId);
     },
     async createSandbox(request: SandboxRequest) {

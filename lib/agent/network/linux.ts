@@ -1,0 +1,409 @@
+/**
+ * NodeNetworking with iproute2 and nftables. Repeatable throughout; what is half made when a step fails is taken away before the error is thrown,
+ * and what a crash leaves is found by the next open(). See README.md for the rules and for the measurements behind the shape of this.
+ */
+import {readdir, readFile, statfs, writeFile} from 'node:fs/promises';
+import {join} from 'node:path';
+import {type Clock, systemClock} from '../../base/clock';
+import {CetusError} from '../../base/errors';
+import type {Log} from '../../base/log';
+import type {NodeNetwork} from '../../schema/agent';
+import type {NetworkAttachment, PublishedPort} from '../../schema/container';
+import {type Coprocess, ipCoprocess} from './coprocess';
+import {ForwardAccess} from './forward';
+import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './links';
+import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf} from './names';
+import type {NodeNetworking, SandboxRequest} from './network';
+import {addressInUse, alreadyAllocated, cannotAssign, overlap} from './ports';
+import {Records, type SandboxRecord} from './records';
+import {checkHostIp, Reservations} from './reservations';
+import {hostResolv, RESOLV_FILES, type ResolvFiles} from './resolv';
+import {networkCommands, type Publication, publicationCommands} from './rules';
+import {RuleTable} from './table';
+import {tool, tryTool} from './tool';
+import {WarmNamespaces} from './warm';
+
+export interface LinuxNetworkingOptions {
+  /** Records live here; nothing else writes into it. */
+  stateDir: string;
+  /** 1 to 5 lower case letters and digits, different for each agent on the machine and the same in each of its lives. */
+  prefix: string;
+  log: Log;
+  clock?: Clock;
+  /** Prepared namespaces. Default 4. */
+  warm?: number;
+  resolvFiles?: ResolvFiles;
+  /** How often rules that others may have flushed are looked after. Default 30 s. */
+  checkMs?: number;
+}
+
+const NSFS_MAGIC = 0x6e736673;
+const DEFAULT_MTU = 1500;
+
+export function createLinuxNetworking(options: LinuxNetworkingOptions): NodeNetworking {
+  return new LinuxNetworking(options);
+}
+
+class LinuxNetworking implements NodeNetworking {
+  private readonly log: Log;
+  private readonly clock: Clock;
+  private readonly names: Names;
+  private readonly host: Coprocess = ipCoprocess();
+  private readonly table: RuleTable;
+  private readonly forward: ForwardAccess;
+  private readonly reservations: Reservations;
+  private readonly networks: Records<NodeNetwork>;
+  private readonly sandboxRecords: Records<SandboxRecord>;
+  private readonly warm: WarmNamespaces;
+  private readonly closed = new AbortController();
+  /** Networks whose bridge and rules are known to stand, by what they were made of. */
+  private readonly standing = new Map<string, Promise<string>>();
+  private readonly busy = new Map<string, Promise<unknown>>();
+  private uplinkMtu = DEFAULT_MTU;
+  private watching: Promise<void> = Promise.resolve();
+
+  constructor(private readonly options: LinuxNetworkingOptions) {
+    this.log = options.log.child({component: 'network'});
+    this.clock = options.clock ?? systemClock;
+    this.names = new Names(options.prefix, (Math.floor(this.clock.now() / 1000) % 46_656).toString(36));
+    this.networks = new Records(join(options.stateDir, 'networks'), this.log);
+    this.sandboxRecords = new Records(join(options.stateDir, 'sandboxes'), this.log);
+    this.table = new RuleTable(this.names.table, () => ({networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.publications(s))}), this.log);
+    this.forward = new ForwardAccess(this.names.comment, this.log);
+    this.reservations = new Reservations(() => void this.table.check().catch((err: unknown) => this.log.warn({err}, 'rules could not be checked')));
+    this.warm = new WarmNamespaces({size: options.warm ?? 4, names: this.names, host: this.host, clock: this.clock, log: this.log});
+  }
+
+  async open(): Promise<void> {
+    this.networks.load();
+    this.sandboxRecords.load();
+    await writeFile('/proc/sys/net/ipv4/ip_forward', '1');
+    this.uplinkMtu = await uplinkMtu();
+    await this.recover();
+    await this.table.replace();
+    await this.forward.sync(() => this.bridgeNames());
+    for (const record of this.sandboxRecords.all())
+      for (const port of record.ports)
+        await this.reservations.hold(this.bound(record, port)).catch((err: unknown) => this.log.warn({err, port, containerId: record.containerId}, 'a published port could not be held again; it stays published'));
+    void this.warm.refill(0);
+    this.watching = this.watch();
+  }
+
+  async ensureNetwork(network: NodeNetwork): Promise<void> {
+    const wanted = JSON.stringify(network);
+    const standing = this.standing.get(network.id);
+    if (standing && await standing.catch(() => '') === wanted) return;
+    checkNetwork(network);
+    await this.exclusive(`network ${network.id}`, async () => {
+      if (await this.standing.get(network.id)?.catch(() => '') === wanted) return;
+      const made = this.makeNetwork(network).then(() => wanted);
+      this.standing.set(network.id, made);
+      await made.catch((err: unknown) => {
+        this.standing.delete(network.id);
+        throw err;
+      });
+    });
+  }
+
+  async removeNetwork(networkId: string): Promise<void> {
+    await this.exclusive(`network ${networkId}`, async () => {
+      const network = this.networks.get(networkId);
+      if (!network) return;
+      const users = this.sandboxRecords.all().filter(s => s.plugs.some(p => p.networkId === networkId)).map(s => s.containerId);
+      if (users.length) throw new CetusError('conflict', `network ${network.name} has active endpoints`, {info: {containers: users}});
+      this.standing.delete(networkId);
+      await tryTool('ip', ['link', 'del', network.bridgeName]);
+      await this.table.run(networkCommands('delete', this.names.table, network), 'tolerant');
+      this.networks.delete(networkId);
+      await this.forward.sync(() => this.bridgeNames());
+    });
+  }
+
+  createSandbox(request: SandboxRequest): Promise<{netnsPath: string}> {
+    checkContainerId(request.containerId);
+    request.attachments.forEach(checkAttachment);
+    request.ports.forEach(port => checkHostIp(port.hostIp));
+    return this.exclusive(request.containerId, async () => {
+      const old = this.sandboxRecords.get(request.containerId);
+      if (old) {
+        const same = JSON.stringify([old.plugs.map(p => p.attachment), old.ports]) === JSON.stringify([request.attachments, request.ports]);
+        if (same && await isNamespace(old.namespace)) return {netnsPath: `${NETNS_DIR}/${old.namespace}`};
+        await this.dismantle(old);
+      }
+      await Promise.all(request.networks.map(network => this.ensureNetwork(network)));
+      return this.build(request);
+    });
+  }
+
+  createEmptySandbox(containerId: string): Promise<{netnsPath: string}> {
+    checkContainerId(containerId);
+    return this.exclusive(containerId, async () => {
+      const old = this.sandboxRecords.get(containerId);
+      if (old && old.plugs.length === 0 && await isNamespace(old.namespace)) return {netnsPath: `${NETNS_DIR}/${old.namespace}`};
+      if (old) await this.dismantle(old);
+      const {namespace} = this.names.next();
+      this.sandboxRecords.put(containerId, {containerId, namespace, plugs: [], ports: []});
+      await this.onHost([`netns add ${namespace}`]);
+      await tool('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
+      return {netnsPath: `${NETNS_DIR}/${namespace}`};
+    });
+  }
+
+  async connect(containerId: string, network: NodeNetwork, attachment: NetworkAttachment): Promise<void> {
+    checkAttachment(attachment);
+    await this.ensureNetwork(network);
+    await this.exclusive(containerId, async () => {
+      const record = this.sandbox(containerId);
+      if (record.plugs.some(p => p.networkId === network.id)) return;
+      const taken = new Set(record.plugs.map(p => p.inside));
+      const inside = Array.from({length: taken.size + 1}, (_, i) => `eth${i}`).find(name => !taken.has(name))!;
+      const plug: Plug = {networkId: network.id, bridge: network.bridgeName, inside, outside: this.names.next().hostInterface, attachment};
+      await this.change(record, {...record, plugs: [...record.plugs, plug]}, async () => {
+        await this.inNamespace(record.namespace, insideLines(plug, this.mtu(network), {hostPid: process.pid}));
+        await this.onHost(outsideLines(plug, network, this.mtu(network), record.ports.length > 0));
+      });
+    });
+  }
+
+  async disconnect(containerId: string, networkId: string): Promise<void> {
+    await this.exclusive(containerId, async () => {
+      const record = this.sandboxRecords.get(containerId);
+      const plug = record?.plugs.find(p => p.networkId === networkId);
+      if (!record || !plug) return;
+      const plugs = record.plugs.filter(p => p !== plug);
+      // The default route goes with its interface; the next network that leads outwards takes over.
+      const next = plug.attachment.isDefaultRoute ? plugs.find(p => !p.attachment.internal && p.attachment.gateway) : undefined;
+      if (next) next.attachment = {...next.attachment, isDefaultRoute: true};
+      await this.change(record, {...record, plugs}, () => this.inNamespace(record.namespace, [
+        `link del ${plug.inside}`, ...(next ? [`route replace default via ${next.attachment.gateway} dev ${next.inside}`] : []),
+      ]));
+    });
+  }
+
+  async removeSandbox(containerId: string): Promise<void> {
+    await this.exclusive(containerId, async () => {
+      const record = this.sandboxRecords.get(containerId);
+      if (record) await this.dismantle(record);
+    });
+  }
+
+  async sandboxes(): Promise<string[]> { return this.sandboxRecords.ids(); }
+  async bridges(): Promise<string[]> { return (await this.ourBridges()).map(b => b.name); }
+  async publishedPorts(): Promise<PublishedPort[]> { return this.sandboxRecords.all().flatMap(s => s.ports); }
+  async resolvConf(_attachments: NetworkAttachment[]): Promise<{nameservers: string[]; search: string[]; options: string[]}> {
+    return hostResolv(this.options.resolvFiles ?? RESOLV_FILES);
+  }
+
+  /** Running containers, their bridges and rules stay as they are. */
+  async close(): Promise<void> {
+    this.closed.abort(new CetusError('canceled', 'networking closes'));
+    await this.watching;
+    await this.warm.close();
+    await Promise.all(this.busy.values()).catch(() => undefined);
+    await this.reservations.releaseAll();
+    this.table.close();
+    this.host.end();
+  }
+
+  private async build(request: SandboxRequest): Promise<{netnsPath: string}> {
+    const started = performance.now();
+    const networks = request.attachments.map(attachment => this.network(attachment.networkId));
+    const warm = await this.warm.take();
+    const plugs = request.attachments.map((attachment, i): Plug => ({
+      networkId: attachment.networkId, bridge: networks[i]!.bridgeName, inside: `eth${i}`, outside: i === 0 ? warm.hostInterface : this.names.next().hostInterface, attachment,
+    }));
+    const record: SandboxRecord = {containerId: request.containerId, namespace: warm.namespace, plugs, ports: request.ports};
+    try {
+      await this.reserve(request, record);
+      this.sandboxRecords.put(request.containerId, record);
+      const inside = plugs.length
+        ? plugs.flatMap((plug, i) => insideLines(plug, this.mtu(networks[i]!), i === 0 ? undefined : {hostPid: process.pid}))
+        : ['link del eth0'];
+      // The first pair exists, so both its ends can be worked on at once; further pairs are made inside and must exist first.
+      const outside = (from: number, to?: number): string[] => plugs.slice(from, to).flatMap((plug, i) => outsideLines(plug, networks[from + i]!, this.mtu(networks[from + i]!), record.ports.length > 0));
+      await Promise.all([
+        warm.inside.run(inside).then(refuse(`set up ${warm.namespace}`)),
+        this.onHost(outside(0, 1)),
+        this.table.run(publicationCommands('add', this.names.table, this.publications(record))),
+      ]);
+      await this.onHost(outside(1));
+    } catch (err) {
+      if (this.sandboxRecords.get(request.containerId) === record) await this.dismantle(record);
+      else await this.warm.discard(warm);
+      throw err;
+    } finally {
+      warm.inside.end();
+    }
+    this.log.debug({containerId: request.containerId, ms: performance.now() - started}, 'sandbox made');
+    return {netnsPath: warm.path};
+  }
+
+  /** Removes whatever there is of it; each part may be missing. */
+  private async dismantle(record: SandboxRecord): Promise<void> {
+    await Promise.all([
+      this.table.run(publicationCommands('delete', this.names.table, this.publications(record)), 'tolerant'),
+      this.host.run(removeLines(record.namespace, record.plugs)),
+    ]);
+    await Promise.all(record.ports.map(port => this.reservations.release(this.bound(record, port))));
+    if (await isNamespace(record.namespace)) throw new CetusError('internal', `network namespace ${record.namespace} could not be removed`);
+    this.sandboxRecords.delete(record.containerId);
+  }
+
+  /** A change of plugs, with the publications that follow from it. */
+  private async change(before: SandboxRecord, after: SandboxRecord, act: () => Promise<void>): Promise<void> {
+    const old = this.publications(before);
+    const now = this.publications(after);
+    this.sandboxRecords.put(after.containerId, after);
+    await act().catch((err: unknown) => {
+      this.sandboxRecords.put(before.containerId, before);
+      throw err;
+    });
+    if (JSON.stringify(old) === JSON.stringify(now)) return;
+    await this.table.run([...publicationCommands('delete', this.names.table, old)], 'tolerant');
+    await this.table.run(publicationCommands('add', this.names.table, now));
+  }
+
+  private async reserve(request: SandboxRequest, record: SandboxRecord): Promise<void> {
+    const held: PublishedPort[] = [];
+    try {
+      for (const port of request.ports) {
+        const bound = this.bound(record, port);
+        if (this.sandboxRecords.all().some(s => s.containerId !== request.containerId && s.ports.some(p => overlap(this.bound(s, p), bound))))
+          throw alreadyAllocated(request, bound);
+        await this.reservations.hold(bound).catch((err: NodeJS.ErrnoException) => {
+          if (err.code === 'EADDRINUSE') throw addressInUse(request, bound, err);
+          if (err.code === 'EADDRNOTAVAIL') throw cannotAssign(request, bound, err);
+          throw new CetusError('internal', `reserve port ${bound.hostPort}/${bound.protocol}`, {cause: err});
+        });
+        held.push(bound);
+      }
+    } catch (err) {
+      await Promise.all(held.map(port => this.reservations.release(port)));
+      throw err;
+    }
+  }
+
+  private async makeNetwork(network: NodeNetwork): Promise<void> {
+    const existing = await this.linkAlias(network.bridgeName);
+    const ours = `${this.names.aliasPrefix}${network.id}`;
+    if (existing !== undefined && existing !== ours) throw new CetusError('conflict', `interface ${network.bridgeName} exists and does not belong to network ${network.name}`);
+    const before = this.networks.get(network.id);
+    if (before && before.bridgeName !== network.bridgeName) throw new CetusError('conflict', `network ${network.name} has bridge ${before.bridgeName} on this node, not ${network.bridgeName}`);
+    this.networks.put(network.id, network);
+    await this.onHost(bridgeLines(network, this.names.aliasPrefix, this.mtu(network), existing !== undefined));
+    // Published ports answer at 127.0.0.1 too; the guard chain keeps containers from using this the other way.
+    await writeFile(`/proc/sys/net/ipv4/conf/${network.bridgeName}/route_localnet`, '1');
+    await writeFile(`/proc/sys/net/ipv6/conf/${network.bridgeName}/disable_ipv6`, '1').catch(() => undefined);
+    if (before && JSON.stringify(before) !== JSON.stringify(network)) await this.table.run(networkCommands('delete', this.names.table, before), 'tolerant');
+    await this.table.run(networkCommands('add', this.names.table, network));
+    await this.forward.sync(() => this.bridgeNames());
+  }
+
+  /** After a start: what is on record and exists is adopted; what exists and is not on record goes, and the other way round. */
+  private async recover(): Promise<void> {
+    for (const record of this.sandboxRecords.all())
+      if (!await isNamespace(record.namespace)) this.sandboxRecords.delete(record.containerId);
+    const onRecord = new Set(this.sandboxRecords.all().map(s => s.namespace));
+    const found = (await readdir(NETNS_DIR).catch(() => [])).filter(name => name.startsWith(this.names.namespacePrefix));
+    await this.host.run(found.filter(name => !onRecord.has(name)).map(name => `netns del ${name}`));
+    for (const bridge of await this.ourBridges())
+      if (this.networks.get(bridge.networkId)?.bridgeName !== bridge.name) await tryTool('ip', ['link', 'del', bridge.name]);
+    await this.table.replace();
+    for (const network of this.networks.all()) await this.ensureNetwork(network);
+    const lines = this.sandboxRecords.all().flatMap(s => s.plugs.map(p => `link set ${p.outside} master ${p.bridge} up`));
+    const errors = await this.host.run(lines);
+    if (errors) this.log.warn({errors}, 'interfaces of adopted sandboxes');
+    this.log.info({sandboxes: onRecord.size, networks: this.networks.ids().length, orphans: found.length - onRecord.size}, 'network state recovered');
+  }
+
+  private async watch(): Promise<void> {
+    const {signal} = this.closed;
+    while (!signal.aborted) {
+      await this.clock.sleep(this.options.checkMs ?? 30_000, signal).catch(() => undefined);
+      if (signal.aborted) return;
+      await this.table.check().then(() => this.forward.sync(() => this.bridgeNames())).catch((err: unknown) => this.log.warn({err}, 'rules could not be checked'));
+    }
+  }
+
+  /** Where a port is bound: at its own address, or at the one that the network's options give. */
+  private bound(record: SandboxRecord, port: PublishedPort): PublishedPort {
+    if (port.hostIp) return port;
+    const plug = gatewayPlug(record);
+    const network = plug && this.networks.get(plug.networkId);
+    return network ? {...port, hostIp: optionsOf(network).hostBinding} : port;
+  }
+
+  private publications(record: SandboxRecord): Publication[] {
+    const plug = gatewayPlug(record);
+    if (!plug) return [];
+    return record.ports.map(port => ({...this.bound(record, port), address: plug.attachment.address, containerPort: port.containerPort}));
+  }
+
+  private mtu(network: NodeNetwork): number { return optionsOf(network).mtu ?? Math.min(DEFAULT_MTU, this.uplinkMtu); }
+  private bridgeNames(): string[] { return this.networks.all().map(n => n.bridgeName); }
+  private network(id: string): NodeNetwork {
+    const network = this.networks.get(id);
+    if (!network) throw new CetusError('notFound', `network ${id} not found`);
+    return network;
+  }
+  private sandbox(containerId: string): SandboxRecord {
+    const record = this.sandboxRecords.get(containerId);
+    if (!record) throw new CetusError('notFound', `no network sandbox for container ${containerId}`);
+    return record;
+  }
+
+  private async onHost(lines: string[]): Promise<void> {
+    if (lines.length) refuse('configure the host\'s interfaces')(await this.host.run(lines));
+  }
+  private async inNamespace(namespace: string, lines: string[]): Promise<void> {
+    await tool('ip', ['-n', namespace, '-batch', '-'], `${lines.join('\n')}\n`);
+  }
+
+  private async ourBridges(): Promise<{name: string; networkId: string}[]> {
+    const links = JSON.parse(await tool('ip', ['-j', 'link', 'show', 'type', 'bridge']) || '[]') as {ifname: string; ifalias?: string}[];
+    return links.flatMap(l => l.ifalias?.startsWith(this.names.aliasPrefix) ? [{name: l.ifname, networkId: l.ifalias.slice(this.names.aliasPrefix.length)}] : []);
+  }
+  /** undefined: no such interface; '': no alias. */
+  private async linkAlias(name: string): Promise<string | undefined> {
+    const {code, output} = await tryTool('ip', ['-j', 'link', 'show', 'dev', name]);
+    if (code !== 0) return undefined;
+    return (JSON.parse(output) as {ifalias?: string}[])[0]?.ifalias ?? '';
+  }
+
+  /** One change at a time per container and per network. */
+  private exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const before = this.busy.get(key) ?? Promise.resolve();
+    const next = before.then(work, work);
+    this.busy.set(key, next);
+    const clear = (): void => { if (this.busy.get(key) === next) this.busy.delete(key); };
+    next.then(clear, clear);
+    return next;
+  }
+}
+
+/** Published ports lead to the network of the default route; internal networks publish nothing. */
+function gatewayPlug(record: SandboxRecord): Plug | undefined {
+  const outward = record.plugs.filter(p => !p.attachment.internal);
+  return outward.find(p => p.attachment.isDefaultRoute) ?? outward[0];
+}
+
+function refuse(doing: string): (output: string) => void {
+  return output => {
+    if (output) throw new CetusError('internal', `${doing}: ${output.trim()}`);
+  };
+}
+
+async function isNamespace(name: string): Promise<boolean> {
+  return (await statfs(`${NETNS_DIR}/${name}`).catch(() => undefined))?.type === NSFS_MAGIC;
+}
+
+/** Of the interface with the default route: a bridge with a higher one would leave it to luck whether large packets get through. */
+async function uplinkMtu(): Promise<number> {
+  const route = (await readFile('/proc/net/route', 'utf8')).split('\n').map(line => line.split('\t')).find(f => f[1] === '00000000');
+  return Number(route?.[8]) || (route ? await deviceMtu(route[0]!) : DEFAULT_MTU);
+}
+
+async function deviceMtu(device: string): Promise<number> {
+  const {output} = await tryTool('ip', ['-j', 'link', 'show', 'dev', device]);
+  return output ? (JSON.parse(output) as {mtu: number}[])[0]?.mtu ?? DEFAULT_MTU : DEFAULT_MTU;
+}

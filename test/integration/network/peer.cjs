@@ -1,0 +1,28 @@
+/**
+ * The other end of a test connection. `serve PROTOCOL PORT [ADDRESS]` answers "SENDER'S ADDRESS: DATA"; `ask PROTOCOL ADDRESS PORT [FROM]` sends "hello" and prints
+ * the answer, or "refused" / "silence".
+ */
+const net = require('node:net');
+const dgram = require('node:dgram');
+const [mode, protocol, ...rest] = process.argv.slice(2);
+
+if (mode === 'serve') {
+  const [port, address = '0.0.0.0'] = rest;
+  const answer = (from, data) => `${from}: ${data}`;
+  if (protocol === 'tcp') {
+    net.createServer(s => s.on('error', () => undefined).on('data', d => s.end(answer(s.remoteAddress, d)))).listen(Number(port), address, () => console.log('ready'));
+  } else {
+    const socket = dgram.createSocket('udp4').on('message', (d, from) => socket.send(answer(from.address, d), from.port, from.address));
+    socket.bind(Number(port), address, () => console.log('ready'));
+  }
+} else {
+  const [address, port] = rest;
+  const timer = setTimeout(() => { console.log('silence'); process.exit(0); }, 700);
+  const done = text => { clearTimeout(timer); console.log(text); process.exit(0); };
+  if (protocol === 'tcp') {
+    net.connect({host: address, port: Number(port)}).on('error', err => done(err.code === 'ECONNREFUSED' || err.code === 'ECONNRESET' ? 'refused' : err.code)).on('data', d => done(String(d))).end('hello');
+  } else {
+    const socket = dgram.createSocket('udp4').on('message', d => done(String(d))).on('error', err => done(err.code));
+    socket.send('hello', Number(port), address);
+  }
+}
