@@ -39,6 +39,10 @@ describe('the network of a node', () => {
     expect(world.ask(a, 'tcp', '172.33.0.10', 80)).toBe('silence');
     expect(world.ask(e, 'tcp', '172.33.0.10', 80)).toBe('172.33.0.11: hello');
     expect(world.ask(e, 'tcp', INTERNET, 99)).toBe('ENETUNREACH');
+    // Nor with a route of its own making, to somebody who knows the way back.
+    sh('ip', '-n', world.internet, 'route', 'add', '172.33.0.0/16', 'via', HOST);
+    sh('ip', '-n', e.split('/').pop()!, 'route', 'add', 'default', 'via', '172.33.0.1');
+    expect(world.ask(e, 'tcp', INTERNET, 99)).toBe('silence');
     // From outside, an address that is not published cannot be reached even by who knows the way.
     sh('ip', '-n', world.internet, 'route', 'add', '172.31.0.0/16', 'via', HOST);
     expect(world.ask(world.path(world.internet), 'tcp', '172.31.0.11', 80)).toBe('silence');

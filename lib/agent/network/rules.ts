@@ -87,7 +87,6 @@ table ip ${table} {
     ct state established,related accept
     iifname . oifname @same accept
     iifname @internal drop
-    oifname @internal drop
     oifname @bridges ct status dnat accept
     oifname @bridges drop
   }
