@@ -4,7 +4,7 @@
  */
 import {type IncomingMessage, STATUS_CODES, type ServerResponse} from 'node:http';
 import type {Socket} from 'node:net';
-import type {Readable, Writable} from 'node:stream';
+import {PassThrough, type Readable, type Writable} from 'node:stream';
 import {CetusError} from '../base/errors';
 import {closeGently, readRawBody} from './hijack';
 
@@ -36,8 +36,11 @@ const tooLarge = (limit: number): CetusError => new CetusError('invalid', `reque
 export class HttpTransport implements Transport {
   /** A body that was refused or not wanted is never read to its end: the connection is closed behind the answer instead. */
   private abandonBody = false;
+  private readonly socket: Socket;
 
-  constructor(private readonly req: IncomingMessage, private readonly res: ServerResponse) {}
+  constructor(private readonly req: IncomingMessage, private readonly res: ServerResponse) {
+    this.socket = req.socket;
+  }
 
   get started(): boolean {
     return this.res.headersSent;
@@ -80,35 +83,39 @@ export class HttpTransport implements Transport {
 
   bodyStream(): Readable {
     const {req} = this;
+    // Not the request itself: a reader that gives up destroys its stream, and Node would destroy the connection with it, answer and all.
+    const body = new PassThrough();
     // Silence counts from the last byte, not from the start: a load may take hours. A reader of ours that is busy is silence as well,
     // so the bound is generous.
-    let timer: NodeJS.Timeout;
+    let timer: NodeJS.Timeout | undefined;
     const rearm = (): void => {
       clearTimeout(timer);
-      timer = setTimeout(() => req.destroy(new CetusError('timeout', 'the request body stalled')), BODY_IDLE_MS);
+      timer = setTimeout(() => body.destroy(new CetusError('timeout', 'the request body stalled')), BODY_IDLE_MS);
     };
     rearm();
-    const push = req.push.bind(req);
-    req.push = (chunk, encoding) => {
-      rearm();
-      return push(chunk, encoding);
-    };
-    req.once('close', () => clearTimeout(timer)).once('end', () => clearTimeout(timer));
-    return req;
+    req.on('data', rearm).pipe(body);
+    req.once('aborted', () => body.destroy(new CetusError('canceled', 'the client left before its request was complete')));
+    body.once('close', () => {
+      clearTimeout(timer);
+      req.off('data', rearm).unpipe(body);
+      if (!req.complete) this.abandonBody = true;
+    });
+    return body;
   }
 
   complete(status: number, headers: Headers, body: string | Buffer): void {
     const bodiless = status === 204 || status === 304;
     const all = bodiless ? headers : {...headers, 'Content-Length': String(Buffer.byteLength(body))};
     this.res.writeHead(status, this.closing(all));
-    this.res.end(bodiless || this.req.method === 'HEAD' ? undefined : body);
     this.dropBody();
+    this.res.end(bodiless || this.req.method === 'HEAD' ? undefined : body);
   }
 
   begin(status: number, headers: Headers): Writable {
-    this.res.writeHead(status, this.req.complete ? headers : {...headers, Connection: 'close'});
+    this.res.writeHead(status, this.closing(headers));
     this.res.flushHeaders();
-    this.res.once('finish', () => this.dropBody());
+    // Where the body is still being read (load answers while it reads), only its rest is dropped.
+    this.res.once('prefinish', () => this.dropBody());
     return this.res;
   }
 
@@ -132,13 +139,15 @@ export class HttpTransport implements Transport {
     return this.req.headers['transfer-encoding'] !== undefined || Number(this.req.headers['content-length'] ?? 0) > 0;
   }
 
-  /** Node would otherwise read an unread body to its end, however long that is. */
+  /**
+   * A body that nobody wanted to its end: Node would either read all of it, however long, or reset the connection before the client has
+   * read the answer. Instead the answer goes out, and what still comes is dropped for a short while.
+   */
   private dropBody(): void {
-    const {req, res} = this;
+    const {req, socket} = this;
     if (req.complete || !this.hasBody()) return;
-    const socket = req.socket;
-    if (res.writableFinished) closeGently(socket);
-    else res.once('finish', () => closeGently(socket));
+    socket.destroySoon = () => closeGently(socket);
+    req.resume();
   }
 }
 

@@ -118,6 +118,8 @@ export class FakeDatacenter {
   lastAuth: RegistryAuth | undefined;
   /** Aborted signals of streams, so that tests see that a departure arrived. */
   departures = 0;
+  /** What streams of requests ended with. */
+  readonly failures: Error[] = [];
 
   add(container: Container): Held {
     const held: Held = {container, exits: [], gone: [], process: behaviour(argvOf(container.spec.config), container.spec.config.Tty ?? false, (code) => this.exit(held, code))};
@@ -290,7 +292,7 @@ export class FakeDatacenter {
         },
         load: (caller, archive, options) => {
           this.called('load', caller, options);
-          return loadLines(archive);
+          return loadLines(archive, this.failures);
         },
         save: async (caller, names) => {
           this.called('save', caller, names);
@@ -402,11 +404,16 @@ async function* pullLines(reference: string): AsyncIterable<ProgressMessage> {
   yield {status: `Status: Downloaded newer image for ${reference}`};
 }
 
-async function* loadLines(archive: Readable): AsyncIterable<ProgressMessage> {
+async function* loadLines(archive: Readable, failures: Error[]): AsyncIterable<ProgressMessage> {
   let bytes = 0;
-  for await (const chunk of archive) {
-    bytes += (chunk as Buffer).length;
-    if ((chunk as Buffer).includes('not a tar')) throw new CetusError('invalid', 'not a tar archive');
+  try {
+    for await (const chunk of archive) {
+      bytes += (chunk as Buffer).length;
+      if ((chunk as Buffer).includes('not a tar')) throw new CetusError('invalid', 'not a tar archive');
+    }
+  } catch (err) {
+    failures.push(err as Error);
+    throw err;
   }
   yield {stream: `Loaded ${bytes} bytes\n`};
 }

@@ -1,0 +1,148 @@
+import request from 'supertest';
+import {pullReference} from '../../lib/docker/endpoints/images';
+import {parseRegistryAuth} from '../../lib/docker/registry-auth';
+import {CetusError} from '../../lib/base/errors';
+import {RawClient} from './raw-client';
+import {closeWorlds, until, world} from './world';
+
+afterEach(closeWorlds);
+
+/** superagent would parse the stream as one document. */
+const asText = (res: request.Response, done: (err: Error | null, body: string) => void): void => {
+  let text = '';
+  res.setEncoding('utf8');
+  (res as unknown as NodeJS.ReadableStream).on('data', (chunk: string) => { text += chunk; }).on('end', () => done(null, text));
+};
+const lines = (text: string): unknown[] => text.trim().split('\r\n').map((line) => JSON.parse(line) as unknown);
+
+describe('pull', () => {
+  it.each([
+    ['busybox', 'latest', 'busybox:latest', false],
+    ['busybox', '', 'busybox', true],
+    ['busybox:1', '', 'busybox:1', false],
+    ['busybox:1', '2', 'busybox:2', false],
+    ['localhost:5000/a/b', '', 'localhost:5000/a/b', true],
+    ['localhost:5000/a/b', '3', 'localhost:5000/a/b:3', false],
+    ['busybox', `sha256:${'a'.repeat(64)}`, `busybox@sha256:${'a'.repeat(64)}`, false],
+    [`busybox@sha256:${'a'.repeat(64)}`, '', `busybox@sha256:${'a'.repeat(64)}`, false],
+  ])('fromImage=%s tag=%s means %s', (fromImage, tag, reference, allTags) => {
+    expect(pullReference(fromImage, tag)).toEqual({reference, allTags});
+  });
+
+  it('streams progress as JSON lines', async () => {
+    const {url, fake} = await world();
+    const auth = {username: 'u', password: 'p?>'};
+    const got = await request(url).post('/images/create?fromImage=busybox&tag=latest&platform=linux/amd64').set('X-Registry-Auth', Buffer.from(JSON.stringify(auth)).toString('base64url')).buffer(true).parse(asText as never);
+    expect(got.status).toBe(200);
+    expect(got.headers['content-type']).toBe('application/json');
+    expect(lines(got.body as string)).toEqual([{status: 'Pulling from library/busybox', id: 'latest'}, {status: 'Status: Downloaded newer image for busybox:latest'}]);
+    expect(fake.lastAuth).toEqual(auth);
+    expect(fake.calls.at(-1)!.args).toEqual(['busybox:latest', {platform: 'linux/amd64'}]);
+  });
+
+  it('an error before the first line has a status, one after it a line', async () => {
+    const {url} = await world();
+    const missing = await request(url).post('/images/create?fromImage=missing&tag=1');
+    expect(missing.status).toBe(404);
+    expect(missing.body).toEqual({message: 'manifest unknown'});
+    const broken = await request(url).post('/images/create?fromImage=broken&tag=1').buffer(true).parse(asText as never);
+    expect(broken.status).toBe(200);
+    expect(lines(broken.body as string).at(-1)).toEqual({errorDetail: {message: 'the registry went away'}, error: 'the registry went away'});
+  });
+
+  it.each([['fromImage=', 400], ['fromSrc=-', 400], ['fromImage=UPPER', 400], ['fromImage=a&changes=CMD', 400]])('refuses ?%s', async (query, status) => {
+    const {url} = await world();
+    expect((await request(url).post(`/images/create?${query}`)).status).toBe(status);
+  });
+});
+
+describe('registry credentials', () => {
+  const value = {username: 'user', password: 'pä?~ÿ', serveraddress: 'r:5000'};
+  it.each(['base64', 'base64url'] as const)('are read from %s, padded or not', (encoding) => {
+    const text = Buffer.from(JSON.stringify(value)).toString(encoding);
+    expect(parseRegistryAuth(text)).toEqual(value);
+    expect(parseRegistryAuth(text.replace(/=+$/, ''))).toEqual(value);
+  });
+
+  it('are absent where the header is missing or says nothing', () => {
+    expect(parseRegistryAuth(undefined)).toBeUndefined();
+    expect(parseRegistryAuth(Buffer.from('{}').toString('base64'))).toBeUndefined();
+  });
+
+  it.each(['%%%', Buffer.from('{"password":"hunter2"').toString('base64'), Buffer.from('["hunter2"]').toString('base64')])('never appear in the error about %s', (header) => {
+    const refuse = (): unknown => parseRegistryAuth(header);
+    expect(refuse).toThrow(CetusError);
+    try {
+      refuse();
+    } catch (err) {
+      expect(`${(err as Error).stack}${String((err as Error).cause)}`).not.toContain('hunter2');
+    }
+  });
+});
+
+describe('load and save', () => {
+  it('streams an archive in, and what came of it out', async () => {
+    const {url, fake} = await world();
+    const got = await fetch(`${url}/images/load?quiet=0`, {method: 'POST', body: Buffer.alloc(500_000), headers: {'Content-Type': 'application/x-tar'}});
+    expect(lines(await got.text())).toEqual([{stream: 'Loaded 500000 bytes\n'}]);
+    expect(fake.calls.at(-1)!.args).toEqual([{quiet: false}]);
+  });
+
+  it('refuses garbage with a status, also where more of it is still coming', async () => {
+    const {url, address} = await world();
+    const got = await fetch(`${url}/images/load`, {method: 'POST', body: 'not a tar'});
+    expect(got.status).toBe(400);
+    const client = await RawClient.connect(address);
+    client.send('POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nnot a tar');
+    client.send(Buffer.alloc(1_000_000));
+    expect(await client.head()).toMatchObject({status: 400, headers: {connection: 'close'}});
+    expect(JSON.parse((await client.rest()).toString())).toEqual({message: 'not a tar archive'});
+    client.close();
+  });
+
+  it('gives up an archive whose sender leaves', async () => {
+    const {address, fake} = await world();
+    const client = await RawClient.connect(address);
+    client.send('POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc');
+    await until('the load to begin', () => fake.calls.length === 1);
+    client.close();
+    await until('the load to fail', () => fake.failures.length === 1);
+    expect(fake.failures[0]!.message).toBe('the client left before its request was complete');
+  });
+
+  it('saves one and several', async () => {
+    const {url, fake} = await world();
+    const one = await request(url).get('/images/a/b:1/get');
+    expect(one.headers['content-type']).toBe('application/x-tar');
+    expect(fake.calls.at(-1)!.args).toEqual([['a/b:1']]);
+    await request(url).get('/images/get?names=a&names=b,c');
+    expect(fake.calls.at(-1)!.args).toEqual([['a', 'b', 'c']]);
+    expect((await request(url).get('/images/get')).status).toBe(400);
+  });
+});
+
+describe('by API version', () => {
+  it('shows untagged images as each version expects', async () => {
+    const {url, fake} = await world();
+    fake.images[0]!.references.length = 0;
+    fake.images[0]!.image.repoDigests.length = 0;
+    expect(((await request(url).get('/v1.42/images/json')).body as object[])[0]).toMatchObject({RepoTags: ['<none>:<none>'], RepoDigests: ['<none>@<none>'], VirtualSize: 4000});
+    const now = ((await request(url).get('/v1.51/images/json')).body as object[])[0]!;
+    expect(now).toMatchObject({RepoTags: [], RepoDigests: []});
+    expect(now).not.toHaveProperty('VirtualSize');
+  });
+
+  it('keeps the fields that old clients read at inspect', async () => {
+    const {url} = await world();
+    expect((await request(url).get('/v1.41/images/busybox/json')).body).toMatchObject({ContainerConfig: {}, Container: '', VirtualSize: 4000, Config: {Hostname: '', Tty: false}});
+    const now = (await request(url).get('/images/busybox/json')).body as {Config: object};
+    expect(now).not.toHaveProperty('ContainerConfig');
+    expect(now.Config).not.toHaveProperty('Hostname');
+  });
+
+  it('history: newest first, sizes at the layers', async () => {
+    const {url} = await world();
+    const got = await request(url).get('/images/busybox/history');
+    expect(got.body).toMatchObject([{CreatedBy: 'CMD ["sh"]', Size: 0, Tags: ['busybox:latest']}, {CreatedBy: 'ADD rootfs', Size: 4000, Id: '<missing>', Tags: null}]);
+  });
+});
