@@ -74,6 +74,17 @@ describe('the network of a node', () => {
     expect(world.ask(host, 'tcp', '127.0.0.1', 9090)).toBe('refused');
   });
 
+  test('a UDP client that never pauses finds the port again when the container comes back at another address', async () => {
+    const udp = [{protocol: 'udp' as const, containerPort: 53, hostPort: 5353}];
+    const client = world.repeat(world.path(world.internet), HOST, 5353);
+    await world.serve((await driver.createSandbox(aSandbox('a', [net(1)], 10, udp))).netnsPath, 'udp', 53);
+    await until('the first answers', () => client.heard > 2);
+    await driver.removeSandbox('a');
+    await world.serve((await driver.createSandbox(aSandbox('a', [net(1)], 12, udp))).netnsPath, 'udp', 53);
+    const before = client.heard;
+    await until('answers again', () => client.heard > before + 2);
+  });
+
   test('a container cannot reach the host\'s loopback through its gateway', async () => {
     const a = (await driver.createSandbox(aSandbox('a', [net(1)], 10))).netnsPath;
     await world.serve(world.path(world.host), 'tcp', 7777, '127.0.0.1');

@@ -10,6 +10,7 @@ import type {Log} from '../../base/log';
 import type {NodeNetwork} from '../../schema/agent';
 import type {NetworkAttachment, PublishedPort} from '../../schema/container';
 import {type Coprocess, ipCoprocess} from './coprocess';
+import {Flows} from './flows';
 import {ForwardAccess} from './forward';
 import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './links';
 import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf} from './names';
@@ -51,6 +52,7 @@ class LinuxNetworking implements NodeNetworking {
   private readonly host: Coprocess = ipCoprocess();
   private readonly table: RuleTable;
   private readonly forward: ForwardAccess;
+  private readonly flows: Flows;
   private readonly reservations: Reservations;
   private readonly networks: Records<NodeNetwork>;
   private readonly sandboxRecords: Records<SandboxRecord>;
@@ -70,6 +72,7 @@ class LinuxNetworking implements NodeNetworking {
     this.sandboxRecords = new Records(join(options.stateDir, 'sandboxes'), this.log);
     this.table = new RuleTable(this.names.table, () => ({networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.publications(s))}), this.log);
     this.forward = new ForwardAccess(this.names.comment, this.log);
+    this.flows = new Flows(this.log);
     this.reservations = new Reservations(() => void this.table.check().catch((err: unknown) => this.log.warn({err}, 'rules could not be checked')));
     this.warm = new WarmNamespaces({size: options.warm ?? 4, names: this.names, host: this.host, clock: this.clock, log: this.log});
   }
@@ -227,6 +230,7 @@ class LinuxNetworking implements NodeNetworking {
         this.table.run(publicationCommands('add', this.names.table, this.publications(record))),
       ]);
       await this.onHost(outside(1));
+      await this.flows.forget(this.publications(record));
     } catch (err) {
       if (this.sandboxRecords.get(request.containerId) === record) await this.dismantle(record);
       else await this.warm.discard(warm);
@@ -244,7 +248,7 @@ class LinuxNetworking implements NodeNetworking {
       this.table.run(publicationCommands('delete', this.names.table, this.publications(record)), 'tolerant'),
       this.host.run(removeLines(record.namespace, record.plugs)),
     ]);
-    await Promise.all(record.ports.map(port => this.reservations.release(this.bound(record, port))));
+    await Promise.all([this.flows.forget(this.publications(record)), ...record.ports.map(port => this.reservations.release(this.bound(record, port)))]);
     if (await isNamespace(record.namespace)) throw new CetusError('internal', `network namespace ${record.namespace} could not be removed`);
     this.sandboxRecords.delete(record.containerId);
   }
@@ -261,6 +265,7 @@ class LinuxNetworking implements NodeNetworking {
     if (JSON.stringify(old) === JSON.stringify(now)) return;
     await this.table.run([...publicationCommands('delete', this.names.table, old)], 'tolerant');
     await this.table.run(publicationCommands('add', this.names.table, now));
+    await this.flows.forget([...old, ...now]);
   }
 
   private async reserve(request: SandboxRequest, record: SandboxRecord): Promise<void> {

@@ -1,6 +1,6 @@
 /**
  * The other end of a test connection. `serve PROTOCOL PORT [ADDRESS]` answers "SENDER'S ADDRESS: DATA"; `ask PROTOCOL ADDRESS PORT [FROM]` sends "hello" and prints
- * the answer, or "refused" / "silence".
+ * the answer, or "refused" / "silence". `repeat ADDRESS PORT` sends "hello" by UDP from one socket for ever and prints what it gets.
  */
 const net = require('node:net');
 const dgram = require('node:dgram');
@@ -15,6 +15,10 @@ if (mode === 'serve') {
     const socket = dgram.createSocket('udp4').on('message', (d, from) => socket.send(answer(from.address, d), from.port, from.address));
     socket.bind(Number(port), address, () => console.log('ready'));
   }
+} else if (mode === 'repeat') {
+  const [port] = rest;
+  const socket = dgram.createSocket('udp4').on('message', d => console.log(String(d))).on('error', () => undefined);
+  setInterval(() => socket.send('hello', Number(port), protocol, () => undefined), 20);
 } else {
   const [address, port] = rest;
   const timer = setTimeout(() => { console.log('silence'); process.exit(0); }, 700);

@@ -66,6 +66,15 @@ export class World {
     return sh('nsenter', `--net=${netns}`, process.execPath, PEER, 'ask', protocol, address, String(port)).trim();
   }
 
+  /** A UDP client that never pauses; `heard` counts its answers. */
+  repeat(netns: string, address: string, port: number): {heard: number} {
+    const child = spawn('nsenter', [`--net=${netns}`, process.execPath, PEER, 'repeat', address, String(port)], {stdio: ['ignore', 'pipe', 'ignore']});
+    this.servers.push(child);
+    const count = {heard: 0};
+    child.stdout.on('data', () => { count.heard += 1; });
+    return count;
+  }
+
   async stop(child: ChildProcess): Promise<void> {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = new Promise(done => child.once('exit', done));
