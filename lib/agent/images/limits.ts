@@ -34,7 +34,7 @@ export const DEFAULT_LIMITS: ImageLimits = {
   archiveEntries: 20_000,
   archiveBytes: 256 * GiB,
   parallelLayers: 3,
-  stallMs: 60_000,
+  stallMs: 30_000,
   connectMs: 15_000,
   tries: 5,
   unpackMs: 60 * 60_000,

@@ -39,7 +39,7 @@ function explain(url: URL, err: unknown): {kind: ErrorKind; text: string} {
     case 'ERR_SSL_WRONG_VERSION_NUMBER': case 'EPROTO': case 'ERR_SSL_PACKET_LENGTH_TOO_LONG':
       return {kind: 'unavailable', text: 'http: server gave HTTP response to HTTPS client'};
     case 'CERT': return {kind: 'unavailable', text: `tls: failed to verify certificate: x509: ${(err as Error).message}`};
-    default: return {kind: 'unavailable', text: err instanceof Error ? err.message : String(err)};
+    default: return {kind: 'unavailable', text: String((err as Error | undefined)?.message ?? err)};
   }
 }
 
@@ -53,7 +53,8 @@ function codeOf(err: unknown): string | undefined {
 
 // undici's errors may hold the request with its headers; only name, message and code go on.
 function scrub(err: unknown): unknown {
-  return err instanceof Error ? Object.assign(new Error(err.message), {name: err.name, code: codeOf(err)}) : undefined;
+  const {name, message} = err as Error;
+  return Object.assign(new Error(message), {name, code: codeOf(err)});
 }
 
 function title(method: string): string {

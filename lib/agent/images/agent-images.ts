@@ -1,0 +1,156 @@
+/**
+ * AgentImages over containerd: the one place where this room's parts are put together. All calls may run at the same time; each holds what it
+ * works on against the collector, and what a dead process held is let go before the first call of the next.
+ */
+import type {Readable} from 'node:stream';
+import {type Clock, systemClock} from '../../base/clock';
+import {CetusError, isCetusError} from '../../base/errors';
+import {systemIds, type Ids} from '../../base/ids';
+import type {Log} from '../../base/log';
+import type {LoadLine, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
+import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
+import {DEFAULT_ACCOUNT} from '../../schema/objects';
+import type {ContainerdClient} from '../containerd/connect';
+import {withLines} from './channel';
+import {Downloads} from './downloads';
+import type {AgentImages} from './images';
+import {DEFAULT_LIMITS, type ImageLimits} from './limits';
+import {loadArchive} from './load';
+import {parseConfig, parseManifest} from './manifest';
+import {pullImage} from './pull';
+import {unpackPlan} from './record';
+import {Transport} from './registry/transport';
+import {saveImages} from './save';
+import {BlobStore} from './store';
+import {Unpacker} from './unpack';
+
+export interface AgentImagesOptions {
+  containerd: ContainerdClient;
+  log: Log;
+  clock?: Clock;
+  ids?: Ids;
+  limits?: Partial<ImageLimits>;
+  /** Hosts, "host:port" or CIDRs that may speak plain HTTP, beside 127.0.0.0/8 and localhost. */
+  insecureRegistries?: string[];
+}
+
+interface Prepared { parentSnapshot: string; config: ImageConfigFile }
+
+/** Configs of images in use, so that starting a container costs one look at containerd. */
+const PREPARED_MAX = 256;
+
+export function createAgentImages(options: AgentImagesOptions): AgentImages & {close(): Promise<void>} {
+  return new ContainerdImages(options);
+}
+
+class ContainerdImages implements AgentImages {
+  private readonly limits: ImageLimits;
+  private readonly clock: Clock;
+  private readonly log: Log;
+  private readonly store: BlobStore;
+  private readonly unpacker: Unpacker;
+  private readonly downloads: Downloads;
+  private readonly transport: Transport;
+  private readonly prepared = new Map<string, Prepared>();
+  private opened: Promise<void> | undefined;
+
+  constructor(options: AgentImagesOptions) {
+    this.limits = {...DEFAULT_LIMITS, ...options.limits};
+    this.clock = options.clock ?? systemClock;
+    this.log = options.log;
+    const ids = options.ids ?? systemIds;
+    this.store = new BlobStore(options.containerd, this.limits, this.clock, ids);
+    this.unpacker = new Unpacker(this.store, this.limits, this.clock, ids);
+    this.downloads = new Downloads(this.limits, this.clock);
+    this.transport = new Transport({limits: this.limits, insecureRegistries: options.insecureRegistries});
+  }
+
+  async *pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncGenerator<PullLine> {
+    await this.open();
+    const {store, unpacker, downloads, transport, limits, clock} = this;
+    const started = clock.now();
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, pullImage({store, unpacker, downloads, transport, limits, clock}, request, auth, emit, either)));
+    this.log.info({reference: request.reference, account: request.account, imageId: result.image.imageId, ms: clock.now() - started}, 'image pulled');
+    yield {result};
+  }
+
+  async *load(archive: Readable, signal: AbortSignal, account = DEFAULT_ACCOUNT): AsyncGenerator<LoadLine> {
+    await this.open();
+    const {store, unpacker, limits, clock} = this;
+    const started = clock.now();
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, loadArchive({store, unpacker, limits}, archive, account, emit, either)));
+    this.log.info({account, imageIds: result.images.map((image) => image.imageId), ms: clock.now() - started}, 'images loaded');
+    yield {result};
+  }
+
+  async save(request: SaveRequest, signal: AbortSignal): Promise<Readable> {
+    await this.open();
+    return saveImages(this.store, request, this.limits, signal);
+  }
+
+  async prepare(imageId: string, manifestDigest: string): Promise<Prepared> {
+    await this.open();
+    const key = `${imageId} ${manifestDigest}`;
+    const known = this.prepared.get(key);
+    if (known && (known.parentSnapshot === '' || await this.store.snapshotExists(known.parentSnapshot))) return known;
+    const prepared = await this.unpackAgain(imageId, manifestDigest);
+    this.prepared.set(key, prepared);
+    if (this.prepared.size > PREPARED_MAX) this.prepared.delete(this.prepared.keys().next().value!);
+    return prepared;
+  }
+
+  async remove(imageId: string, account: string): Promise<void> {
+    await this.open();
+    const records = await this.store.records(imageId);
+    const mine = records.filter((record) => record.account === account);
+    const last = mine.length === records.length;
+    for (const [i, {name}] of mine.entries()) await this.store.unrecord(name, last && i === mine.length - 1);
+    if (last) for (const key of this.prepared.keys()) if (key.startsWith(imageId)) this.prepared.delete(key);
+  }
+
+  async list(): Promise<string[]> {
+    await this.open();
+    return [...new Set((await this.store.records()).map((record) => record.imageId))].sort();
+  }
+
+  async close(): Promise<void> {
+    await this.transport.close();
+  }
+
+  private open(): Promise<void> {
+    if (!this.opened) {
+      this.opened = this.store.releaseForgotten();
+      this.opened.catch(() => {
+        this.opened = undefined;
+      });
+    }
+    return this.opened;
+  }
+
+  private async unpackAgain(imageId: string, manifestDigest: string): Promise<Prepared> {
+    const document = parseManifest(await this.store.document(manifestDigest), '', this.limits);
+    if (document.kind !== 'manifest' || document.manifest.config.digest !== imageId) throw new CetusError('notFound', `${manifestDigest} is not the manifest of ${imageId}`);
+    const config = parseConfig(await this.store.document(imageId), document.manifest.layers.length);
+    const plan = unpackPlan(document.manifest, config);
+    const top = plan.at(-1)?.chainId ?? '';
+    if (top === '' || await this.store.snapshotExists(top)) return {parentSnapshot: top, config};
+    const hold = await this.store.hold('prepare');
+    try {
+      for (const step of plan) await this.unpacker.unpack(hold, step, AbortSignal.timeout(this.limits.unpackMs));
+      await this.store.label(imageId, this.store.snapshotLabel(top));
+    } finally {
+      await hold.release(false);
+    }
+    return {parentSnapshot: top, config};
+  }
+}
+
+/** Whatever an abort makes fail first, the caller sees that it was canceled. */
+async function canceledBy<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (err) {
+    if (signal.aborted && !isCetusError(err, 'canceled')) throw new CetusError('canceled', 'context canceled', {cause: err});
+    throw err;
+  }
+}

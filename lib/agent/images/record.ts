@@ -1,0 +1,30 @@
+/** What makes blobs and snapshots an image of an account: the labels that tie them together, and the record that roots them. */
+import type {NodeImage} from '../../schema/agent';
+import type {Descriptor, ImageConfigFile} from '../../schema/docker';
+import {chainIds, manifestGcLabels, type Manifest} from './manifest';
+import type {BlobStore, Hold} from './store';
+import type {LayerToUnpack} from './unpack';
+
+export interface ImageToRecord { account: string; manifestBytes: Buffer; manifest: Manifest; config: ImageConfigFile; labels: Record<string, string> }
+
+/** All blobs and snapshots must be there, kept by `hold`. */
+export async function recordImage(store: BlobStore, hold: Hold, image: ImageToRecord): Promise<{image: Omit<NodeImage, 'resolvedDigest' | 'references'>; upToDate: boolean}> {
+  const {account, manifestBytes, manifest, config, labels} = image;
+  const plan = unpackPlan(manifest, config);
+  const top = plan.at(-1)?.chainId;
+  if (top !== undefined) await store.label(manifest.config.digest, store.snapshotLabel(top));
+  const digest = await hold.putDocument(manifestBytes, {...manifestGcLabels(manifest), ...labels});
+  const target: Descriptor = {mediaType: manifest.mediaType, digest, size: manifestBytes.length};
+  const imageId = manifest.config.digest;
+  const layers = await Promise.all(plan.map(async ({layer, diffId, chainId}) => (
+    {digest: layer.digest, mediaType: layer.mediaType, size: layer.size, diffId, unpackedSize: await store.snapshotSize(chainId)})));
+  const upToDate = await store.record(account, imageId, target);
+  return {image: {imageId, manifest: target, config, layers, size: layers.reduce((sum, l) => sum + l.unpackedSize, 0)}, upToDate};
+}
+
+/** Layers, bottom first, with the snapshot that each becomes. */
+export function unpackPlan(manifest: Manifest, config: ImageConfigFile): LayerToUnpack[] {
+  const chain = chainIds(config.rootfs.diff_ids);
+  return manifest.layers.map((layer, i) => ({layer, diffId: config.rootfs.diff_ids[i], chainId: chain[i], parent: i === 0 ? '' : chain[i - 1]}));
+}
+

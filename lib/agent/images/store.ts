@@ -1,0 +1,211 @@
+/**
+ * Blobs and image records in containerd, as this room needs them. Whatever is made is made under a `Hold` (a containerd lease): it lives
+ * until the hold is released, and longer only where an image record has come to refer to it. Promises: no blob is ever readable whose bytes
+ * do not have its digest; memory of one write is bounded by WINDOW messages; every wait has a deadline.
+ */
+import fs from 'node:fs/promises';
+import {Readable} from 'node:stream';
+import type {Clock} from '../../base/clock';
+import {CetusError, isCetusError} from '../../base/errors';
+import type {Ids} from '../../base/ids';
+import type {Descriptor} from '../../schema/docker';
+import type {ContainerdClient} from '../containerd/connect';
+import {hasStatus} from '../containerd/status';
+import type {ImageLimits} from './limits';
+import {sha256} from './manifest';
+import {BlobWriter} from './blob-writer';
+
+export const SNAPSHOTTER = 'overlayfs';
+
+/** An account's claim on an image, as a containerd image record: a root of the garbage collector. */
+export interface ImageRecord { name: string; account: string; imageId: string; target: Descriptor }
+
+const ACCOUNT_LABEL = 'cetus/account';
+const IMAGE_LABEL = 'cetus/image';
+/** Holds that a dead agent left behind end by themselves. */
+const HOLD_MS = 24 * 60 * 60_000;
+const HOLD_LABEL = 'cetus/hold';
+
+export class BlobStore {
+  /** Tells this process's holds from those of its predecessor. */
+  private readonly process: string;
+  private root: Promise<string | undefined> | undefined;
+
+  constructor(readonly client: ContainerdClient, readonly limits: ImageLimits, private readonly clock: Clock, private readonly ids: Ids) {
+    this.process = ids.uuid();
+  }
+
+  async hold(purpose: string): Promise<Hold> {
+    const id = `cetus-${purpose}-${this.ids.uuid()}`;
+    await this.client.leases.create({id, labels: {[HOLD_LABEL]: this.process, 'containerd.io/gc.expire': new Date(this.clock.now() + HOLD_MS).toISOString()}});
+    return new Hold(id, this);
+  }
+
+  /** Lets go of what a dead predecessor held: half-made snapshots and blobs without an image. One agent serves a namespace. */
+  async releaseForgotten(): Promise<void> {
+    const {leases} = await this.client.leases.list({filters: [`labels."${HOLD_LABEL}"`]});
+    for (const {id, labels} of leases) if (labels[HOLD_LABEL] !== this.process) await found(this.client.leases.delete({id}));
+  }
+
+  /** `noSpace` where the disk of the content store could not take so many bytes more. */
+  async ensureSpace(bytes: number): Promise<void> {
+    this.root ??= this.client.introspection.plugins({filters: ['type==io.containerd.content.v1']}).then(({plugins}) => plugins[0]?.exports.root, () => undefined);
+    const root = await this.root;
+    if (root === undefined) return;
+    // Another machine's containerd, or another mount namespace: the disk cannot be looked at from here.
+    const disk = await fs.statfs(root).catch(() => undefined);
+    if (disk && disk.bavail * disk.bsize - bytes < this.limits.freeDiskBytes) throw new CetusError('noSpace', `write ${root}: no space left on device`);
+  }
+
+  snapshotLabel(chainId: string): Record<string, string> {
+    return {[`containerd.io/gc.ref.snapshot.${SNAPSHOTTER}`]: chainId};
+  }
+
+  /** Size of a blob that is here, or undefined. */
+  async size(digest: string): Promise<number | undefined> {
+    return (await found(this.client.content.info({digest})))?.info.size;
+  }
+
+  /** A JSON document whole; refused where it is longer than any document may be. */
+  async document(digest: string): Promise<Buffer> {
+    const size = await this.size(digest);
+    if (size === undefined) throw new CetusError('notFound', `content ${digest}: not found`);
+    if (size > this.limits.documentBytes) throw new CetusError('invalid', `the document ${digest} is larger than ${this.limits.documentBytes} bytes`);
+    const chunks: Buffer[] = [];
+    for await (const {data} of this.client.content.read({digest}, {deadlineMs: this.limits.stallMs})) chunks.push(data);
+    return Buffer.concat(chunks);
+  }
+
+  stream(digest: string, signal?: AbortSignal): Readable {
+    const read = this.client.content.read({digest}, {signal});
+    return Readable.from((async function* chunks() {
+      for await (const {data} of read) yield data;
+    })(), {objectMode: false});
+  }
+
+  /** The first bytes of a blob. */
+  async head(digest: string, length: number): Promise<Buffer> {
+    const chunks: Buffer[] = [];
+    for await (const {data} of this.client.content.read({digest, offset: 0, size: length}, {deadlineMs: this.limits.stallMs})) chunks.push(data);
+    return Buffer.concat(chunks).subarray(0, length);
+  }
+
+  async label(digest: string, labels: Record<string, string>): Promise<void> {
+    const entries = Object.keys(labels);
+    if (entries.length === 0) return;
+    await this.client.content.update({info: {digest, labels}, updateMask: {paths: entries.map((key) => `labels.${key}`)}});
+  }
+
+  async snapshotExists(key: string): Promise<boolean> {
+    return (await found(this.client.snapshots.stat({snapshotter: SNAPSHOTTER, key}))) !== undefined;
+  }
+
+  /** Bytes on disk of one committed layer. */
+  async snapshotSize(key: string): Promise<number> {
+    return (await this.client.snapshots.usage({snapshotter: SNAPSHOTTER, key})).size;
+  }
+
+  async records(imageId?: string): Promise<ImageRecord[]> {
+    const {images} = await this.client.images.list({filters: imageId === undefined ? [`labels."${IMAGE_LABEL}"`] : [`labels."${IMAGE_LABEL}"=="${imageId}"`]});
+    return images.map(({name, labels, target}) => ({name, account: labels?.[ACCOUNT_LABEL] ?? '', imageId: labels?.[IMAGE_LABEL] ?? '', target}));
+  }
+
+  /** True where the account already held this very image. */
+  async record(account: string, imageId: string, target: Descriptor): Promise<boolean> {
+    const name = `${account}/${imageId}@${target.digest}`;
+    try {
+      await this.client.images.create({image: {name, target: {mediaType: target.mediaType, digest: target.digest, size: target.size}, labels: {[ACCOUNT_LABEL]: account, [IMAGE_LABEL]: imageId}}});
+      return false;
+    } catch (err) {
+      if (hasStatus(err, 'ALREADY_EXISTS')) return true;
+      throw err;
+    }
+  }
+
+  /** `sync`: returns when the garbage collector has run. */
+  async unrecord(name: string, sync: boolean): Promise<void> {
+    await found(this.client.images.delete({name, sync}));
+  }
+}
+
+export class Hold {
+  readonly client: ContainerdClient;
+
+  constructor(readonly id: string, private readonly store: BlobStore) {
+    this.client = store.client.withLease(id);
+  }
+
+  /** Keeps a blob that is already here; false where it is not (any more). */
+  async keepBlob(digest: string): Promise<boolean> {
+    if ((await this.store.size(digest)) === undefined) return false;
+    await this.keep(digest, 'content');
+    // The collector may have run between the look and the hold.
+    return (await this.store.size(digest)) !== undefined;
+  }
+
+  async keepSnapshot(key: string): Promise<boolean> {
+    if (!(await this.store.snapshotExists(key))) return false;
+    await this.keep(key, `snapshots/${SNAPSHOTTER}`);
+    return this.store.snapshotExists(key);
+  }
+
+  /** Writes a small document; one that is already here is kept. Labels are set either way. */
+  async putDocument(bytes: Buffer, labels: Record<string, string>): Promise<string> {
+    const digest = sha256(bytes);
+    if (await this.keepBlob(digest)) {
+      await this.store.label(digest, labels);
+      return digest;
+    }
+    const writer = await this.writer(`document-${digest}`, bytes.length, digest);
+    if (writer) {
+      try {
+        // All bytes may be there already: another namespace's copy, or a write that a crash cut off before its commit.
+        if (writer.offset !== bytes.length) {
+          await writer.restart();
+          await writer.write(bytes);
+        }
+        await writer.commit(labels);
+        return digest;
+      } catch (err) {
+        writer.close();
+        await this.abort(`document-${digest}`);
+        throw err;
+      }
+    }
+    await this.keepBlob(digest);
+    await this.store.label(digest, labels);
+    return digest;
+  }
+
+  /** Opens (or resumes) the write `ref`; undefined where the expected blob is already here. */
+  writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobWriter | undefined> {
+    return BlobWriter.open(this.client, {ref, total, expected, stallMs: this.store.limits.stallMs, commitMs: this.store.limits.unpackMs});
+  }
+
+  async abort(ref: string): Promise<void> {
+    await found(this.client.content.abort({ref}));
+  }
+
+  /** `collect`: also waits until the collector has taken what nothing refers to (after a failure: nothing is left behind). */
+  async release(collect: boolean): Promise<void> {
+    await found(this.store.client.leases.delete({id: this.id, sync: collect}));
+  }
+
+  private async keep(id: string, type: string): Promise<void> {
+    try {
+      await this.client.leases.addResource({id: this.id, resource: {id, type}});
+    } catch (err) {
+      if (!hasStatus(err, 'ALREADY_EXISTS')) throw err;
+    }
+  }
+}
+
+/** The answer, or undefined where the thing does not exist. */
+export async function found<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (err) {
+    if (isCetusError(err, 'notFound')) return undefined;
+    throw err;
+  }
+}

@@ -1,0 +1,330 @@
+/** Pull, load, save and rmi over a real containerd and a real registry; after each test neither blobs nor snapshots remain. */
+import {createHash} from 'node:crypto';
+import {Readable} from 'node:stream';
+import {gzipSync} from 'node:zlib';
+import {createAgentImages} from '../../lib/agent/images/agent-images';
+import type {AgentImages} from '../../lib/agent/images/images';
+import {chainIds} from '../../lib/agent/images/manifest';
+import {silentLog} from '../../lib/base/log';
+import type {LoadLine, NodeImage, PullLine} from '../../lib/schema/agent';
+import type {ProgressMessage, RegistryAuth} from '../../lib/schema/docker';
+import {testContainerd, type TestContainerd} from '../harness/containerd';
+import {bigLayers, buildImage, buildLayer, busyboxLayer, dockerArchive, noise, ociArchive, pushImage, pushIndex, tarOf, zstd, type BuiltImage} from '../harness/images';
+import {startRegistry, type TestRegistry} from '../harness/registry';
+import {until} from '../harness/wait';
+
+let world: TestContainerd;
+let registry: TestRegistry;
+let images: AgentImages & {close(): Promise<void>};
+
+beforeAll(async () => {
+  [world, registry] = await Promise.all([testContainerd('cetus-images'), startRegistry()]);
+  images = createAgentImages({containerd: world.client, log: silentLog()});
+});
+afterAll(async () => {
+  await images?.close();
+  await world?.stop();
+  await registry?.stop();
+});
+afterEach(async () => {
+  for (const {name} of (await world.client.images.list({})).images) await world.client.images.delete({name, sync: true});
+  await until('blobs, snapshots, ingests and leases to be gone', async () => Object.values(await leftovers()).every((list) => list.length === 0));
+});
+
+async function leftovers(): Promise<Record<string, string[]>> {
+  const blobs: string[] = [];
+  const snapshots: string[] = [];
+  for await (const {info} of world.client.content.list({})) blobs.push(...info.map((i) => i.digest));
+  for await (const {info} of world.client.snapshots.list({snapshotter: 'overlayfs'})) snapshots.push(...info.map((i) => i.name));
+  const {statuses} = await world.client.content.listStatuses({});
+  const {leases} = await world.client.leases.list({});
+  return {blobs, snapshots, ingests: statuses.map((s) => s.ref), leases: leases.map((l) => l.id)};
+}
+
+async function pull(reference: string, options: {platform?: string; auth?: RegistryAuth; account?: string; signal?: AbortSignal; from?: AgentImages} = {}): Promise<{image: NodeImage; upToDate: boolean; lines: ProgressMessage[]}> {
+  const lines: ProgressMessage[] = [];
+  const {account = 'default', platform, auth, signal = new AbortController().signal, from = images} = options;
+  for await (const line of from.pull({account, reference, platform}, auth, signal) as AsyncIterable<PullLine>) {
+    if ('result' in line) return {...line.result, lines};
+    lines.push(line);
+  }
+  throw new Error('the pull ended without a result');
+}
+
+async function load(archive: Buffer | Readable, account?: string): Promise<{images: NodeImage[]; lines: ProgressMessage[]}> {
+  const lines: ProgressMessage[] = [];
+  const source = Buffer.isBuffer(archive) ? Readable.from(chunked(archive)) : archive;
+  for await (const line of images.load(source, new AbortController().signal, account) as AsyncIterable<LoadLine>) {
+    if ('result' in line) return {images: line.result.images, lines};
+    lines.push(line);
+  }
+  throw new Error('the load ended without a result');
+}
+
+function* chunked(bytes: Buffer): Generator<Buffer> {
+  for (let i = 0; i < bytes.length; i += 65_536) yield bytes.subarray(i, i + 65_536);
+}
+
+async function save(image: NodeImage, references: string[]): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of await images.save({images: [{imageId: image.imageId, manifest: image.manifest, references}]}, new AbortController().signal)) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+const sizes = (image: BuiltImage): number[] => image.layers.map((l) => l.bytes.length);
+
+describe('pull', () => {
+  test('an image of three layers, with the lines the Engine prints', async () => {
+    const image = buildImage([await busyboxLayer(), await buildLayer([{name: 'a', content: 'A'}]), await buildLayer([{name: 'b', content: 'B'}], 'gzip', 'oci')]);
+    await pushImage(registry.url, 'app', ['1'], image);
+    const result = await pull(`${registry.host}/app:1`);
+    expect(result.image).toMatchObject({imageId: image.imageId, manifest: {digest: image.digest}, resolvedDigest: image.digest, references: []});
+    expect(result.image.layers.map((l) => l.size)).toEqual(sizes(image));
+    expect(result.image.size).toBeGreaterThan(500_000);
+    expect(result.upToDate).toBe(false);
+    for (const layer of image.layers) {
+      const id = layer.digest.slice(7, 19);
+      const statuses = result.lines.filter((l) => l.id === id).map((l) => l.status).filter((s, i, all) => s !== all[i - 1]);
+      expect(statuses).toEqual(['Pulling fs layer', 'Downloading', 'Verifying Checksum', 'Download complete', 'Extracting', 'Pull complete']);
+    }
+    expect(result.lines.find((l) => l.status === 'Downloading')).toMatchObject({progressDetail: {current: expect.any(Number), total: expect.any(Number)}, progress: expect.stringMatching(/^\[=+>\s*\] +[\d.]+k?M?B\/[\d.]+k?M?B$/)});
+    const again = await pull(`${registry.host}/app:1`);
+    expect(again.upToDate).toBe(true);
+    expect(again.lines.every((l) => l.status === 'Already exists')).toBe(true);
+    expect(await images.prepare(image.imageId, image.digest)).toMatchObject({parentSnapshot: chainIds(image.layers.map((l) => l.diffId)).at(-1), config: {os: 'linux'}});
+    expect(await images.list()).toEqual([image.imageId]);
+  });
+
+  test('by digest, and a digest that is not there', async () => {
+    const image = buildImage([await buildLayer([{name: 'a', content: 'A'}])]);
+    await pushImage(registry.url, 'digest', [], image);
+    expect((await pull(`${registry.host}/digest@${image.digest}`)).image.imageId).toBe(image.imageId);
+    const other = `sha256:${'0'.repeat(64)}`;
+    await expect(pull(`${registry.host}/digest@${other}`)).rejects.toMatchObject({kind: 'notFound', message: `manifest for ${registry.host}/digest@${other} not found: manifest unknown: manifest unknown`});
+  });
+
+  test('a manifest list gives the platform asked for', async () => {
+    const layer = await buildLayer([{name: 'x', content: 'x'}]);
+    const here = buildImage([layer]);
+    const arm = buildImage([await buildLayer([{name: 'arm'}])], {platform: {os: 'linux', architecture: 'arm', variant: 'v6'}});
+    const index = await pushIndex(registry.url, 'multi', ['latest'], [arm, here]);
+    const mine = await pull(`${registry.host}/multi:latest`);
+    expect(mine.image).toMatchObject({imageId: here.imageId, resolvedDigest: index, manifest: {digest: here.digest}});
+    expect((await pull(`${registry.host}/multi:latest`, {platform: 'linux/arm/v7'})).image.imageId).toBe(arm.imageId);
+    await expect(pull(`${registry.host}/multi:latest`, {platform: 'linux/s390x'})).rejects.toMatchObject({kind: 'notFound', message: 'no matching manifest for linux/s390x in the manifest list entries'});
+  });
+
+  test.each(['none', 'gzip', 'zstd'] as const)('layers with compression %s', async (compression) => {
+    const image = buildImage([await buildLayer([{name: 'file', content: `compressed with ${compression}`}], compression, 'oci')], {format: 'oci'});
+    await pushImage(registry.url, `c-${compression}`, ['latest'], image);
+    expect((await pull(`${registry.host}/c-${compression}:latest`)).image.layers[0].diffId).toBe(image.layers[0].diffId);
+  });
+
+  test('unknown names are refused in the Engine\'s words', async () => {
+    await expect(pull(`${registry.host}/nothing:latest`)).rejects.toMatchObject({kind: 'notFound', message: `manifest for ${registry.host}/nothing:latest not found: manifest unknown: manifest unknown`});
+    await expect(pull('127.0.0.1:1/x:latest')).rejects.toMatchObject({kind: 'unavailable', message: 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused'});
+  });
+
+  test('two accounts hold one image; it goes with the second', async () => {
+    const image = buildImage([await buildLayer([{name: 'shared', content: 'x'}])]);
+    await pushImage(registry.url, 'shared', ['latest'], image);
+    await Promise.all(['jill', 'jack'].map((account) => pull(`${registry.host}/shared:latest`, {account})));
+    await images.remove(image.imageId, 'jill');
+    await images.remove(image.imageId, 'jill');
+    expect(await images.list()).toEqual([image.imageId]);
+    await images.remove(image.imageId, 'jack');
+    expect(await images.list()).toEqual([]);
+    expect(await leftovers()).toEqual({blobs: [], snapshots: [], ingests: [], leases: []});
+    await expect(images.prepare(image.imageId, image.digest)).rejects.toMatchObject({kind: 'notFound'});
+  });
+
+  test('ten pulls at once of images that share layers', async () => {
+    const base = await buildLayer([{name: 'base', content: noise(3_000_000)}]);
+    const built = await Promise.all(Array.from({length: 10}, async (_, i) => buildImage([base, await buildLayer([{name: `top${i}`, content: String(i)}])])));
+    await Promise.all(built.map((image, i) => pushImage(registry.url, `many${i}`, ['latest'], image)));
+    const results = await Promise.all(built.map((_, i) => pull(`${registry.host}/many${i}:latest`)));
+    expect(results.map((r) => r.image.imageId)).toEqual(built.map((b) => b.imageId));
+  });
+
+  test('a layer whose diff id is not the config\'s is refused, and leaves nothing', async () => {
+    const layer = await buildLayer([{name: 'x', content: 'x'}]);
+    const image = buildImage([layer], {diffIds: [`sha256:${'1'.repeat(64)}`]});
+    await pushImage(registry.url, 'mismatch', ['latest'], image);
+    await expect(pull(`${registry.host}/mismatch:latest`)).rejects.toMatchObject({kind: 'invalid', message: expect.stringContaining('does not match the image\'s config')});
+  });
+
+  test('a bomb is stopped and taken away', async () => {
+    const bomb = await buildLayer(await tarOf([{name: 'zeros', content: Buffer.alloc(300_000_000)}]));
+    expect(bomb.bytes.length).toBeLessThan(2_000_000);
+    await pushImage(registry.url, 'bomb', ['latest'], buildImage([bomb]));
+    const careful = createAgentImages({containerd: world.client, log: silentLog(), limits: {unpackedLayerBytes: 20_000_000}});
+    await expect(pull(`${registry.host}/bomb:latest`, {from: careful})).rejects.toMatchObject({kind: 'invalid', message: expect.stringContaining('unpacks to more than 20MB')});
+    await careful.close();
+  });
+
+  test('a pull that is canceled leaves nothing', async () => {
+    const image = buildImage([await buildLayer([{name: 'big', content: noise(20_000_000)}])]);
+    await pushImage(registry.url, 'cancel', ['latest'], image);
+    const abort = new AbortController();
+    const pulling = (async () => {
+      for await (const line of images.pull({account: 'default', reference: `${registry.host}/cancel:latest`}, undefined, abort.signal)) if ('status' in line && line.status === 'Downloading') abort.abort();
+    })();
+    await expect(pulling).rejects.toMatchObject({kind: 'canceled'});
+  });
+
+  test('a reader who leaves ends the pull', async () => {
+    const image = buildImage([await buildLayer([{name: 'big', content: noise(20_000_000, 2)}])]);
+    await pushImage(registry.url, 'leave', ['latest'], image);
+    for await (const line of images.pull({account: 'default', reference: `${registry.host}/leave:latest`}, undefined, new AbortController().signal)) if ('status' in line && line.status === 'Downloading') break;
+    expect(await images.list()).toEqual([]);
+  });
+});
+
+describe('a registry that asks for tokens', () => {
+  let guarded: TestRegistry;
+  let image: BuiltImage;
+  beforeAll(async () => {
+    guarded = await startRegistry({users: {jill: 's3cret'}});
+    image = buildImage([await buildLayer([{name: 'private', content: 'p'}])]);
+    for (const name of ['jill/private', 'public/app']) await pushImage(guarded.url, name, ['latest'], image, guarded.pushHeaders(name));
+  });
+  afterAll(() => guarded?.stop());
+
+  test('anonymous callers get what is public', async () => {
+    expect((await pull(`${guarded.host}/public/app:latest`)).image.imageId).toBe(image.imageId);
+    expect(guarded.tokenRequests.at(-1)).toMatchObject({grant: 'anonymous', scope: 'repository:public/app:pull'});
+  });
+
+  test('name and password, or a refresh token, open what is private', async () => {
+    expect((await pull(`${guarded.host}/jill/private:latest`, {auth: {username: 'jill', password: 's3cret'}})).image.imageId).toBe(image.imageId);
+    expect(guarded.tokenRequests.at(-1)).toMatchObject({grant: 'password', account: 'jill'});
+    expect((await pull(`${guarded.host}/jill/private:latest`, {auth: {auth: Buffer.from('jill:s3cret').toString('base64')}})).image.imageId).toBe(image.imageId);
+    expect((await pull(`${guarded.host}/jill/private:latest`, {auth: {identitytoken: 'refresh-jill'}})).image.imageId).toBe(image.imageId);
+    expect(guarded.tokenRequests.at(-1)).toMatchObject({grant: 'refresh_token', account: 'jill'});
+  });
+
+  test('without them it is denied as the Engine says it, and no secret is in the error', async () => {
+    await expect(pull(`${guarded.host}/jill/private:latest`)).rejects.toMatchObject({
+      kind: 'notFound', message: `pull access denied for ${guarded.host}/jill/private, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`});
+    const wrong = await pull(`${guarded.host}/jill/private:latest`, {auth: {username: 'jill', password: 'wr0ngpass'}}).catch((err: Error & {cause?: unknown; kind: string}) => err);
+    expect(wrong).toMatchObject({kind: 'unauthorized', message: expect.stringMatching(/^Get "http:\/\/127\.0\.0\.1:\d+\/token": unauthorized: incorrect username or password$/)});
+    expect(JSON.stringify([wrong, (wrong as Error).cause, (wrong as Error).stack])).not.toContain('wr0ngpass');
+  });
+});
+
+describe('load and save', () => {
+  test('a docker-archive of an old engine, and the same image back', async () => {
+    const image = buildImage([await busyboxLayer('none'), await buildLayer([{name: 'second', content: '2'}], 'none')]);
+    const {images: [loaded], lines} = await load(await dockerArchive([{image, tags: ['busybox:latest', 'quay.io/me/bb:1']}]));
+    expect(loaded).toMatchObject({imageId: image.imageId, references: ['docker.io/library/busybox:latest', 'quay.io/me/bb:1']});
+    expect(lines.filter((l) => l.status === 'Loading layer').length).toBeGreaterThanOrEqual(2);
+    const archive = await save(loaded, loaded.references);
+    expect(createHash('sha256').update(archive).digest('hex')).toBe(createHash('sha256').update(await save(loaded, loaded.references)).digest('hex'));
+    await images.remove(loaded.imageId, 'default');
+    expect(await leftovers()).toEqual({blobs: [], snapshots: [], ingests: [], leases: []});
+    expect((await load(archive)).images).toEqual([loaded]);
+  });
+
+  test.each(['plain', 'gzip', 'zstd'])('an OCI layout, %s, with digests intact', async (compression) => {
+    const image = buildImage([await buildLayer([{name: 'f', content: 'f'}], 'gzip', 'oci'), await buildLayer([{name: 'g', content: 'g'}], 'zstd', 'oci')], {format: 'oci'});
+    const tar = await ociArchive([{image, tags: ['docker.io/library/thing:2']}]);
+    const {images: [loaded]} = await load(compression === 'gzip' ? gzipSync(tar) : compression === 'zstd' ? zstd(tar) : tar);
+    expect(loaded).toMatchObject({imageId: image.imageId, manifest: {digest: image.digest}, references: ['docker.io/library/thing:2']});
+    const archive = await save(loaded, loaded.references);
+    await images.remove(loaded.imageId, 'default');
+    expect((await load(archive)).images).toEqual([loaded]);
+  });
+
+  test('several images, one without a name; loading again changes nothing', async () => {
+    const base = await buildLayer([{name: 'base'}], 'none');
+    const one = buildImage([base]);
+    const two = buildImage([base, await buildLayer([{name: 'two'}], 'none')]);
+    const archive = await dockerArchive([{image: one, tags: ['one:1']}, {image: two, tags: []}]);
+    const first = await load(archive, 'jill');
+    expect(first.images.map((i) => [i.imageId, i.references])).toEqual([[one.imageId, ['docker.io/library/one:1']], [two.imageId, []]]);
+    expect((await load(archive, 'jill')).images).toEqual(first.images);
+    expect((await images.list()).sort()).toEqual([one.imageId, two.imageId].sort());
+  });
+
+  test('layers that an old engine linked to each other', async () => {
+    const layer = await buildLayer([{name: 'same'}], 'none');
+    const image = buildImage([layer, layer]);
+    const archive = await tarOf([
+      {name: 'config.json', content: image.config}, {name: 'one/layer.tar', content: layer.bytes},
+      {name: 'two/layer.tar', type: 'symlink', linkname: '../one/layer.tar'},
+      {name: 'manifest.json', content: JSON.stringify([{Config: 'config.json', RepoTags: ['twice:1'], Layers: ['one/layer.tar', 'two/layer.tar']}])},
+    ]);
+    expect((await load(archive)).images[0].imageId).toBe(image.imageId);
+  });
+
+  const broken: [string, () => Promise<Buffer>, object][] = [
+    ['not a tar', () => Promise.resolve(Buffer.alloc(4096, 'x')), {kind: 'invalid', message: expect.stringContaining('invalid archive')}],
+    ['empty', () => Promise.resolve(Buffer.alloc(0)), {kind: 'invalid', message: 'invalid archive: it is empty'}],
+    ['cut off', async () => (await ociArchive([{image: buildImage([await buildLayer([{name: 'x', content: noise(400_000)}])]), tags: []}])).subarray(0, 200_000), {kind: 'invalid', message: 'invalid archive: unexpected end of data'}],
+    ['a cut off gzip', async () => gzipSync(await ociArchive([{image: buildImage([await buildLayer([{name: 'x', content: noise(400_000)}])]), tags: []}])).subarray(0, 200_000), {kind: 'invalid', message: expect.stringContaining('unexpected end')}],
+    ['a cut off zstd', async () => zstd(await ociArchive([{image: buildImage([await buildLayer([{name: 'x', content: noise(400_000)}])]), tags: []}])).subarray(0, 200_000), {kind: 'invalid'}],
+    ['without a manifest', () => tarOf([{name: 'hello', content: 'x'}]), {kind: 'invalid', message: expect.stringContaining('neither manifest.json')}],
+    ['a name with ..', () => tarOf([{name: '../../etc/passwd', content: 'x'}]), {kind: 'invalid', message: expect.stringContaining('leads out of it')}],
+    ['an absolute name', () => tarOf([{name: '/etc/passwd', content: 'x'}]), {kind: 'invalid', message: expect.stringContaining('leads out of it')}],
+    ['a link out', () => tarOf([{name: 'a/layer.tar', type: 'symlink', linkname: '../../../etc/passwd'}]), {kind: 'invalid', message: expect.stringContaining('leads out of it')}],
+    ['a hard link out', () => tarOf([{name: 'a', type: 'link', linkname: '/etc/passwd'}]), {kind: 'invalid', message: expect.stringContaining('leads out of it')}],
+    ['a device', () => tarOf([{name: 'a', type: 'block-device', devmajor: 8, devminor: 0}]), {kind: 'invalid', message: expect.stringContaining('block-device')}],
+    ['a missing blob', async () => {
+      const image = buildImage([await buildLayer([{name: 'x'}])]);
+      return ociArchive([{image, tags: []}], [image.layers[0].digest]);
+    }, {kind: 'invalid', message: expect.stringContaining('is missing')}],
+    ['a blob that is not what its name says', () => tarOf([{name: `blobs/sha256/${'2'.repeat(64)}`, content: 'x'}]), {kind: 'invalid', message: expect.stringContaining('verification failed')}],
+    ['links in a circle', () => tarOf([
+      {name: 'a', type: 'symlink', linkname: 'b'}, {name: 'b', type: 'symlink', linkname: 'a'}, {name: 'c.json', content: '{}'},
+      {name: 'manifest.json', content: JSON.stringify([{Config: 'a', RepoTags: [], Layers: []}])}]), {kind: 'invalid', message: expect.stringContaining('too many links')}],
+    ['an invalid name of an image', async () => {
+      const image = buildImage([await buildLayer([{name: 'x'}], 'none')]);
+      return dockerArchive([{image, tags: ['Not A Name']}]);
+    }, {kind: 'invalid'}],
+  ];
+  test.each(broken)('%s is refused and leaves nothing', async (_name, archive, error) => {
+    await expect(load(await archive())).rejects.toMatchObject(error);
+    expect(await leftovers()).toEqual({blobs: [], snapshots: [], ingests: [], leases: []});
+  });
+
+  test('a name alone does not open another account\'s blob', async () => {
+    const secret = buildImage([await buildLayer([{name: 'secret', content: 'of jill'}])]);
+    await load(await ociArchive([{image: secret, tags: []}]), 'jill');
+    await expect(load(await ociArchive([{image: secret, tags: []}], [secret.layers[0].digest]), 'jack')).rejects.toMatchObject({kind: 'invalid'});
+    const lie = (await ociArchive([{image: secret, tags: []}], [secret.layers[0].digest])).subarray(0, -1024);
+    const claimed = await tarOf([{name: `blobs/sha256/${secret.layers[0].digest.slice(7)}`, content: Buffer.alloc(secret.layers[0].bytes.length)}]);
+    await expect(load(Buffer.concat([lie, claimed]), 'jack')).rejects.toMatchObject({kind: 'invalid', message: expect.stringContaining('verification failed')});
+  });
+
+  test('tricks inside a layer stay inside its snapshot', async () => {
+    const layer = await buildLayer([
+      {name: 'etc/', type: 'directory'}, {name: 'etc/out', type: 'symlink', linkname: '../../../../../tmp'},
+      {name: 'etc/out/cetus-escaped', content: 'x'}, {name: '/absolute', content: 'x'}, {name: 'dev/', type: 'directory'},
+      {name: 'dev/null', type: 'character-device', devmajor: 1, devminor: 3},
+    ]);
+    const top = await buildLayer([{name: 'etc/.wh.out'}, {name: '.wh.absolute'}]);
+    const image = buildImage([layer, top]);
+    await load(await ociArchive([{image, tags: []}]));
+    const {mounts} = await world.client.snapshots.view({snapshotter: 'overlayfs', key: 'look', parent: chainIds(image.layers.map((l) => l.diffId))[0]});
+    const fs = await import('node:fs');
+    const root = mounts[0].source;
+    expect(fs.existsSync('/tmp/cetus-escaped')).toBe(false);
+    expect(fs.existsSync(`${root}/absolute`)).toBe(true);
+    expect(fs.existsSync(`${root}/tmp/cetus-escaped`)).toBe(true);
+    expect(fs.statSync(`${root}/dev/null`).isCharacterDevice()).toBe(true);
+    await world.client.snapshots.remove({snapshotter: 'overlayfs', key: 'look'});
+  });
+
+  test('a large archive is streamed: memory does not grow with it', async () => {
+    const image = buildImage(await bigLayers(150_000_000, 3, 'none'));
+    const archive = await dockerArchive([{image, tags: ['big:1']}]);
+    const before = process.memoryUsage();
+    let peak = 0;
+    const timer = setInterval(() => {
+      peak = Math.max(peak, process.memoryUsage().external + process.memoryUsage().arrayBuffers - before.external - before.arrayBuffers);
+    }, 5);
+    expect((await load(archive)).images[0].imageId).toBe(image.imageId);
+    clearInterval(timer);
+    expect(peak).toBeLessThan(100_000_000);
+  });
+});
