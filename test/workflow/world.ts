@@ -148,7 +148,7 @@ export class Connection implements Moray {
   put<T>(bucket: string, key: string, value: T, condition?: Condition & CallOptions): Promise<Stored<T>> {
     return this.write([{op: 'put', bucket, key, value}], () => this.inner.put(bucket, key, value, condition));
   }
-  delete(bucket: string, key: string, condition?: Condition & CallOptions): Promise<void> {
+  delete(bucket: string, key: string, condition?: Parameters<Moray['delete']>[2]): Promise<void> {
     return this.write([{op: 'delete', bucket, key}], () => this.inner.delete(bucket, key, condition));
   }
   update(...args: Parameters<Moray['update']>): Promise<number> { return this.write([], () => this.inner.update(...args)); }
