@@ -1,0 +1,131 @@
+/**
+ * From a record to a running process: network sandbox, OCI spec, the three /etc files and the volumes side by side, then the runtime's
+ * two calls. The OCI spec is built at create already where it depends on nothing of the start; only the namespace's path is filled in.
+ */
+import {readFileSync} from 'node:fs';
+import {join} from 'node:path';
+import {CetusError} from '../../base/errors';
+import type {NetworkAttachment} from '../../schema/container';
+import type {LogWriter} from '../logs/writer';
+import type {OciSpec} from '../runtime/runtime';
+import type {StdioHub} from '../stdio/hub';
+import type {StoredSpec} from '../store';
+import {hostnameOf, hostsFile, resolvConf} from './files';
+import type {NodeParts} from './node-parts';
+import type {Launch} from './record';
+
+export class Launcher {
+  private built: Promise<OciSpec> | undefined;
+
+  constructor(private readonly parts: NodeParts, private readonly stored: () => StoredSpec) {}
+
+  /** Builds the OCI spec ahead. A failure is kept to itself: the start builds again and says why. */
+  prepare(): void {
+    if (this.dependsOnOthers()) return;
+    this.built = this.build();
+    this.built.catch(() => (this.built = undefined));
+  }
+
+  forget(): void {
+    this.built = undefined;
+  }
+
+  async launch(launch: Launch, hub: StdioHub, log: LogWriter | undefined): Promise<number> {
+    const {runtime} = this.parts;
+    const {spec} = this.stored();
+    const built = this.built ?? this.build();
+    // Used once: sources of binds are looked at anew by the next start.
+    this.built = undefined;
+    const [netnsPath, oci] = await Promise.all([this.sandbox(launch), built, this.writeFiles(launch)]);
+    const io = {stdin: spec.config.OpenStdin === true, terminal: spec.config.Tty === true};
+    const task = await runtime.createTask(spec.id, withNetns(oci, netnsPath), io);
+    // Before the start: the first byte has a reader.
+    hub.connect(task.io, log);
+    await runtime.startTask(spec.id);
+    return task.pid;
+  }
+
+  writeHosts(attachments: NetworkAttachment[]): void {
+    const {spec} = this.stored();
+    if (spec.networkMode !== 'networks') return;
+    this.parts.store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostnameOf(spec, this.parts.nodeName), attachments));
+  }
+
+  private async sandbox(launch: Launch): Promise<string> {
+    const {network} = this.parts;
+    const {spec} = this.stored();
+    const containerId = spec.id;
+    const joined = containerIn(spec.networkMode);
+    if (joined !== undefined) {
+      const pid = await this.parts.pidOf(joined).catch((err: unknown) => {
+        throw new CetusError('conflict', `cannot join network of a non running container: ${joined}`, {cause: err});
+      });
+      return `/proc/${pid}/ns/net`;
+    }
+    switch (spec.networkMode) {
+      case 'host': return '';
+      case 'none': return (await network.createEmptySandbox(containerId)).netnsPath;
+      default: {
+        if (launch.attachments.length === 0) return (await network.createEmptySandbox(containerId)).netnsPath;
+        const hostname = hostnameOf(spec, this.parts.nodeName);
+        return (await network.createSandbox({containerId, hostname, networks: launch.networks, attachments: launch.attachments, ports: launch.ports})).netnsPath;
+      }
+    }
+  }
+
+  private async build(): Promise<OciSpec> {
+    const {parts} = this;
+    const {spec, image} = this.stored();
+    const mounts = await parts.volumes.sources(spec);
+    // A joined container's own files are shown, so that its names and servers hold for both.
+    const filesDir = parts.store.dir(containerIn(spec.networkMode) ?? spec.id);
+    return await parts.specs.container({
+      spec, image, mounts, hostname: hostnameOf(spec, parts.nodeName), netnsPath: '',
+      files: {hosts: join(filesDir, 'hosts'), hostname: join(filesDir, 'hostname'), resolvConf: join(filesDir, 'resolv.conf')},
+      rootMounts: () => parts.runtime.mounts(spec.id),
+      pidOf: (id) => parts.pidOf(id),
+    });
+  }
+
+  private async writeFiles(launch: Launch): Promise<void> {
+    const {store, network, nodeName} = this.parts;
+    const {spec} = this.stored();
+    if (containerIn(spec.networkMode) !== undefined) return;
+    const hostname = hostnameOf(spec, nodeName);
+    store.saveMounted(spec.id, 'hostname', `${hostname}\n`);
+    if (spec.networkMode === 'host') {
+      store.saveMounted(spec.id, 'hosts', readOwn('/etc/hosts') + hostsFile(spec, hostname, []).split('allrouters\n')[1]!);
+      store.saveMounted(spec.id, 'resolv.conf', spec.hostConfig.Dns?.length ? resolvConf(spec, {nameservers: [], search: [], options: []}) : readOwn('/etc/resolv.conf'));
+      return;
+    }
+    store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostname, launch.attachments));
+    store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await network.resolvConf(launch.attachments)));
+  }
+
+  /** Namespaces of other containers are known only when both run. */
+  private dependsOnOthers(): boolean {
+    const {hostConfig, networkMode} = this.stored().spec;
+    return [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
+  }
+}
+
+function containerIn(mode: string): string | undefined {
+  return mode.startsWith('container:') ? mode.slice('container:'.length) : undefined;
+}
+
+function readOwn(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw err;
+  }
+}
+
+/** The spec with the sandbox's path in its network namespace; '' leaves it as built (the node's own). */
+export function withNetns(oci: OciSpec, netnsPath: string): OciSpec {
+  if (!netnsPath) return oci;
+  const linux = (oci.linux ?? {}) as {namespaces?: {type: string; path?: string}[]};
+  const namespaces = (linux.namespaces ?? []).filter((n) => n.type !== 'network');
+  return {...oci, linux: {...linux, namespaces: [...namespaces, {type: 'network', path: netnsPath}]}};
+}

@@ -1,0 +1,358 @@
+/**
+ * One container on this node: asks `decide`, saves, reports, and performs the actions in order. One transition at a time (a lock), released
+ * while waiting for an exit, so that the exit itself, a kill, or a second stop can come in between.
+ *
+ * Refuses: a runtime exit that is not of the process it knows (pids are compared). Called by the supervisor only.
+ */
+import {formatNs} from '../../base/clock';
+import {asCetusError, CetusError, unreachable} from '../../base/errors';
+import type {ContainerObservation, ContainerSpec} from '../../schema/container';
+import type {Resources, RestartPolicy} from '../../schema/docker';
+import {LogWriter} from '../logs/writer';
+import type {LogSource} from '../logs/read';
+import {type LogOptions, parseLogOptions} from '../logs/options';
+import type {ProcessExit} from '../runtime/runtime';
+import type {StoredSpec} from '../store';
+import {REBOOT_GENERATION_STEP} from '../store';
+import {StdioHub} from '../stdio/hub';
+import {type ContainerAction, type ContainerEvent, type ContainerView, decide} from './decide';
+import {healthPlan, runProbes} from './health';
+import {Launcher} from './launch';
+import {Lock} from './lock';
+import {type ContainerRecord, newRecord} from './record';
+import {parseSignal} from './signals';
+import type {NodeParts} from './node-parts';
+import {startFailure} from './start-failure';
+
+/** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
+const DRAIN_MS = 2_000;
+
+export class ContainerUnit {
+  readonly id: string;
+  record: ContainerRecord;
+  hub: StdioHub;
+  gone = false;
+  private readonly lock = new Lock();
+  private readonly launcher: Launcher;
+  private logOptions: LogOptions;
+  private log: LogWriter | undefined;
+  private exitWaiters: (() => void)[] = [];
+  private restart: AbortController | undefined;
+  private probes: AbortController | undefined;
+  private startedMs = 0;
+
+  constructor(private readonly parts: NodeParts, public stored: StoredSpec, record?: ContainerRecord) {
+    this.id = stored.spec.id;
+    this.record = record ?? newRecord(this.id);
+    this.logOptions = parseLogOptions(stored.spec.logConfig, stored.spec);
+    this.hub = new StdioHub(this.tty, parts.clock);
+    this.launcher = new Launcher(parts, () => this.stored);
+    this.startedMs = Date.parse(this.record.observation.startedAt) || 0;
+    if (this.record.bootId !== '' && this.record.bootId !== parts.bootId) this.record.observation.generation += REBOOT_GENERATION_STEP;
+  }
+
+  get spec(): ContainerSpec {
+    return this.stored.spec;
+  }
+
+  get tty(): boolean {
+    return this.stored.spec.config.Tty === true;
+  }
+
+  get observation(): ContainerObservation {
+    return this.record.observation;
+  }
+
+  get running(): boolean {
+    return this.observation.status === 'running' || this.observation.status === 'paused';
+  }
+
+  logSource(): LogSource {
+    if (this.logOptions.driver === 'none') throw new CetusError('unsupported', 'configured logging driver does not support reading');
+    return {path: this.parts.store.logPath(this.id), maxFiles: this.logOptions.maxFiles, writer: this.log};
+  }
+
+  /** Bytes of lines that are still open: a replay ends with them. */
+  openLine(stream: 1 | 2): Buffer {
+    return this.log?.open(stream) ?? Buffer.alloc(0);
+  }
+
+  /** A hub that can be attached to: the running process's, or the next one's. */
+  renewHub(): void {
+    if (this.hub.closed) this.hub = new StdioHub(this.tty, this.parts.clock);
+  }
+
+  /** First half of `start` that needs nothing of it: done at create, so that the start finds it ready. */
+  prepare(): void {
+    this.launcher.prepare();
+  }
+
+  /** Saves the record of a container that has just been created. */
+  save(): void {
+    this.parts.store.saveRecord(this.id, this.record);
+  }
+
+  /** Resolves after the event's actions; rejects with what `decide` refused or what the runtime answered. */
+  async handle(event: ContainerEvent): Promise<ContainerObservation> {
+    let release = await this.lock.acquire();
+    try {
+      await this.apply(event, async (wait) => {
+        release();
+        try {
+          return await wait();
+        } finally {
+          release = await this.lock.acquire();
+        }
+      });
+      return this.observation;
+    } finally {
+      release();
+    }
+  }
+
+  /** A process of this container ended. `exit` may be of a run that is long over. */
+  async exited(exit: ProcessExit): Promise<void> {
+    const release = await this.lock.acquire();
+    try {
+      if (this.gone || !this.running || exit.pid !== this.observation.pid) return;
+      await this.drain();
+      await this.apply({kind: 'exit', exitCode: exit.exitCode, at: exit.exitedAt, ranForMs: this.ranForMs(exit.exitedAt)});
+    } finally {
+      release();
+    }
+  }
+
+  /** Compares what is known with what the runtime has: at the agent's start and after the runtime's. */
+  async reconcile(): Promise<void> {
+    const release = await this.lock.acquire();
+    try {
+      if (this.gone) return;
+      // Asked under the lock: an answer from before a start would declare the new process lost.
+      const state = await this.parts.runtime.state(this.id);
+      const at = formatNs(this.parts.clock.nowNs());
+      if (this.record.launching && state.status === 'stopped' && !this.running)
+        await this.apply({kind: 'started', pid: state.pid, at: state.exitedAt || at});
+      await this.apply({kind: 'found', task: state, at, ranForMs: this.ranForMs(state.exitedAt || at)});
+    } finally {
+      release();
+    }
+  }
+
+  async update(task: string, resources: Resources, policy: RestartPolicy | null): Promise<ContainerObservation> {
+    const release = await this.lock.acquire();
+    try {
+      const given = Object.fromEntries(Object.entries(resources).filter(([, value]) => value !== undefined && value !== null));
+      const hostConfig = {...this.spec.hostConfig, ...given, ...(policy ? {RestartPolicy: policy} : {})};
+      const stored = {...this.stored, spec: {...this.spec, hostConfig}};
+      if (this.running && Object.keys(given).length)
+        await this.parts.runtime.updateResources(this.id, this.parts.specs.resources(hostConfig));
+      this.stored = stored;
+      this.parts.store.saveSpec(this.id, stored);
+      this.launcher.forget();
+      await this.apply({kind: 'updated', task});
+      return this.observation;
+    } finally {
+      release();
+    }
+  }
+
+  async rename(name: string): Promise<ContainerObservation> {
+    const release = await this.lock.acquire();
+    try {
+      this.stored = {...this.stored, spec: {...this.spec, name}};
+      this.parts.store.saveSpec(this.id, this.stored);
+      return this.observation;
+    } finally {
+      release();
+    }
+  }
+
+  /** The launch's networks change while it runs. */
+  async relink(change: (launch: NonNullable<ContainerRecord['launch']>) => Promise<NonNullable<ContainerRecord['launch']>>): Promise<void> {
+    const release = await this.lock.acquire();
+    try {
+      if (!this.record.launch || this.observation.status === 'exited' || this.observation.status === 'created') return;
+      const launch = await change(this.record.launch);
+      this.record = {...this.record, launch};
+      this.save();
+      this.launcher.writeHosts(launch.attachments);
+    } finally {
+      release();
+    }
+  }
+
+  /** The agent goes; the process, its FIFOs and its open log lines stay. */
+  async suspend(): Promise<void> {
+    this.gone = true;
+    this.restart?.abort();
+    this.probes?.abort();
+    this.hub.suspend();
+    await this.log?.close('suspend');
+  }
+
+  private view(): ContainerView {
+    const {config, hostConfig} = this.spec;
+    return {
+      record: this.record, name: this.spec.name, policy: hostConfig.RestartPolicy ?? {}, bootId: this.parts.bootId,
+      stopSignal: config.StopSignal ? parseSignal(config.StopSignal) : undefined, stopTimeoutSeconds: config.StopTimeout,
+      hasHealthcheck: healthPlan(config) !== undefined,
+    };
+  }
+
+  private async apply(event: ContainerEvent, unlocked: (<T>(wait: () => Promise<T>) => Promise<T>) = (wait) => wait()): Promise<void> {
+    if (this.gone) throw new CetusError('notFound', `No such container: ${this.id}`);
+    const decision = decide(this.view(), event);
+    const before = this.record;
+    this.record = decision.record;
+    if (before !== this.record && (event.kind !== 'health' || event.changed)) this.save();
+    for (const report of decision.reports)
+      this.parts.reports.container(report.action, report.attributes, this.observation);
+    for (const action of decision.actions) {
+      if (action.kind === 'awaitExit') {
+        const over = await unlocked(() => this.awaitExit(action.withinMs));
+        if (over || this.gone) continue;
+        if (action.then === 'fail') throw new CetusError('timeout', `tried to kill container ${this.id}, but did not receive an exit event`);
+        await this.apply({kind: 'stopTimedOut'}, unlocked);
+      } else {
+        await this.act(action);
+      }
+    }
+  }
+
+  private async act(action: Exclude<ContainerAction, {kind: 'awaitExit'}>): Promise<void> {
+    const {runtime} = this.parts;
+    switch (action.kind) {
+      case 'refuse': throw action.error;
+      case 'launch': return this.launch(action.launch);
+      case 'signal': return runtime.kill(this.id, '', action.signal).catch(ifGone);
+      case 'pause':
+        await runtime.pause(this.id);
+        return this.apply({kind: 'paused'});
+      case 'resume':
+        await runtime.resume(this.id).catch(ifGone);
+        return this.apply({kind: 'resumed'});
+      case 'restartAfter': return this.restartAfter(action.ms);
+      case 'cancelRestart':
+        this.restart?.abort();
+        this.restart = undefined;
+        return;
+      case 'probes': return action.on ? this.startProbes() : this.probes?.abort();
+      case 'cleanUp': return this.cleanUp(action.keepSandbox);
+      case 'reattach': return this.reattach();
+      case 'erase': return this.erase();
+      default: return unreachable(action);
+    }
+  }
+
+  private async launch(launch: NonNullable<ContainerRecord['launch']>): Promise<void> {
+    this.renewHub();
+    try {
+      this.log = this.openLog();
+      const pid = await this.launcher.launch(launch, this.hub, this.log);
+      this.startedMs = this.parts.clock.now();
+      await this.apply({kind: 'started', pid, at: formatNs(this.parts.clock.nowNs())});
+    } catch (err) {
+      const failure = startFailure(err);
+      const byHand = this.observation.status !== 'restarting';
+      this.parts.log.warn({err, containerId: this.id}, 'a container could not be started');
+      await this.apply({kind: 'startFailed', error: failure.error.message, exitCode: failure.exitCode, at: formatNs(this.parts.clock.nowNs())});
+      if (byHand) throw failure.error;
+    }
+  }
+
+  private openLog(): LogWriter | undefined {
+    if (this.logOptions.driver === 'none') return undefined;
+    return this.log && !this.log.closed ? this.log : new LogWriter(this.parts.store.logPath(this.id), this.logOptions, this.parts.clock);
+  }
+
+  private async reattach(): Promise<void> {
+    if (this.hub.connected) return;
+    this.renewHub();
+    this.log = this.openLog();
+    try {
+      const io = await this.parts.runtime.reattach(this.id, '', {stdin: this.spec.config.OpenStdin === true, terminal: this.tty});
+      this.hub.connect(io, this.log);
+      // The process is over already: what the FIFOs still hold belongs into the log before the exit is reported.
+      if (!this.running) await this.drain();
+    } catch (err) {
+      this.parts.log.error({err, containerId: this.id}, 'the output of a running container could not be taken up again');
+    }
+  }
+
+  private async drain(): Promise<void> {
+    this.probes?.abort();
+    const late = new AbortController();
+    await Promise.race([this.hub.ended, this.parts.clock.sleep(DRAIN_MS, late.signal).catch(() => undefined)]);
+    late.abort();
+  }
+
+  private awaitExit(withinMs: number): Promise<boolean> {
+    if (!this.running) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const late = new AbortController();
+      this.exitWaiters.push(() => {
+        late.abort();
+        resolve(true);
+      });
+      if (withinMs !== Infinity) this.parts.clock.sleep(withinMs, late.signal).then(() => resolve(!this.running), () => undefined);
+    });
+  }
+
+  private restartAfter(ms: number): void {
+    this.restart?.abort();
+    const wait = (this.restart = new AbortController());
+    this.parts.clock.sleep(ms, wait.signal).then(() => this.handle({kind: 'backoffElapsed'}))
+      .catch((err: unknown) => wait.signal.aborted || this.parts.log.error({err, containerId: this.id}, 'a restart by policy failed'));
+  }
+
+  private startProbes(): void {
+    const plan = healthPlan(this.spec.config);
+    if (!plan) return;
+    this.probes?.abort();
+    const {signal} = (this.probes = new AbortController());
+    void runProbes({
+      plan, startedMs: this.startedMs || this.parts.clock.now(), clock: this.parts.clock,
+      probe: (args, timeoutMs, abort) => this.parts.probe(this, args, timeoutMs, abort),
+      state: () => this.observation.health ?? {status: 'starting', failingStreak: 0, log: []},
+      result: async (health, changed) => {
+        if (!signal.aborted && !this.gone) await this.handle({kind: 'health', health, changed}).catch(() => undefined);
+      },
+    }, signal);
+  }
+
+  private async cleanUp(keepSandbox: boolean): Promise<void> {
+    const {runtime, network} = this.parts;
+    this.hub.finish();
+    const log = this.log;
+    this.log = undefined;
+    if (!this.running) for (const wake of this.exitWaiters.splice(0)) wake();
+    this.parts.execsEnded(this.id);
+    await Promise.all([
+      log?.close('end'),
+      runtime.deleteTask(this.id),
+      keepSandbox || this.spec.networkMode === 'host' ? undefined : network.removeSandbox(this.id),
+    ]).catch((err: unknown) => this.parts.log.error({err, containerId: this.id}, 'what an ended container leaves could not be taken away; the next start or removal tries again'));
+  }
+
+  private async erase(): Promise<void> {
+    const {runtime, network, store} = this.parts;
+    this.hub.finish();
+    await this.log?.close('end');
+    this.parts.execsEnded(this.id);
+    await runtime.deleteTask(this.id);
+    await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
+    // Last: as long as spec.json is there, whoever comes finds what is left to do.
+    await store.erase(this.id);
+    this.gone = true;
+  }
+
+  private ranForMs(at: string): number {
+    return this.startedMs ? Math.max(0, Date.parse(at) - this.startedMs) : 0;
+  }
+}
+
+/** A signal for a process that has just ended has done its work. */
+function ifGone(err: unknown): void {
+  const error = asCetusError(err);
+  if (error.kind !== 'notFound' && error.kind !== 'conflict') throw error;
+}

@@ -1,0 +1,221 @@
+/**
+ * All containers of the node: units by id, the tasks that change them, and the runtime's events handed to the one they concern.
+ * Every task is repeatable; what makes it so is said at each. Called by the server (tasks, reads) and by createAgent.
+ */
+import {asCetusError, CetusError, unreachable} from '../base/errors';
+import type {TaskBody, TaskOutput} from '../schema/agent';
+import type {ContainerObservation} from '../schema/container';
+import type {NodeParts} from './container/node-parts';
+import {ContainerUnit} from './container/unit';
+import {parseSignal} from './container/signals';
+import type {Execs} from './exec/execs';
+import {parseLogOptions} from './logs/options';
+import type {RuntimeEvent} from './runtime/runtime';
+
+export type SupervisorParts = NodeParts & {execs: Execs};
+
+const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
+
+export class Supervisor {
+  readonly units = new Map<string, ContainerUnit>();
+  /** Creates under way: a removal, or the same create again, waits for them. */
+  private readonly creating = new Map<string, Promise<ContainerUnit>>();
+
+  constructor(private readonly parts: SupervisorParts) {}
+
+  unit(id: string): ContainerUnit {
+    const unit = this.units.get(id);
+    if (!unit || unit.gone) throw new CetusError('notFound', `No such container: ${id}`);
+    return unit;
+  }
+
+  get running(): number {
+    let count = 0;
+    for (const unit of this.units.values()) if (unit.running) count += 1;
+    return count;
+  }
+
+  /** `key` names the job and step: a unit's own work is known by it after a restart of the agent. */
+  async execute(body: TaskBody, key: string): Promise<TaskOutput> {
+    switch (body.kind) {
+      case 'container.create': return {observation: (await this.create(body)).observation};
+      case 'container.start': {
+        const {networks, attachments, ports} = body;
+        return {observation: await this.unit(body.containerId).handle({kind: 'start', task: key, launch: {networks, attachments, ports}})};
+      }
+      case 'container.stop': return {observation: await this.stop(body, key)};
+      case 'container.kill': return {observation: await this.unit(body.containerId).handle({kind: 'kill', task: key, signal: parseSignal(body.signal)})};
+      case 'container.pause': return {observation: await this.unit(body.containerId).handle({kind: 'pause', task: key})};
+      case 'container.unpause': return {observation: await this.unit(body.containerId).handle({kind: 'unpause', task: key})};
+      case 'container.update': return {observation: await this.unit(body.containerId).update(key, body.resources, body.restartPolicy)};
+      case 'container.rename': return {observation: await this.unit(body.containerId).rename(body.name)};
+      case 'container.remove':
+        await this.remove(body.containerId, body.force);
+        return {};
+      case 'network.ensure':
+        await this.parts.network.ensureNetwork(body.network);
+        return {};
+      case 'network.remove':
+        await this.parts.network.removeNetwork(body.networkId);
+        return {};
+      case 'network.connect': return {observation: await this.connect(body)};
+      case 'network.disconnect': return {observation: await this.disconnect(body.containerId, body.networkId)};
+      case 'volume.ensure': return await this.parts.volumes.ensure(body.volumeId, body.options);
+      case 'volume.remove':
+        await this.parts.volumes.remove(body.volumeId);
+        return {};
+      case 'image.remove':
+        await this.parts.images.remove(body.imageId, body.account);
+        return {};
+      default: return unreachable(body);
+    }
+  }
+
+  /** Events of the runtime until the signal aborts; each container's in their order, different containers' side by side. */
+  async follow(signal: AbortSignal): Promise<void> {
+    for await (const event of this.parts.runtime.events(signal)) {
+      this.dispatch(event).catch((err: unknown) => this.parts.log.error({err, event}, 'an event of the runtime could not be worked off'));
+    }
+  }
+
+  async reconcileAll(): Promise<void> {
+    await Promise.all([...this.units.values()].map((unit) => this.reconcile(unit)));
+  }
+
+  async reconcile(unit: ContainerUnit): Promise<void> {
+    try {
+      await unit.reconcile();
+    } catch (err) {
+      this.parts.log.error({err, containerId: unit.id}, 'a container\'s state could not be compared with the runtime\'s');
+    }
+  }
+
+  async pidOf(id: string): Promise<number> {
+    const unit = this.unit(id);
+    if (!unit.running) throw new CetusError('conflict', `container ${id} is not running`);
+    return unit.observation.pid;
+  }
+
+  private async dispatch(event: RuntimeEvent): Promise<void> {
+    switch (event.kind) {
+      case 'exit':
+        if (event.execId) await this.parts.execs.exited(event);
+        else await this.units.get(event.containerId)?.exited(event);
+        return;
+      case 'oom': {
+        const unit = this.units.get(event.containerId);
+        if (unit?.running) await unit.handle({kind: 'oom'});
+        return;
+      }
+      // Nobody else pauses: the calls' own answers are the transitions, and a late event must not undo the next one.
+      case 'paused':
+      case 'resumed': return;
+      case 'reconnected': return await this.reconcileAll();
+      default: return unreachable(event);
+    }
+  }
+
+  /** Repeatable: what is there already is kept, and what is missing is made. */
+  private async create(body: Extract<TaskBody, {kind: 'container.create'}>): Promise<ContainerUnit> {
+    const {id} = body.spec;
+    const known = this.units.get(id);
+    if (known && !known.record.removing && known.record.observation.status !== 'created') return known;
+    const under = this.creating.get(id);
+    if (under) return await under;
+    const made = this.make(body).finally(() => this.creating.delete(id));
+    this.creating.set(id, made);
+    return await made;
+  }
+
+  private async make(body: Extract<TaskBody, {kind: 'container.create'}>): Promise<ContainerUnit> {
+    const {spec} = body;
+    const {parts} = this;
+    if (!ID.test(spec.id)) throw new CetusError('invalid', `invalid container id "${spec.id}"`);
+    parseLogOptions(spec.logConfig, spec);
+    if (spec.config.StopSignal) parseSignal(spec.config.StopSignal);
+    const [image] = await Promise.all([
+      parts.images.prepare(spec.image.id, spec.image.manifestDigest),
+      ...body.volumes.map((volume) => parts.volumes.ensure(volume.id, volume.options)),
+    ]);
+    const stored = {spec, image: image.config, parentSnapshot: image.parentSnapshot};
+    // Before anything exists in the runtime: whoever finds the snapshot finds its owner.
+    parts.store.saveSpec(spec.id, stored);
+    await parts.runtime.create({id: spec.id, parentSnapshot: image.parentSnapshot, labels: {'cetus.account': spec.account}});
+    await parts.volumes.prepare(spec, () => parts.runtime.mounts(spec.id));
+    const unit = this.units.get(spec.id) ?? new ContainerUnit(parts, stored);
+    unit.save();
+    this.units.set(spec.id, unit);
+    unit.prepare();
+    return unit;
+  }
+
+  private async stop(body: Extract<TaskBody, {kind: 'container.stop'}>, key: string): Promise<ContainerObservation> {
+    const unit = this.unit(body.containerId);
+    const signal = body.signal ? parseSignal(body.signal) : undefined;
+    const wasAlive = unit.running;
+    const observation = await unit.handle({kind: 'stop', task: key, signal, timeoutSeconds: body.timeoutSeconds});
+    return wasAlive && !unit.gone ? await unit.handle({kind: 'stopped'}) : observation;
+  }
+
+  /** Repeatable: what is gone already is a success, also where only the runtime still knows it. */
+  private async remove(id: string, force: boolean): Promise<void> {
+    if (!ID.test(id)) throw new CetusError('invalid', `invalid container id "${id}"`);
+    await this.creating.get(id)?.catch(() => undefined);
+    const unit = this.units.get(id);
+    if (unit && !unit.gone) {
+      try {
+        await unit.handle({kind: 'remove', force});
+      } catch (err) {
+        // Two removals at once: the second finds the work done.
+        if (!unit.gone || asCetusError(err).kind !== 'notFound') throw err;
+      }
+    } else {
+      await this.eraseOrphan(id);
+    }
+    if (this.units.get(id) === unit) this.units.delete(id);
+  }
+
+  /** Whatever of a container exists without a unit: a create that was cut short, or a leftover of a life before. */
+  async eraseOrphan(id: string): Promise<void> {
+    const {runtime, network, store} = this.parts;
+    const state = await runtime.state(id);
+    if (state.status === 'running' || state.status === 'paused') await this.killOrphan(id, state.status === 'paused');
+    await runtime.deleteTask(id);
+    await runtime.remove(id);
+    await network.removeSandbox(id);
+    await store.erase(id);
+  }
+
+  private async killOrphan(id: string, paused: boolean): Promise<void> {
+    const {runtime, clock} = this.parts;
+    await runtime.kill(id, '', 9, true).catch(() => undefined);
+    if (paused) await runtime.resume(id).catch(() => undefined);
+    for (let tries = 0; tries < 500; tries += 1) {
+      if ((await runtime.state(id)).status === 'stopped') return;
+      await clock.sleep(10);
+    }
+    throw new CetusError('timeout', `tried to kill container ${id}, but it did not end`);
+  }
+
+  private async connect(body: Extract<TaskBody, {kind: 'network.connect'}>): Promise<ContainerObservation> {
+    const unit = this.unit(body.containerId);
+    await unit.relink(async (launch) => {
+      await this.parts.network.connect(body.containerId, body.network, body.attachment);
+      return {
+        ...launch,
+        networks: [...launch.networks.filter((n) => n.id !== body.network.id), body.network],
+        attachments: [...launch.attachments.filter((a) => a.networkId !== body.network.id), body.attachment],
+      };
+    });
+    return unit.observation;
+  }
+
+  private async disconnect(containerId: string, networkId: string): Promise<ContainerObservation> {
+    const unit = this.unit(containerId);
+    await unit.relink(async (launch) => {
+      await this.parts.network.disconnect(containerId, networkId);
+      return {...launch, networks: launch.networks.filter((n) => n.id !== networkId), attachments: launch.attachments.filter((a) => a.networkId !== networkId)};
+    });
+    return unit.observation;
+  }
+}
