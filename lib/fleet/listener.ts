@@ -94,9 +94,7 @@ export class Listener {
       if (!req.complete) res.setHeader('connection', 'close');
     }
     const text = JSON.stringify(body);
-    // Not chained: restify, in the same process, replaces writeHead for everybody with one that returns nothing.
-    res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)});
-    res.end(text);
+    res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}).end(text);
     this.log.trace({path: req.url, status, ms: performance.now() - started}, 'agent call');
   }
 

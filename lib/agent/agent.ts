@@ -1,0 +1,126 @@
+/**
+ * The agent of a compute node, put together. `open` takes up what earlier lives left and begins to report; `listen` serves the protocol of
+ * lib/schema/agent.ts; `close` lets go of everything without touching a container.
+ */
+import {readFileSync} from 'node:fs';
+import {join} from 'node:path';
+import {type Clock, systemClock} from '../base/clock';
+import {type Ids, systemIds} from '../base/ids';
+import type {Log} from '../base/log';
+import type {NodeFacts} from '../schema/node';
+import {Execs} from './exec/execs';
+import {HeartbeatLoop} from './heartbeat';
+import type {AgentImages} from './images/images';
+import {ReportLedger} from './ledger/reports';
+import {TaskLedger} from './ledger/tasks';
+import type {NodeNetworking} from './network/network';
+import type {ReportSink, SpecBuilder} from './parts';
+import {type Recovery, recover} from './recover';
+import type {Runtime} from './runtime/runtime';
+import {AgentServer, type AgentListenAddress} from './server/server';
+import {NodeStore} from './store';
+import {Supervisor, type SupervisorParts} from './supervisor';
+import {Volumes} from './volumes/volumes';
+
+export interface AgentOptions {
+  /** `bootGeneration` and, once listening, `agentUrl` are filled in here. */
+  facts: Omit<NodeFacts, 'bootGeneration'>;
+  runtime: Runtime;
+  network: NodeNetworking;
+  images: AgentImages;
+  specs: SpecBuilder;
+  dataDir: string;
+  log: Log;
+  /** Absent: reports are kept until an agent with a control plane opens the same directory. */
+  controlPlane?: ReportSink;
+  clock?: Clock;
+  ids?: Ids;
+  /** Of the kernel's boot; injectable for tests of a reboot. */
+  bootId?: string;
+}
+
+export interface Agent {
+  open(): Promise<Recovery>;
+  /** Answers the address in the form of NodeFacts.agentUrl. Joins the control plane afterwards. */
+  listen(at: AgentListenAddress): Promise<string>;
+  close(): Promise<void>;
+  /** Resolves when every report has been acknowledged. */
+  settled(): Promise<void>;
+  readonly supervisor: Supervisor;
+  readonly facts: NodeFacts;
+}
+
+export function createAgent(options: AgentOptions): Agent {
+  const clock = options.clock ?? systemClock;
+  const ids = options.ids ?? systemIds;
+  const log = options.log.child({component: 'agent'});
+  const store = new NodeStore(options.dataDir);
+  const facts: NodeFacts = {...options.facts, bootGeneration: store.nextBootGeneration()};
+  const reports = new ReportLedger(join(options.dataDir, 'ledger', 'reports.log'), clock, log, {nodeId: () => facts.nodeId, bootGeneration: facts.bootGeneration});
+  const tasks = new TaskLedger(join(options.dataDir, 'ledger', 'tasks.log'));
+  const volumes = new Volumes(options.dataDir);
+  const {runtime, network, images, specs, controlPlane} = options;
+  const execs = new Execs({
+    runtime, specs, store, reports, clock, log, newId: () => ids.hex64(),
+    host: (id) => {
+      const unit = supervisor.unit(id);
+      return {spec: unit.spec, status: unit.observation.status, pid: unit.observation.pid};
+    },
+  });
+  const parts: SupervisorParts = {
+    runtime, network, images, specs, volumes, store, reports, clock, ids, log, execs,
+    nodeName: facts.name, bootId: options.bootId ?? kernelBootId(),
+    pidOf: (id) => supervisor.pidOf(id),
+    probe: (unit, args, timeoutMs, signal) => execs.probe(unit.id, args, timeoutMs, signal),
+    execsEnded: (id) => execs.containerEnded(id),
+  };
+  const supervisor = new Supervisor(parts);
+  const server = new AgentServer({supervisor, execs, tasks, parts, facts: () => facts, log});
+  const heartbeat = controlPlane && new HeartbeatLoop({
+    sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
+    joined: (nodeId) => {
+      facts.nodeId = nodeId;
+      reports.begin(controlPlane);
+    },
+  });
+  const closing = new AbortController();
+  let following: Promise<void> = Promise.resolve();
+
+  return {
+    supervisor, facts,
+    async open() {
+      await runtime.open();
+      await network.open();
+      const version = await runtime.version();
+      Object.assign(facts, {containerdVersion: version.version, runcVersion: version.runc, snapshotter: version.snapshotter});
+      // Before anything is compared: an exit from now on is an event, one before it is a state.
+      following = supervisor.follow(closing.signal).catch((err: unknown) => {
+        if (!closing.signal.aborted) log.fatal({err}, 'the runtime\'s events ended');
+      });
+      return await recover(supervisor, parts);
+    },
+    async listen(at) {
+      facts.agentUrl = await server.listen(at);
+      heartbeat?.begin();
+      return facts.agentUrl;
+    },
+    settled: () => reports.settled(),
+    async close() {
+      closing.abort(new Error('the agent closes'));
+      await heartbeat?.close();
+      await server.close();
+      await controlPlane?.close();
+      await reports.close();
+      execs.suspend();
+      await Promise.all([...supervisor.units.values()].map((unit) => unit.suspend()));
+      await following;
+      tasks.close();
+      await network.close();
+      await runtime.close();
+    },
+  };
+}
+
+function kernelBootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+}

@@ -1,0 +1,52 @@
+/** ReportSink over HTTP: one connection kept open to the control plane's listener, a unix socket or TLS with the node's certificate. */
+import {Pool} from 'undici';
+import {asCetusError, CetusError, fromWire} from '../base/errors';
+import type {Heartbeat, ReportBatch} from '../schema/agent';
+import type {NodeFacts} from '../schema/node';
+import type {ReportSink} from './parts';
+
+const DEADLINE_MS = 10_000;
+const CONNECT_MS = 5_000;
+const MAX_ANSWER_BYTES = 64 * 1024;
+/** A heartbeat must not wait behind reports. */
+const CONNECTIONS = 2;
+/** Below the listener's own limit, so that we close first. */
+const KEEP_ALIVE_MS = 50_000;
+
+export interface ControlPlaneTls { ca: string; cert: string; key: string }
+
+/** `url`: "unix:///path" or "https://host:port". */
+export function connectControlPlane(url: string, tls?: ControlPlaneTls): ReportSink {
+  const socketPath = url.startsWith('unix://') ? url.slice('unix://'.length) : undefined;
+  if (socketPath === undefined && !url.startsWith('https://')) throw new CetusError('invalid', `the control plane is reached by unix:// or https://, not by ${url}`);
+  const pool = new Pool(socketPath === undefined ? url : 'http://localhost', {
+    connections: CONNECTIONS, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS, connect: {timeout: CONNECT_MS, socketPath, ...tls},
+  });
+
+  async function post<T>(path: string, message: unknown): Promise<T> {
+    try {
+      const answer = await pool.request({
+        method: 'POST', path, body: JSON.stringify(message), headers: {'content-type': 'application/json'},
+        headersTimeout: DEADLINE_MS, bodyTimeout: DEADLINE_MS, signal: AbortSignal.timeout(2 * DEADLINE_MS),
+      });
+      const length = Number(answer.headers['content-length'] ?? 0);
+      if (length > MAX_ANSWER_BYTES) {
+        answer.body.destroy();
+        throw new CetusError('internal', `the control plane's answer to ${path} is ${length} bytes long`);
+      }
+      const body: unknown = await answer.body.json();
+      if (answer.statusCode >= 400) throw fromWire(body);
+      return body as T;
+    } catch (err) {
+      if (err instanceof CetusError) throw err;
+      throw new CetusError('unavailable', `the control plane did not answer ${path}: ${asCetusError(err).message}`, {cause: err});
+    }
+  }
+
+  return {
+    join: (facts: NodeFacts) => post('/v1/join', facts),
+    heartbeat: (heartbeat: Heartbeat) => post('/v1/heartbeat', heartbeat),
+    reports: (batch: ReportBatch) => post('/v1/reports', batch),
+    close: () => pool.destroy(),
+  };
+}

@@ -1,0 +1,67 @@
+/** Bodies and queries of the agent's protocol, bounded and checked. */
+import type {IncomingMessage} from 'node:http';
+import Ajv, {type ValidateFunction} from 'ajv';
+import {CetusError} from '../../base/errors';
+import {PULL_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, SAVE_REQUEST_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
+
+/** A spec with a large environment is tens of kilobytes. */
+const MAX_BODY_BYTES = 16 * 1024 * 1024;
+
+const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
+export const checks = {
+  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
+};
+
+export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunction): Promise<T> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of req as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY_BYTES) throw new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  let message: unknown;
+  try {
+    message = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch (err) {
+    throw new CetusError('invalid', 'the body is not JSON', {cause: err});
+  }
+  if (!check(message)) {
+    const [first] = check.errors ?? [];
+    throw new CetusError('invalid', `${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
+  }
+  return message as T;
+}
+
+/** A query as lib/schema/agent.ts writes it. */
+export class Query {
+  constructor(private readonly params: URLSearchParams) {}
+
+  text(name: string): string {
+    return this.params.get(name) ?? '';
+  }
+
+  flag(name: string): boolean {
+    const value = this.text(name);
+    if (value === '' || value === '0') return false;
+    if (value === '1') return true;
+    throw new CetusError('invalid', `${name} is 1 or 0, not "${value}"`);
+  }
+
+  number(name: string, fallback: number): number {
+    const value = this.text(name);
+    if (value === '') return fallback;
+    const number = Number(value);
+    if (!Number.isSafeInteger(number)) throw new CetusError('invalid', `${name} is a number, not "${value}"`);
+    return number;
+  }
+
+  /** "HEIGHT,WIDTH" */
+  size(name: string): [number, number] | null {
+    const value = this.text(name);
+    if (value === '') return null;
+    const match = /^(\d{1,5}),(\d{1,5})$/.exec(value);
+    if (!match) throw new CetusError('invalid', `${name} is HEIGHT,WIDTH, not "${value}"`);
+    return [Number(match[1]), Number(match[2])];
+  }
+}

@@ -1,0 +1,183 @@
+/** The calls of the agent's protocol that are plain requests. A table of contents; the work is done by supervisor, execs, images. */
+import type http from 'node:http';
+import {asCetusError, CetusError} from '../../base/errors';
+import type {Inventory, PullRequest, SaveRequest, Task} from '../../schema/agent';
+import type {ExecConfig, RegistryAuth} from '../../schema/docker';
+import {parseBound, readLogs} from '../logs/read';
+import {top} from '../top';
+import {checks, type Query, readJsonBody} from './body';
+import type {ServerParts} from './server';
+import {drained} from './upgrades';
+
+export interface Context extends ServerParts { req: http.IncomingMessage; res: http.ServerResponse; query: Query; signal: AbortSignal }
+export type Route = (context: Context) => Promise<void>;
+
+const FIXED: Record<string, Route> = {
+  'POST /v1/tasks': postTask,
+  'GET /v1/info': async ({res, facts}) => json(res, facts()),
+  'GET /v1/inventory': async (context) => json(context.res, await inventory(context)),
+  'POST /v1/images/pull': pull,
+  'POST /v1/images/load': load,
+  'POST /v1/images/save': save,
+};
+
+type ItemRoute = (context: Context, id: string) => Promise<void>;
+const ITEMS: Record<string, ItemRoute> = {
+  'GET containers': async ({res, supervisor}, id) => json(res, supervisor.unit(id).observation),
+  'GET containers logs': logs,
+  'GET containers top': containerTop,
+  'GET containers usage': async ({res, parts, supervisor}, id) => json(res, {sizeRw: await parts.runtime.usage(supervisor.unit(id).id)}),
+  'POST containers resize': async ({res, query, supervisor, parts}, id) => {
+    if (!supervisor.unit(id).running) throw new CetusError('conflict', `container ${id} is not running`);
+    await parts.runtime.resize(id, '', query.number('h', 0), query.number('w', 0));
+    empty(res);
+  },
+  'GET containers stats': later('stats'),
+  'GET containers changes': later('changes'),
+  'GET containers export': later('export'),
+  'HEAD containers archive': later('archive'),
+  'GET containers archive': later('archive'),
+  'PUT containers archive': later('archive'),
+  'PUT execs': async ({req, res, execs}, id) => {
+    const {containerId, config} = await readJsonBody<{containerId: string; config: ExecConfig}>(req, checks.putExec);
+    execs.put(id, containerId, config);
+    json(res, {}, 201);
+  },
+  'GET execs': async ({res, execs}, id) => json(res, execs.observe(id)),
+  'POST execs start': async ({res, query, execs}, id) => {
+    await execs.start(id, {detachKeys: query.text('detachKeys'), consoleSize: query.size('consoleSize'), detach: true}, undefined);
+    empty(res);
+  },
+  'POST execs resize': async ({res, query, execs}, id) => {
+    await execs.resize(id, query.number('h', 0), query.number('w', 0));
+    empty(res);
+  },
+};
+
+const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
+
+export function findRoute(method: string, path: string): Route {
+  const fixed = FIXED[`${method} ${path}`];
+  if (fixed) return fixed;
+  const match = /^\/v1\/(containers|execs)\/([^/]+)(?:\/([a-z]+))?$/.exec(path);
+  const item = match && ITEMS[`${method} ${match[1]}${match[3] ? ` ${match[3]}` : ''}`];
+  if (!item) throw new CetusError('notFound', `no such call: ${method} ${path}`);
+  const id = decodeURIComponent(match[2]!);
+  if (!ID.test(id)) throw new CetusError('invalid', `invalid id "${id}"`);
+  return (context) => item(context, id);
+}
+
+function later(operation: string): ItemRoute {
+  return async (_context, id) => {
+    throw new CetusError('notImplemented', `${operation} of container ${id}: this operation is not implemented by the agent`);
+  };
+}
+
+async function postTask({req, res, tasks, supervisor, log}: Context): Promise<void> {
+  const task = await readJsonBody<Task>(req, checks.task);
+  const began = performance.now();
+  const key = `${task.jobId}/${task.step}`;
+  // Finished also where the caller hangs up: it asks again, and the ledger knows.
+  const answer = await tasks.run(task, () => supervisor.execute(task.body, key));
+  log.debug({jobId: task.jobId, step: task.step, kind: task.body.kind, requestId: task.requestId, ok: answer.ok, ms: performance.now() - began}, 'task');
+  json(res, answer);
+}
+
+async function inventory({supervisor, execs, parts}: Context): Promise<Inventory> {
+  const {runtime, network, images, volumes} = parts;
+  const [snapshots, namespaces, bridges, publishedPorts, volumeIds, imageIds] = await Promise.all([
+    runtime.snapshots(), network.sandboxes(), network.bridges(), network.publishedPorts(), volumes.list(), images.list(),
+  ]);
+  return {
+    containers: [...supervisor.units.values()].map((unit) => ({id: unit.id, observation: unit.observation})),
+    snapshots, namespaces, bridges, publishedPorts, volumes: volumeIds, images: imageIds, execs: execs.list(),
+  };
+}
+
+async function logs({res, query, supervisor, parts, signal}: Context, id: string): Promise<void> {
+  const unit = supervisor.unit(id);
+  const untilNs = query.text('untilNs');
+  for (const ns of [untilNs, query.text('sinceNs')]) parseBound(ns);
+  // An end in the past needs no following.
+  const follow = query.flag('follow') && !(untilNs && BigInt(untilNs) <= parts.clock.nowNs());
+  const chunks = readLogs(unit.logSource(), {
+    stdout: query.flag('stdout'), stderr: query.flag('stderr'), timestamps: query.flag('timestamps'), details: query.flag('details'),
+    sinceNs: query.text('sinceNs'), untilNs, tail: query.number('tail', -1), follow, multiplex: !unit.tty,
+  }, follow && untilNs ? AbortSignal.any([signal, untilSignal(untilNs)]) : signal);
+  // The first block decides between an error and a stream.
+  const first = follow ? undefined : await chunks.next();
+  res.writeHead(200, {'content-type': 'application/octet-stream'});
+  res.flushHeaders();
+  if (first && !first.done && !res.write(first.value)) await drained(res);
+  if (!first?.done) {
+    for await (const chunk of chunks) {
+      if (res.destroyed) return;
+      if (!res.write(chunk)) await drained(res);
+    }
+  }
+  res.end();
+}
+
+/** A follow with an end in the future stops there, also when nothing is logged. */
+function untilSignal(untilNs: string): AbortSignal {
+  const MAX_TIMER_MS = 2 ** 31 - 1;
+  return AbortSignal.timeout(Math.min(MAX_TIMER_MS, Math.max(0, Number(BigInt(untilNs) / 1_000_000n) - Date.now())));
+}
+
+async function containerTop({res, query, supervisor, parts}: Context, id: string): Promise<void> {
+  const unit = supervisor.unit(id);
+  if (unit.observation.status === 'restarting') throw new CetusError('conflict', `container ${id} is restarting, wait until the container is running`);
+  if (!unit.running) throw new CetusError('conflict', `container ${id} is not running`);
+  json(res, await top(await parts.runtime.pids(id), query.text('args')));
+}
+
+async function pull({req, res, parts, signal}: Context): Promise<void> {
+  const request = await readJsonBody<PullRequest>(req, checks.pull);
+  await ndjson(res, parts.images.pull(request, registryAuth(req.headers['x-registry-auth']), signal));
+}
+
+async function load({req, res, query, parts, signal}: Context): Promise<void> {
+  await ndjson(res, parts.images.load(req, signal, query.text('account') || undefined));
+}
+
+async function save({req, res, parts, signal}: Context): Promise<void> {
+  const archive = await parts.images.save(await readJsonBody<SaveRequest>(req, checks.save), signal);
+  res.writeHead(200, {'content-type': 'application/x-tar'});
+  archive.once('error', () => res.destroy());
+  res.once('close', () => archive.destroy());
+  archive.pipe(res);
+}
+
+/** Nothing has been sent before the first line: an error until then is an answer of its own; later it is the last line. */
+async function ndjson(res: http.ServerResponse, lines: AsyncIterable<unknown>): Promise<void> {
+  try {
+    for await (const line of lines) {
+      if (!res.headersSent) res.writeHead(200, {'content-type': 'application/x-ndjson'});
+      if (res.destroyed) return;
+      if (!res.write(`${JSON.stringify(line)}\n`)) await drained(res);
+    }
+  } catch (err) {
+    if (!res.headersSent) throw err;
+    res.write(`${JSON.stringify({failure: asCetusError(err).toWire()})}\n`);
+  }
+  res.end();
+}
+
+function registryAuth(header: string | string[] | undefined): RegistryAuth | undefined {
+  if (typeof header !== 'string' || header === '') return undefined;
+  try {
+    return JSON.parse(Buffer.from(header, 'base64url').toString('utf8')) as RegistryAuth;
+  } catch {
+    // No cause: it may quote the credentials.
+    throw new CetusError('invalid', 'X-Registry-Auth is not base64url of JSON');
+  }
+}
+
+function json(res: http.ServerResponse, value: unknown, status = 200): void {
+  const text = JSON.stringify(value);
+  res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}).end(text);
+}
+
+function empty(res: http.ServerResponse): void {
+  res.writeHead(204).end();
+}

@@ -1,0 +1,109 @@
+/**
+ * ajv schemas of what the control plane sends to an agent (lib/schema/agent.ts). They check what the agent would trip over (ids that become
+ * file names, numbers that become deadlines); unknown fields pass, because a newer control plane may say more.
+ */
+const id = {type: 'string', pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$'} as const;
+const digest = {type: 'string', maxLength: 255} as const;
+const name = {type: 'string', maxLength: 4096} as const;
+const words = {type: 'object', maxProperties: 10_000, additionalProperties: {type: 'string', maxLength: 1_048_576}} as const;
+const nullableObject = {type: ['object', 'null']} as const;
+
+const mount = {
+  type: 'object',
+  required: ['type', 'destination'],
+  discriminator: {propertyName: 'type'},
+  oneOf: [
+    {required: ['volumeId', 'readOnly', 'noCopy'], properties: {type: {const: 'volume'}, volumeId: id, destination: name, readOnly: {type: 'boolean'}, noCopy: {type: 'boolean'}, subpath: name}},
+    {required: ['source', 'readOnly', 'createSource'], properties: {type: {const: 'bind'}, source: {type: 'string', pattern: '^/', maxLength: 4096}, destination: name, readOnly: {type: 'boolean'}, createSource: {type: 'boolean'}}},
+    {required: ['options'], properties: {type: {const: 'tmpfs'}, destination: name, options: {type: 'array', items: {type: 'string'}}}},
+  ],
+} as const;
+
+const spec = {
+  type: 'object',
+  required: ['id', 'account', 'name', 'image', 'config', 'hostConfig', 'logConfig', 'mounts', 'networkMode', 'createdAt'],
+  properties: {
+    id, account: name, name, config: {type: 'object'}, hostConfig: {type: 'object'}, logConfig: {type: 'object'},
+    image: {type: 'object', required: ['id', 'reference', 'manifestDigest'], properties: {id: digest, reference: name, manifestDigest: digest}},
+    mounts: {type: 'array', maxItems: 1000, items: mount},
+    networkMode: {type: 'string', pattern: '^(none|host|networks|container:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127})$'}, createdAt: name,
+  },
+} as const;
+
+const network = {
+  type: 'object', required: ['id', 'account', 'name', 'bridgeName', 'subnet', 'gateway', 'internal', 'options'],
+  properties: {id, account: name, name, bridgeName: {type: 'string', maxLength: 15}, subnet: name, gateway: name, internal: {type: 'boolean'}, options: words},
+} as const;
+const attachment = {
+  type: 'object', required: ['networkId', 'networkName', 'endpointId', 'address', 'prefixLength', 'gateway', 'mac', 'aliases', 'isDefaultRoute', 'internal'],
+  properties: {networkId: id, networkName: name, endpointId: name, address: name, prefixLength: {type: 'integer', minimum: 0, maximum: 128}, gateway: name, mac: name, aliases: {type: 'array', items: name}, isDefaultRoute: {type: 'boolean'}, internal: {type: 'boolean'}},
+} as const;
+const port = {
+  type: 'object', required: ['protocol', 'containerPort', 'hostIp', 'hostPort'],
+  properties: {protocol: {enum: ['tcp', 'udp', 'sctp']}, containerPort: {type: 'integer', minimum: 1, maximum: 65_535}, hostIp: name, hostPort: {type: 'integer', minimum: 0, maximum: 65_535}},
+} as const;
+
+const body = (kind: string, properties: Record<string, unknown>, optional: string[] = []): object => ({
+  required: Object.keys(properties).filter((key) => !optional.includes(key)), properties: {kind: {const: kind}, ...properties},
+});
+const containerId = id;
+
+export const TASK_SCHEMA = {
+  type: 'object',
+  required: ['jobId', 'step', 'epoch', 'requestId', 'body'],
+  properties: {
+    jobId: id, step: {type: 'string', minLength: 1, maxLength: 255}, epoch: {type: 'integer', minimum: 0}, requestId: {type: 'string', maxLength: 255},
+    body: {
+      type: 'object', required: ['kind'], discriminator: {propertyName: 'kind'},
+      oneOf: [
+        body('container.create', {
+          spec,
+          volumes: {type: 'array', maxItems: 1000, items: {type: 'object', required: ['id', 'name', 'account', 'options'], properties: {id, name, account: name, options: words}}},
+        }),
+        body('container.start', {containerId, networks: {type: 'array', items: network}, attachments: {type: 'array', items: attachment}, ports: {type: 'array', items: port}}),
+        body('container.stop', {containerId, timeoutSeconds: {type: ['integer', 'null'], minimum: -1}, signal: {type: ['string', 'null'], maxLength: 32}}),
+        body('container.kill', {containerId, signal: {type: 'string', minLength: 1, maxLength: 32}}),
+        body('container.pause', {containerId}),
+        body('container.unpause', {containerId}),
+        body('container.update', {containerId, resources: {type: 'object'}, restartPolicy: nullableObject}),
+        body('container.rename', {containerId, name}),
+        body('container.remove', {containerId, force: {type: 'boolean'}}),
+        body('network.ensure', {network}),
+        body('network.remove', {networkId: id}),
+        body('network.connect', {containerId, network, attachment}),
+        body('network.disconnect', {containerId, networkId: id}),
+        body('volume.ensure', {volumeId: id, name, account: name, options: words}),
+        body('volume.remove', {volumeId: id}),
+        body('image.remove', {imageId: digest, account: name}),
+      ],
+    },
+  },
+} as const;
+
+const strings = {type: ['array', 'null'], maxItems: 100_000, items: {type: 'string', maxLength: 1_048_576}} as const;
+
+export const PUT_EXEC_SCHEMA = {
+  type: 'object',
+  required: ['containerId', 'config'],
+  properties: {
+    containerId,
+    config: {
+      type: 'object',
+      properties: {
+        AttachStdin: {type: 'boolean'}, AttachStdout: {type: 'boolean'}, AttachStderr: {type: 'boolean'}, DetachKeys: {type: 'string', maxLength: 255}, Tty: {type: 'boolean'},
+        Env: strings, Cmd: strings, Privileged: {type: 'boolean'}, User: {type: 'string', maxLength: 255}, WorkingDir: {type: 'string', maxLength: 4096},
+        ConsoleSize: {type: ['array', 'null'], minItems: 2, maxItems: 2, items: {type: 'integer', minimum: 0}},
+      },
+    },
+  },
+} as const;
+
+export const PULL_REQUEST_SCHEMA = {
+  type: 'object', required: ['account', 'reference'],
+  properties: {account: name, reference: {type: 'string', minLength: 1, maxLength: 1024}, platform: {type: 'string', maxLength: 255}},
+} as const;
+
+export const SAVE_REQUEST_SCHEMA = {
+  type: 'object', required: ['images'],
+  properties: {images: {type: 'array', maxItems: 10_000, items: {type: 'object', required: ['imageId', 'manifest', 'references'], properties: {imageId: digest, manifest: {type: 'object'}, references: {type: 'array', items: name}}}}},
+} as const;
