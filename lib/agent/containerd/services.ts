@@ -97,7 +97,10 @@ export interface Namespaces {
   create: Call<{namespace: m.Namespace}, {namespace: m.Namespace}>;
   delete: Call<{name: string}, Empty>;
 }
-export interface Events { subscribe: Stream<{filters?: string[]}, m.Envelope> }
+export interface Events {
+  publish: Call<{topic: string; event: m.Any}, Empty>;
+  subscribe: Stream<{filters?: string[]}, m.Envelope>;
+}
 export interface Version { version: Call<Empty, {version: string; revision: string}> }
 export interface Introspection {
   plugins: Call<{filters?: string[]}, {plugins: m.Plugin[]}>;

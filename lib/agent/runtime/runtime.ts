@@ -9,13 +9,16 @@ export type OciSpec = Record<string, unknown> & {process: {args: string[]; termi
 
 export interface SnapshotMount { type: string; source: string; options: string[] }
 
-/** Our ends of a process's stdio. Dropping them (agent restart) never ends the process and loses no byte: the FIFOs hold them. */
+/**
+ * Our ends of a process's stdio. Dropping them (agent restart) never ends the process and loses no byte: the FIFOs hold them.
+ * Output streams end by themselves, after the last byte, once no process of the container writes to them any more.
+ */
 export interface ProcessIo {
   stdin?: Writable;
   stdout?: Readable;
   /** Absent with a terminal. */
   stderr?: Readable;
-  /** Tells the shim that no stdin will follow, after the last byte has been taken. */
+  /** Tells the process that no stdin will follow, after the last byte has been taken. Nothing with a terminal, as in the Engine. */
   closeStdin(): Promise<void>;
   /** Lets go of our ends without touching the process. */
   detach(): void;
@@ -35,7 +38,7 @@ export type RuntimeEvent =
   | ({kind: 'exit'} & ProcessExit)
   | {kind: 'oom'; containerId: string}
   | {kind: 'paused' | 'resumed'; containerId: string}
-  /** The connection to the runtime was lost and is back: look at everything again. */
+  /** First event of every subscription, and again whenever the connection to the runtime was lost and is back: look at everything. */
   | {kind: 'reconnected'};
 
 export type TaskStatus = 'none' | 'created' | 'running' | 'paused' | 'stopped';
@@ -45,7 +48,7 @@ export interface Runtime {
   /** Connects and makes the namespace. */
   open(): Promise<void>;
   version(): Promise<{runtime: string; version: string; runc: string; snapshotter: string}>;
-  /** Prepares the writable snapshot and the container object. Repeatable: an existing one with the same id is success. */
+  /** Prepares the writable snapshot; the container is listed from now on. Repeatable: an existing one with the same id is success. */
   create(request: CreateRequest): Promise<void>;
   /** Mounts of the writable layer, for user look-up, cp, diff and export while nothing runs. */
   mounts(id: string): Promise<SnapshotMount[]>;
@@ -67,7 +70,7 @@ export interface Runtime {
   pids(id: string): Promise<number[]>;
   state(id: string): Promise<RuntimeState>;
   execState(id: string, execId: string): Promise<RuntimeState>;
-  /** Removes the task (must have stopped) and its FIFOs; repeatable. */
+  /** Removes the task (`conflict` while it runs) and its FIFOs; repeatable. Read the streams to their end first. */
   deleteTask(id: string): Promise<void>;
   deleteExec(id: string, execId: string): Promise<void>;
   /** Removes container object and snapshot; repeatable. */

@@ -1,0 +1,69 @@
+/** A pipe of 64 KiB between a fake process and whoever reads or writes it: it outlives its ends' owners, as a FIFO does. */
+import {Readable, Writable} from 'node:stream';
+
+const CAPACITY_BYTES = 64 * 1024;
+
+export class FakePipe {
+  private chunks: Buffer[] = [];
+  private bytes = 0;
+  private ended = false;
+  private broken = false;
+  private wake: (() => void)[] = [];
+
+  /** Waits while the pipe is full; false where nobody will read. */
+  async write(chunk: Buffer): Promise<boolean> {
+    while (this.bytes >= CAPACITY_BYTES && !this.broken && !this.ended) await this.changed();
+    if (this.broken || this.ended) return false;
+    this.chunks.push(chunk);
+    this.bytes += chunk.length;
+    this.notify();
+    return true;
+  }
+
+  /** null at the end. */
+  async read(): Promise<Buffer | null> {
+    while (this.chunks.length === 0 && !this.ended && !this.broken) await this.changed();
+    const chunk = this.chunks.shift() ?? null;
+    this.bytes -= chunk?.length ?? 0;
+    this.notify();
+    return chunk;
+  }
+
+  end(): void {
+    this.ended = true;
+    this.notify();
+  }
+
+  breakReader(): void {
+    this.broken = true;
+    this.chunks = [];
+    this.notify();
+  }
+
+  readable(): Readable {
+    const pipe = this;
+    return new Readable({
+      highWaterMark: CAPACITY_BYTES,
+      read() {
+        pipe.read().then(chunk => this.push(chunk), err => this.destroy(err as Error));
+      },
+    });
+  }
+
+  writable(): Writable {
+    return new Writable({
+      highWaterMark: CAPACITY_BYTES,
+      write: (chunk: Buffer, _encoding, callback) => {
+        this.write(chunk).then(taken => callback(taken ? null : Object.assign(new Error('write EPIPE'), {code: 'EPIPE'})), callback);
+      },
+    });
+  }
+
+  private changed(): Promise<void> {
+    return new Promise(resolve => { this.wake.push(resolve); });
+  }
+
+  private notify(): void {
+    for (const wake of this.wake.splice(0)) wake();
+  }
+}
