@@ -81,7 +81,7 @@ export class ReportApplier {
     try {
       await retry({
         tries: TRIES, firstDelayMs: 1, maxDelayMs: 50, clock: this.services.clock, retryable: err => isCetusError(err, 'etagConflict'),
-      }, () => entries[0]!.report.kind === 'exec' ? this.applyExec(entries) : this.applyContainer(key, entries));
+      }, attempt => entries[0]!.report.kind === 'exec' ? this.applyExec(entries) : this.applyContainer(key, entries, attempt));
       return undefined;
     } catch (err) {
       const error = asCetusError(err, `apply reports of ${key}`);
@@ -92,7 +92,7 @@ export class ReportApplier {
     }
   }
 
-  private async applyContainer(containerId: string, entries: Entry[]): Promise<void> {
+  private async applyContainer(containerId: string, entries: Entry[], attempt: number): Promise<void> {
     const {moray, log, outstanding} = this.services;
     const stored = await moray.peek<Container>(BUCKETS.containers.name, containerId);
     if (!stored) {
@@ -118,8 +118,9 @@ export class ReportApplier {
     const state: BatchOp[] = changed && !leave
       ? [{op: 'put', bucket: BUCKETS.containers.name, key: containerId, value: after, etag: stored.etag}, ...(holdsNothing(after.observation) ? releaseLeases(containerId) : [])]
       : [];
-    if (!await this.commit([...state, ...events], events)) return;
-    if (changed && !leave) this.announce({container: after, actions});
+    await this.commit([...state, ...events], events);
+    // On a later attempt the conflict may have been with our own write, whose answer was lost: nothing is left to write, and nobody was told yet.
+    if (changed && !leave || attempt > 1) this.announce({container: after, actions});
   }
 
   private async applyExec(entries: Entry[]): Promise<void> {
@@ -138,17 +139,17 @@ export class ReportApplier {
   }
 
   /**
-   * False where all of it was durable already. Of several reports some may be known and others new: an acknowledgement that was lost, then a
+   * Of several reports some may be known and others new: an acknowledgement that was lost, then a
    * repetition with more behind it; then the known events are left out and the batch is tried again.
    */
-  private async commit(ops: BatchOp[], events: BatchOp[]): Promise<boolean> {
+  private async commit(ops: BatchOp[], events: BatchOp[]): Promise<void> {
     const known = new Set<string>();
     for (;;) {
       const fresh = ops.filter(op => !(op.op === 'put' && op.bucket === BUCKETS.events.name && known.has(op.key)));
-      if (fresh.length === 0) return false;
+      if (fresh.length === 0) return;
       try {
         await this.services.moray.batch(fresh);
-        return true;
+        return;
       } catch (err) {
         if (!isCetusError(err, 'etagConflict') || err.info['bucket'] !== BUCKETS.events.name || known.size >= events.length) throw err;
         known.add(String(err.info['key']));

@@ -98,6 +98,19 @@ describe('ReportApplier', () => {
     expect((await events()).map(e => e.action)).toEqual(['die']);
   });
 
+  test('a commit whose answer was lost is not written twice, and the listeners hear of it', async () => {
+    await running();
+    let lost = false;
+    beforeBatch = async ops => {
+      if (lost) return;
+      lost = true;
+      await moray.batch(ops);
+    };
+    expect(await applier.apply(batch(report(1, 'die', {generation: 3, status: 'exited'})))).toEqual({ackedSeq: 1});
+    expect((await events()).map(e => e.action)).toEqual(['die', 'disconnect']);
+    expect(changes).toMatchObject([{container: {status: 'exited'}, actions: ['die']}]);
+  });
+
   test('what the store refuses for now is not acknowledged, and all before it is', async () => {
     await running();
     await running({id: 'c2', name: 'other', accountName: 'default/other'});
