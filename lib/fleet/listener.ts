@@ -94,7 +94,9 @@ export class Listener {
       if (!req.complete) res.setHeader('connection', 'close');
     }
     const text = JSON.stringify(body);
-    res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}).end(text);
+    // Not chained: restify, in the same process, replaces writeHead for everybody with one that returns nothing.
+    res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)});
+    res.end(text);
     this.log.trace({path: req.url, status, ms: performance.now() - started}, 'agent call');
   }
 

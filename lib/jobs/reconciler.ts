@@ -5,7 +5,7 @@
 import {systemClock, type Clock} from '../base/clock';
 import {isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
-import {and, eq} from '../moray/filter';
+import {and, eq, or} from '../moray/filter';
 import type {Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import {targets, type DestroyParams} from '../schema/chains';
@@ -33,7 +33,7 @@ export interface Reconciler {
 }
 
 const CONTAINERS = BUCKETS.containers.name;
-const DUE = and(eq('autoRemove', true), eq('status', 'exited'));
+const DUE = and(eq('autoRemove', true), or(eq('status', 'exited'), eq('status', 'created')));
 const PARALLEL = 16;
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
@@ -140,7 +140,8 @@ class Sweeper implements Reconciler {
   }
 }
 
-/** `created` is not ended: a container that never ran waits for its start, as the Engine's does. */
+/** One that waits for its first start stays; one whose start failed goes, as the Engine removes it. */
 function isDue(container: Container): boolean {
-  return container.autoRemove && container.status === 'exited' && !container.provisioning;
+  if (!container.autoRemove || container.provisioning) return false;
+  return container.status === 'exited' || (container.status === 'created' && container.observation.error !== '');
 }

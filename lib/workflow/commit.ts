@@ -66,8 +66,8 @@ export async function commitJob(deps: Deps, saved: Saved, job: Job, ops: BatchOp
       }
       if (!seen && creating) continue;
       const canceledMeanwhile = adopt(saved, seen);
-      // A job about to end successfully or unwound is past the point where a cancel could change anything.
-      if (canceledMeanwhile && job.execution === 'running') return {cancelSeen: true};
+      // Who is unwinding already has nothing to decide anew; who was about to succeed has: the cancel was recorded first.
+      if (canceledMeanwhile && (job.execution === 'running' || job.execution === 'succeeded')) return {cancelSeen: true};
     }
   }
 }

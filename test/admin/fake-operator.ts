@@ -31,7 +31,7 @@ export const container: Container = {
 
 export const job: Job = {
   id: 'job-1', workflow: 'container.provision', version: 1, target: `container/${container.id}`, account: 'default', params: {}, execution: 'succeeded', lease: null,
-  cancelRequested: false, requestId: 'r-1', createdAt: at, createdAtNs: '1767323045000000006', startedAt: at, endedAt: '2026-01-02T03:04:05.045000006Z',
+  cancelRequested: false, revision: 2, requestId: 'r-1', createdAt: at, createdAtNs: '1767323045000000006', startedAt: at, endedAt: '2026-01-02T03:04:05.045000006Z',
   steps: [{step: 'place', state: 'succeeded', tries: 1, epoch: 1, startedAt: at, endedAt: '2026-01-02T03:04:05.005000006Z', output: {placement: container.placement}}],
 };
 

@@ -215,6 +215,18 @@ describe('the network of a node', () => {
     expect(world.inHost('nft', 'list', 'ruleset')).not.toContain('9000');
   });
 
+  test('purge takes everything off the machine, also after a kill', async () => {
+    world.inHost('iptables-nft', '-P', 'FORWARD', 'DROP');
+    await driver.createSandbox(aSandbox('a', [net(1), net(2)], 10, [{}]));
+    await driver.kill();
+    driver = await world.networking();
+    await driver.purge();
+    await driver.purge();
+    await until('interfaces are gone', () => world.leftovers().interfaces.length === 0);
+    expect(world.leftovers()).toEqual({namespaces: [], interfaces: [], tables: [], records: []});
+    expect(world.inHost('iptables-nft', '-S', 'FORWARD').trim()).toBe('-P FORWARD DROP');
+  });
+
   test('a foreign interface of the bridge\'s name is left alone', async () => {
     world.inHost('ip', 'link', 'add', net(1).bridgeName, 'type', 'bridge');
     await expect(driver.ensureNetwork(net(1))).rejects.toMatchObject({kind: 'conflict', message: /does not belong to network net-1/});

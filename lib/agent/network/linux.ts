@@ -13,7 +13,7 @@ import {type Coprocess, ipCoprocess} from './coprocess';
 import {Flows} from './flows';
 import {ForwardAccess} from './forward';
 import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './links';
-import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf} from './names';
+import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf, ourBridges} from './names';
 import type {NodeNetworking, SandboxRequest} from './network';
 import {addressInUse, alreadyAllocated, cannotAssign, overlap} from './ports';
 import {Records, type SandboxRecord} from './records';
@@ -365,8 +365,7 @@ class LinuxNetworking implements NodeNetworking {
   }
 
   private async ourBridges(): Promise<{name: string; networkId: string}[]> {
-    const links = JSON.parse(await tool('ip', ['-j', 'link', 'show', 'type', 'bridge']) || '[]') as {ifname: string; ifalias?: string}[];
-    return links.flatMap(l => l.ifalias?.startsWith(this.names.aliasPrefix) ? [{name: l.ifname, networkId: l.ifalias.slice(this.names.aliasPrefix.length)}] : []);
+    return ourBridges(await tool('ip', ['-j', 'link', 'show', 'type', 'bridge']), this.names.aliasPrefix);
   }
   /** undefined: no such interface; '': no alias. */
   private async linkAlias(name: string): Promise<string | undefined> {

@@ -79,3 +79,9 @@ export function checkAttachment(attachment: NetworkAttachment): void {
 export function checkContainerId(id: string): void {
   if (!/^[A-Za-z0-9_.-]{1,128}$/.test(id)) throw new CetusError('invalid', `invalid container id ${JSON.stringify(id)}`);
 }
+
+/** Bridges with our alias, out of `ip -j link show type bridge`. */
+export function ourBridges(listing: string, aliasPrefix: string): {name: string; networkId: string}[] {
+  const links = JSON.parse(listing || '[]') as {ifname?: string; ifalias?: string}[];
+  return links.flatMap(l => l.ifname && l.ifalias?.startsWith(aliasPrefix) ? [{name: l.ifname, networkId: l.ifalias.slice(aliasPrefix.length)}] : []);
+}

@@ -11,10 +11,13 @@ require.extensions['.ts'] = (module, file) => {
   module._compile(code, file);
 };
 const {createLinuxNetworking} = require('../../../lib/agent/network/linux.ts');
+const {purgeLinuxNetworking} = require('../../../lib/agent/network/purge.ts');
 const {createLog} = require('../../../lib/base/log.ts');
 
 const options = JSON.parse(process.argv[2]);
-const networking = createLinuxNetworking({...options, log: createLog({name: 'driver', level: options.logLevel || 'fatal'})});
+const log = createLog({name: 'driver', level: options.logLevel || 'fatal'});
+const networking = createLinuxNetworking({...options, log});
+networking.purge = () => purgeLinuxNetworking({...options, log});
 
 createInterface({input: process.stdin}).on('line', async line => {
   const {id, method, args} = JSON.parse(line);

@@ -6,7 +6,7 @@
  * The internet knows no way to the containers' addresses. The networking under test runs in a process inside "host".
  */
 import {type ChildProcess, execFileSync, spawn} from 'node:child_process';
-import {mkdtempSync, readdirSync, rmSync} from 'node:fs';
+import {existsSync, mkdtempSync, readdirSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {createInterface} from 'node:readline';
@@ -89,7 +89,7 @@ export class World {
       namespaces: readdirSync('/run/netns').filter(name => name.startsWith(`cetus-${this.tag}-`)),
       interfaces: links.map(l => l.ifname).filter(name => !['lo', 'uplink'].includes(name)),
       tables: this.inHost('nft', 'list', 'tables').split('\n').filter(line => line.includes('cetus')),
-      records: ['networks', 'sandboxes'].flatMap(kind => readdirSync(join(this.dir, 'state', kind))),
+      records: ['networks', 'sandboxes'].flatMap(kind => existsSync(join(this.dir, 'state', kind)) ? readdirSync(join(this.dir, 'state', kind)) : []),
     };
   }
 
@@ -101,7 +101,7 @@ export class World {
   }
 }
 
-export interface Driver extends Pick<NodeNetworking, keyof NodeNetworking> {}
+export interface Driver extends Pick<NodeNetworking, keyof NodeNetworking> { purge(): Promise<void> }
 /** NodeNetworking whose calls run in the driver's process. */
 export class Driver {
   readonly ready: Promise<void>;
@@ -125,7 +125,7 @@ export class Driver {
       if (call.method === 'createSandbox') this.sandboxMs.push(message.ms);
       call.resolve(message.result);
     });
-    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close'])
+    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close', 'purge'])
       Object.defineProperty(this, method, {value: (...args: unknown[]) => this.call(method, args)});
   }
 
