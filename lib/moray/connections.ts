@@ -91,7 +91,7 @@ export class Connection {
       : [{name: 'deadline', text: `SELECT set_config('statement_timeout', $1, true)`, values: [String(Math.max(1, Math.round(Math.min(deadline.leftMs(), 2 ** 31 - 1))))]}, ...statements];
     const extra = told.length - statements.length;
     try {
-      const rows = await deadline.bound(runPipeline(this.client, this.prepared, told), 'a call to the store');
+      const rows = await deadline.bound(this.inTurn(() => runPipeline(this.client, this.prepared, told)), 'a call to the store');
       return extra ? rows.slice(extra) : rows;
     } catch (err) {
       if (err instanceof StatementError && !isConnectionFailure(err)) throw extra ? new StatementError(err.cause, err.index - extra) : err;
@@ -100,10 +100,19 @@ export class Connection {
     }
   }
 
+  /** The feed's connection is used by several calls: one after the other. */
+  private inTurn<T>(call: () => Promise<T>): Promise<T> {
+    const mine = this.busy ? this.busy.then(call) : call();
+    const done = mine.then(() => undefined, () => undefined).then(() => { if (this.busy === done) this.busy = undefined; });
+    this.busy = done;
+    return mine;
+  }
+  private busy: Promise<void> | undefined;
+
   /** Several statements without parameters, by the simple protocol; one transaction unless they say otherwise. */
   async script(sql: string, deadline: Deadline): Promise<void> {
     try {
-      await deadline.bound(this.client.query(sql), 'a call to the store');
+      await deadline.bound(this.inTurn(() => this.client.query(sql)), 'a call to the store');
     } catch (err) {
       if (isCetusError(err) || isConnectionFailure(err)) this.broken = true;
       throw err;
@@ -114,8 +123,10 @@ export class Connection {
     return new Cursor(this.client, this.prepared, statement);
   }
 
+  /** Of other connections than this one. */
   onNotification(listener: (payload: string) => void): void {
-    this.client.on('notification', (message) => listener(message.payload ?? ''));
+    const {processID} = this.client as unknown as {processID: number};
+    this.client.on('notification', (message) => { if (message.processId !== processID) listener(message.payload ?? ''); });
   }
 
   onEnd(listener: () => void): void {

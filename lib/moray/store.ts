@@ -91,7 +91,7 @@ CREATE TABLE ${logTable(name)} (
   txid xid8 NOT NULL, seq bigint NOT NULL, etag bigint NOT NULL, mtime bigint NOT NULL, deleted boolean NOT NULL, key text COLLATE "C" NOT NULL, value jsonb NOT NULL,
   PRIMARY KEY (txid, seq)
 ) ${storage};
-CREATE INDEX ${quote(`${name}__log__deleted`)} ON ${logTable(name)} (key, txid) WHERE deleted;
+CREATE INDEX ${quote(`${name}__log__deleted`)} ON ${logTable(name)} (key, txid, seq) WHERE deleted;
 ${Object.entries(fields).map(([field, f]) => `${createIndex(name, field, f, false)};`).join('\n')}
 ${functions(name, definition.version, fields)}`;
 }
@@ -147,12 +147,12 @@ BEGIN
       PERFORM moray.conflict(${literal}, _k, _expected, _actual);
     END IF;
   END IF;
-  -- The key may have been deleted by a transaction with a higher id than ours, which has committed before we wrote.
+  -- An insert may have waited for the end of a transaction that deleted the key, with a higher id than ours or a later etag: we come after it.
   IF _o = _t AND _mode <> 2 THEN
-    SELECT txid INTO _d FROM ${logTable(bucket)} WHERE deleted AND key = _k AND txid > _t ORDER BY txid DESC LIMIT 1;
-    IF _d IS NOT NULL THEN
-      _o := _d;
-      UPDATE ${table(bucket)} SET _txid = _d WHERE _key = _k;
+    SELECT txid, etag INTO _d, _actual FROM ${logTable(bucket)} WHERE deleted AND key = _k ORDER BY txid DESC, seq DESC LIMIT 1;
+    IF _d > _t OR _actual > _e THEN
+      _o := greatest(_d, _t);
+      UPDATE ${table(bucket)} SET _txid = _o, _etag = nextval('moray.etag') WHERE _key = _k RETURNING _etag INTO _e;
     END IF;
   END IF;
   INSERT INTO ${logTable(bucket)} (txid, seq, etag, mtime, deleted, key, value) VALUES (_o, nextval('moray.etag'), _e, _m, false, _k, _v);

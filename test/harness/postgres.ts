@@ -20,7 +20,7 @@ export interface PostgresHarness {
   start(): Promise<void>;
 }
 
-/** Registers its hooks with jest. `prepare` fills the template once, for instance by opening buckets. */
+/** Registers its hooks with jest; call it after the file's own afterEach, which closes what the leak check would find. `prepare` fills the template once, for instance by opening buckets. */
 export function usePostgres(options: {prepare?(url: string): Promise<void>; settings?: Record<string, string>} = {}): PostgresHarness {
   let dir: string;
   let running: RunningPostgres;
