@@ -4,9 +4,9 @@
  */
 import {CetusError, isCetusError} from '../../base/errors';
 import {disconnectEvents} from '../../fleet/events';
-import {releaseLeases} from '../../fleet/observe';
+import {holdsNothing, releaseLeases} from '../../fleet/observe';
 import {eq} from '../../moray/filter';
-import type {BatchOp} from '../../moray/moray';
+import type {BatchOp, Stored} from '../../moray/moray';
 import {BUCKETS} from '../../schema/buckets';
 import {targets, type DestroyParams} from '../../schema/chains';
 import type {Container} from '../../schema/container';
@@ -16,8 +16,11 @@ import {reserve} from '../reservations';
 import type {Ctx, JobServices} from '../services';
 import {container, containerPut, CONTAINERS, eventPut, isRunning, putContainer, task, usersOfVolume, VOLUMES} from '../steps';
 
-interface Marked { nodeId: string; volumeIds: string[] }
+interface Marked { nodeId: string; volumeIds: string[]; wasRunning: boolean }
 interface Removed { volumeIds: string[] }
+
+const END_REPORT_WAIT_MS = 400;
+const END_REPORT_POLL_MS = 4;
 
 export const destroy: Chain<DestroyParams, JobServices> = {
   name: 'container.destroy',
@@ -40,7 +43,7 @@ async function mark(ctx: Ctx<DestroyParams>): Promise<{output: Marked; writes: B
   }
   const volumes = ctx.params.removeVolumes ? await ownVolumes(ctx, c) : [];
   return {
-    output: {nodeId: c.nodeId, volumeIds: volumes.map((v) => v.key)},
+    output: {nodeId: c.nodeId, volumeIds: volumes.map((v) => v.key), wasRunning: isRunning(c)},
     writes: [
       putContainer(stored, {...c, status: 'removing'}),
       ...volumes.map((v): BatchOp => ({op: 'put', bucket: VOLUMES, key: v.key, value: {...v.value, removing: true}, etag: v.etag})),
@@ -90,11 +93,25 @@ async function remove(ctx: Ctx<DestroyParams>): Promise<Removed> {
   return {volumeIds: removed};
 }
 
+/**
+ * Reports of a container that is gone are dropped, and with them the events of its end (`kill`, `die`) and the exit code that others wait for.
+ * The node sends them while it answers us; they are given a moment to arrive.
+ */
+async function afterItsEnd(ctx: Ctx<DestroyParams>): Promise<Stored<Container> | undefined> {
+  const {clock} = ctx.services;
+  const untilMs = clock.now() + END_REPORT_WAIT_MS;
+  for (;;) {
+    const stored = await ctx.moray.peek<Container>(CONTAINERS, ctx.params.containerId);
+    if (!stored || holdsNothing(stored.value.observation) || clock.now() >= untilMs) return stored;
+    await clock.sleep(END_REPORT_POLL_MS, ctx.signal);
+  }
+}
+
 async function forget(ctx: Ctx<DestroyParams>): Promise<{writes: BatchOp[]}> {
   const {containerId} = ctx.params;
-  const {nodeId, volumeIds} = ctx.outputs['mark'] as Marked;
+  const {nodeId, volumeIds, wasRunning} = ctx.outputs['mark'] as Marked;
   const removed = new Set((ctx.outputs['remove'] as Removed).volumeIds);
-  const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
+  const stored = wasRunning ? await afterItsEnd(ctx) : await ctx.moray.peek<Container>(CONTAINERS, containerId);
   if (!stored) return {writes: []};
   const c = stored.value;
   const writes: BatchOp[] = [

@@ -72,12 +72,15 @@ async function letGo(ctx: Ctx<ImageRemoveParams>): Promise<{left: string[]}> {
   const late = (await usersOfImage(ctx, account, imageId)).find((c) => !users.includes(c.id));
   if (late) throw new CetusError('conflict', `conflict: unable to delete ${ctx.params.shown} (cannot be forced) - container ${late.id} has just been created from it`);
   const left: string[] = [];
+  let gone = false;
   for (const nodeId of nodes) {
     try {
       await task(ctx, nodeId, `remove.${nodeId}`, {kind: 'image.remove', imageId, account});
+      gone = true;
     } catch (err) {
-      // Some nodes may have let go already: going on is the only way; a node that cannot be reached keeps blobs that nobody names.
-      if (ctx.attempt < 3 && (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout'))) throw err;
+      // Where no node has let go yet, the image stays what it was. After the first there is no way back: a node that cannot be
+      // reached then keeps blobs that nobody names.
+      if (!gone || (ctx.attempt < 3 && (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout')))) throw err;
       ctx.log.warn({err, nodeId, imageId}, 'a node still holds a removed image');
       left.push(nodeId);
     }

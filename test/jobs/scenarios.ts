@@ -1,0 +1,135 @@
+/** One scene per chain for the generic test: the type makes a chain without a scene an error. */
+import {Readable} from 'node:stream';
+import type {ChainName, ChainParams} from '../../lib/schema/chains';
+import {ACCOUNT, IMAGE_ID, REFERENCE, type Datacenter} from './world';
+
+export interface Scene<N extends ChainName> {
+  prepare(dc: Datacenter): Promise<void>;
+  params(dc: Datacenter): ChainParams<N>;
+  secrets?(): unknown;
+  /** Events that a success leaves, in any order. */
+  events: string[];
+  /** The node cannot take its part back: after a failure something between before and after is right. */
+  oneWay?: boolean;
+  /** After a takeover what came with the request is gone, and blobs on the node that nobody could tell of may stay (lib/jobs/README.md). */
+  needsRequest?: boolean;
+}
+
+const nothing = async (): Promise<void> => undefined;
+
+export const SCENES: {[N in ChainName]: Scene<N>} = {
+  'container.provision': {
+    prepare: async (dc) => void (await dc.put('volume.create', {volume: dc.volume('v0', 'old')})),
+    // A new named volume, an anonymous one, and one whose name exists already under another id.
+    params: (dc) => dc.provision(dc.draft('c1', 'web', {volumeIds: ['v1', 'v2', 'v3'], anonymousVolumeIds: ['v2']}),
+      [dc.volume('v1', 'data'), dc.volume('v2', 'anon', true), dc.volume('v3', 'old')]),
+    events: ['container create', 'volume create', 'volume create'],
+  },
+  'container.start': {
+    prepare: (dc) => dc.container('c1', 'web', false),
+    params: () => ({containerId: 'c1'}),
+    events: ['network connect', 'container start'],
+  },
+  'container.stop': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1', timeoutSeconds: null, signal: null}),
+    events: ['container kill', 'container die', 'container stop', 'network disconnect'],
+    oneWay: true,
+  },
+  'container.restart': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1', timeoutSeconds: 1, signal: null}),
+    events: ['container kill', 'container die', 'container stop', 'network disconnect', 'container start', 'network connect', 'container restart'],
+    oneWay: true,
+  },
+  'container.kill': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1', signal: 'SIGKILL'}),
+    events: ['container kill', 'container die', 'network disconnect'],
+    oneWay: true,
+  },
+  'container.pause': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1'}),
+    events: ['container pause'],
+  },
+  'container.unpause': {
+    prepare: async (dc) => {
+      await dc.container('c1', 'web', true);
+      await dc.put('container.pause', {containerId: 'c1'});
+    },
+    params: () => ({containerId: 'c1'}),
+    events: ['container unpause'],
+  },
+  'container.rename': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1', name: 'new'}),
+    events: ['container rename'],
+  },
+  'container.update': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1', resources: {Memory: 2 ** 27}, restartPolicy: {Name: 'always'}, reservation: {memoryBytes: 2 ** 27, nanoCpus: 1e9, diskBytes: 0, pids: 0}}),
+    events: ['container update'],
+  },
+  'container.destroy': {
+    prepare: (dc) => dc.container('c1', 'web', true, {volumeIds: ['v1', 'v2'], anonymousVolumeIds: ['v2']}, [dc.volume('v1', 'data'), dc.volume('v2', 'anon', true)]),
+    params: () => ({containerId: 'c1', force: true, removeVolumes: true}),
+    events: ['container destroy', 'volume destroy', 'network disconnect', 'container kill', 'container die'],
+    oneWay: true,
+  },
+  'image.pull': {
+    prepare: nothing,
+    params: () => ({account: ACCOUNT, reference: 'docker.io/library/pulled:latest'}),
+    secrets: () => ({auth: {username: 'u', password: 'hunter2'}}),
+    events: ['image pull'],
+    needsRequest: true,
+  },
+  'image.load': {
+    prepare: nothing,
+    params: () => ({account: ACCOUNT, loadId: '11111111-1111-4111-8111-111111111111'}),
+    secrets: () => ({archive: Readable.from(['tar'])}),
+    events: ['image load'],
+    needsRequest: true,
+  },
+  'image.remove': {
+    prepare: nothing,
+    params: () => ({account: ACCOUNT, imageId: IMAGE_ID, reference: REFERENCE, shown: 'busybox', force: false, noPrune: false}),
+    events: ['image untag', 'image delete'],
+    oneWay: true,
+  },
+  'network.create': {
+    prepare: nothing,
+    params: (dc) => ({network: dc.network('net2', 'back')}),
+    events: ['network create'],
+  },
+  'network.remove': {
+    prepare: async (dc) => void (await dc.put('network.create', {network: dc.network('net2', 'back')})),
+    params: () => ({networkId: 'net2', account: ACCOUNT}),
+    events: ['network destroy'],
+    oneWay: true,
+  },
+  'network.connect': {
+    prepare: async (dc) => {
+      await dc.put('network.create', {network: dc.network('net2', 'back')});
+      await dc.container('c1', 'web', true);
+    },
+    params: () => ({containerId: 'c1', networkId: 'net2', settings: {Aliases: ['db']}}),
+    events: ['network connect'],
+  },
+  'network.disconnect': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({containerId: 'c1', networkId: 'net1', force: false}),
+    events: ['network disconnect'],
+  },
+  'volume.create': {
+    prepare: nothing,
+    params: (dc) => ({volume: dc.volume('v1', 'data')}),
+    events: ['volume create'],
+  },
+  'volume.remove': {
+    prepare: async (dc) => void (await dc.put('volume.create', {volume: dc.volume('v1', 'data')})),
+    params: () => ({volumeId: 'v1', force: false}),
+    events: ['volume destroy'],
+    oneWay: true,
+  },
+};

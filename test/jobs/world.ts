@@ -1,0 +1,287 @@
+/** A datacenter of one fake node over the store in memory, for the chains: what exists, what must never be left, and what can go wrong. */
+import {Readable} from 'node:stream';
+import {ZERO_TIME} from '../../lib/base/clock';
+import {CetusError} from '../../lib/base/errors';
+import {silentLog} from '../../lib/base/log';
+import {FakeAgent} from '../../lib/fleet/fake-agent';
+import type {AgentClient, Fleet} from '../../lib/fleet/fleet';
+import {OutstandingTransitions} from '../../lib/fleet/outstanding';
+import {ReportApplier} from '../../lib/fleet/reports';
+import {CHAINS} from '../../lib/jobs/chains/index';
+import {createJobServices, DEFAULT_JOB_CONFIG, nodeView} from '../../lib/jobs/services';
+import {createMemoryMoray} from '../../lib/moray/memory';
+import type {Moray} from '../../lib/moray/moray';
+import {createPlacementIndex} from '../../lib/placement/index';
+import type {LoadLine, NodeImage, Report, Task} from '../../lib/schema/agent';
+import {BUCKETS, type BucketName} from '../../lib/schema/buckets';
+import type {ChainName, ChainParams, ContainerDraft} from '../../lib/schema/chains';
+import type {Container} from '../../lib/schema/container';
+import type {Job} from '../../lib/schema/job';
+import type {Node, NodeReservations} from '../../lib/schema/node';
+import type {AddressLease, DatacenterEvent, Image, Network, PortLease, SubnetBlock, Volume} from '../../lib/schema/objects';
+import {createWorkflow, type RunningWorkflow, type WorkflowOptions} from '../../lib/workflow/workflow';
+import {SeqIds, seeded, SimClock} from '../workflow/world';
+
+export const ACCOUNT = 'default';
+export const IMAGE_ID = `sha256:${'1'.repeat(64)}`;
+export const REFERENCE = 'docker.io/library/busybox:latest';
+
+/** `before`: the node did nothing and does not answer; `after`: it did; `twice`: the order arrives two times; `refuse`: this order fails for good. */
+export type CallFate = 'before' | 'after' | 'twice' | 'refuse';
+
+/** Calls that change a node, numbered, so that each can be made to go wrong. */
+class DoomedAgent {
+  calls = 0;
+  readonly fates = new Map<number, CallFate>();
+  private readonly refused = new Set<string>();
+
+  constructor(private readonly agent: FakeAgent) {}
+
+  client(): AgentClient {
+    return new Proxy(this.agent as AgentClient, {
+      get: (target, name) => {
+        if (name === 'task') return (task: Task) => this.call(`${task.jobId}/${task.step}`, () => target.task(task));
+        if (name === 'pull') return (request: {reference: string}) => this.stream('pull', () => target.pull(request as never, undefined));
+        if (name === 'load') return (archive: Readable) => this.stream('load', () => this.load(archive));
+        const member = Reflect.get(target, name) as unknown;
+        return typeof member === 'function' ? member.bind(target) : member;
+      },
+    });
+  }
+
+  private async call<T>(key: string, perform: () => Promise<T>): Promise<T> {
+    const fate = this.fates.get((this.calls += 1));
+    if (fate === 'refuse') this.refused.add(key);
+    if (this.refused.has(key)) throw new CetusError('internal', 'the node refuses');
+    if (fate === 'before') throw new CetusError('unavailable', 'the node cannot be reached');
+    if (fate === 'twice') await perform();
+    const answer = await perform();
+    if (fate === 'after') throw new CetusError('timeout', 'the node did not answer');
+    return answer;
+  }
+
+  private async *stream<L>(key: string, open: () => AsyncIterable<L>): AsyncGenerator<L> {
+    const lines = await this.call(key, async () => {
+      const all: L[] = [];
+      for await (const line of open()) all.push(line);
+      return all;
+    });
+    yield* lines;
+  }
+
+  private async *load(archive: Readable): AsyncGenerator<LoadLine> {
+    archive.resume();
+    const image = nodeImage('3');
+    this.agent.images.set(image.imageId, image);
+    yield {stream: 'Loaded image: loaded:latest\n'};
+    yield {result: {images: [{...image, references: ['docker.io/library/loaded:latest']}]}};
+  }
+}
+
+export function nodeImage(digit: string): NodeImage {
+  const manifest = {mediaType: 'application/vnd.oci.image.manifest.v1+json', digest: `sha256:${'a'.repeat(63)}${digit}`, size: 500};
+  return {
+    imageId: `sha256:${digit.repeat(64)}`, manifest, resolvedDigest: manifest.digest, layers: [], size: 1000, references: [],
+    config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}, created: '2026-01-01T00:00:00Z'},
+  };
+}
+
+const FACTS_CAPACITY = {memoryBytes: 8 * 2 ** 30, nanoCpus: 4e9, diskBytes: 100 * 2 ** 30, pids: 32_768};
+
+export class Datacenter {
+  readonly clock = new SimClock();
+  readonly store: Moray = createMemoryMoray({clock: this.clock});
+  readonly placement = createPlacementIndex();
+  readonly agent: FakeAgent;
+  readonly doomed: DoomedAgent;
+  readonly ids = new SeqIds(9);
+  private readonly pending: Report[] = [];
+  private readonly applier: ReportApplier;
+  private runners = 0;
+  readonly node: Node;
+
+  /** `prompt`: reports reach the store as they are made; else only when `settle` is called. */
+  constructor(private readonly prompt = false) {
+    this.agent = new FakeAgent({clock: this.clock, onReport: (report) => {
+      if (this.prompt) void this.apply([report]);
+      else this.pending.push(report);
+    }});
+    this.doomed = new DoomedAgent(this.agent);
+    this.applier = new ReportApplier({moray: this.store, log: silentLog(), clock: this.clock, outstanding: new OutstandingTransitions(this.clock)});
+    const {facts} = this.agent;
+    this.node = {id: facts.nodeId, name: facts.name, facts, availability: 'active', liveness: 'alive', livenessReason: '', livenessAt: '', labels: {}, joinedAt: ''};
+    this.placement.putNode(nodeView(this.node, undefined, DEFAULT_JOB_CONFIG));
+    this.agent.registry.set('docker.io/library/pulled:latest', nodeImage('2'));
+  }
+
+  async open(): Promise<this> {
+    await this.store.open(...Object.values(BUCKETS));
+    await this.store.put('images', `${ACCOUNT}/${IMAGE_ID}`, this.image('1', [this.node.id]));
+    await this.store.put('image_refs', `${ACCOUNT}/${REFERENCE}`, {account: ACCOUNT, reference: REFERENCE, imageId: IMAGE_ID, taggedAt: ''});
+    this.agent.images.set(IMAGE_ID, nodeImage('1'));
+    await this.put('network.create', {network: this.network('net1', 'front')});
+    return this;
+  }
+
+  image(digit: string, nodes: string[]): Image {
+    const {imageId, manifest, config, size} = nodeImage(digit);
+    return {
+      id: imageId, account: ACCOUNT, manifestDigest: manifest.digest, manifestMediaType: manifest.mediaType, manifest, repoDigests: [], config, layers: [], size, nodes,
+      createdAt: '2026-01-01T00:00:00Z', addedAt: '2026-01-01T00:00:00Z', lastTaggedAt: '2026-01-01T00:00:00Z',
+    };
+  }
+
+  network(id: string, name: string): Network {
+    return {
+      id, account: ACCOUNT, name, accountName: `${ACCOUNT}/${name}`, driver: 'bridge', scope: 'local', internal: false, attachable: false, ingress: false, enableIPv4: true,
+      enableIPv6: false, subnet: '', gateway: '', ipRange: '', auxAddresses: {}, options: {}, ipamOptions: {}, labels: {}, bridgeName: `br-${id}`, predefined: false, createdAt: '',
+    };
+  }
+
+  volume(id: string, name: string, anonymous = false): Volume {
+    return {id, account: ACCOUNT, name, accountName: `${ACCOUNT}/${name}`, driver: 'local', options: {}, labels: {}, anonymous, nodeId: '', mountpoint: '', createdAt: ''};
+  }
+
+  draft(id: string, name: string, more: Partial<Container> = {}): ContainerDraft {
+    const mounts = (more.volumeIds ?? []).map((volumeId) => ({type: 'volume' as const, volumeId, name: volumeId, destination: `/${volumeId}`, readOnly: false, noCopy: false, anonymous: false}));
+    return {
+      id, account: ACCOUNT, name, accountName: `${ACCOUNT}/${name}`, imageReference: 'busybox', imageId: IMAGE_ID, status: 'created', autoRemove: false, labels: {tier: 'web'},
+      spec: {
+        id, account: ACCOUNT, name, image: {id: IMAGE_ID, reference: 'busybox', manifestDigest: nodeImage('1').manifest.digest}, config: {}, hostConfig: {}, logConfig: {}, mounts,
+        networkMode: 'networks', createdAt: '',
+      },
+      observation: {containerId: id, generation: 0, status: 'created', pid: 0, exitCode: 0, error: '', oomKilled: false, startedAt: ZERO_TIME, finishedAt: ZERO_TIME, restartCount: 0},
+      networks: {front: {networkId: 'net1', settings: {}}}, attachments: [], requestedPorts: [{protocol: 'tcp', containerPort: 80, hostIp: '', hostPort: 8080}], publishedPorts: [],
+      volumeIds: [], anonymousVolumeIds: [], reservation: {memoryBytes: 2 ** 26, nanoCpus: 1e9, diskBytes: 0, pids: 0}, createdAt: '2026-01-01T00:00:00Z', createdAtNs: '1767225600000000000', ...more,
+    };
+  }
+
+  provision(draft: ContainerDraft, volumes: Volume[] = []): ChainParams<'container.provision'> {
+    return {
+      container: draft, volumes,
+      placement: {account: ACCOUNT, containerName: draft.name, labels: draft.labels, reservation: draft.reservation, imageReference: draft.imageReference, imageId: draft.imageId, ports: [], expressions: []},
+    };
+  }
+
+  fleet(): Fleet {
+    return {
+      node: async (idOrName) => {
+        if (idOrName !== this.node.id && idOrName !== this.node.name) throw new CetusError('notFound', `No such node: ${idOrName}`);
+        return this.node;
+      },
+      nodes: async () => [this.node],
+      agent: async () => this.doomed.client(),
+    };
+  }
+
+  runner(store: Moray = this.store, options: Partial<WorkflowOptions> = {}): RunningWorkflow {
+    this.runners += 1;
+    const random = seeded(this.runners);
+    return createWorkflow({
+      moray: store, chains: CHAINS, runnerId: `runner-${this.runners}`, log: silentLog(), clock: this.clock, ids: new SeqIds(this.runners), random, leaseMs: 9000, pollMs: 1000,
+      services: createJobServices({fleet: this.fleet(), placement: this.placement, clock: this.clock, ids: new SeqIds(100 + this.runners), random}), ...options,
+    });
+  }
+
+  /** Runs a chain to its end in a runner of its own; what a preparation needs. */
+  async put<N extends ChainName>(workflow: N, params: ChainParams<N>, secrets?: unknown): Promise<unknown> {
+    const result = await this.clock.until(this.runner().run({workflow, account: ACCOUNT, params, requestId: 'prepare', secrets}));
+    await this.settle();
+    return result;
+  }
+
+  async container(id: string, name: string, start: boolean, more: Partial<Container> = {}, volumes: Volume[] = []): Promise<void> {
+    await this.put('container.provision', this.provision(this.draft(id, name, more), volumes));
+    if (start) await this.put('container.start', {containerId: id});
+  }
+
+  /** Everything that the node has told is in the store. */
+  async settle(): Promise<void> {
+    await this.clock.until(this.apply(this.pending.splice(0)));
+    await this.clock.until(Promise.all(this.applying));
+  }
+
+  private readonly applying = new Set<Promise<unknown>>();
+  private async apply(reports: Report[]): Promise<void> {
+    if (!reports.length) return;
+    const work = this.applier.apply({nodeId: this.node.id, bootGeneration: 1, reports});
+    this.applying.add(work);
+    await work.finally(() => this.applying.delete(work));
+  }
+
+  async all<T>(bucket: BucketName): Promise<Map<string, T>> {
+    return new Map((await this.store.list<T>(bucket, '(&)')).map((r) => [r.key, r.value]));
+  }
+
+  async jobs(): Promise<Job[]> { return [...(await this.all<Job>('jobs')).values()]; }
+  async events(): Promise<string[]> { return [...(await this.all<DatacenterEvent>('events')).values()].map((e) => `${e.type} ${e.action}`); }
+
+  /** What a person could see of the datacenter, without the accidents (times, generations, endpoint ids). */
+  async digest(): Promise<unknown> {
+    const containers = [...(await this.all<Container>('containers')).values()].map((c) => ({
+      id: c.id, name: c.name, status: c.status, networks: Object.keys(c.networks), attached: c.attachments.map((a) => a.networkName), ports: c.publishedPorts.length,
+      volumes: c.volumeIds, reservation: c.reservation, memory: c.spec.hostConfig.Memory ?? 0,
+    }));
+    return {
+      containers,
+      volumes: [...(await this.all<Volume>('volumes')).values()].map((v) => [v.id, v.name, v.mountpoint]),
+      networks: [...(await this.all<Network>('networks')).keys()],
+      images: [...(await this.all<Image>('images')).values()].map((i) => [i.id, i.nodes]),
+      refs: [...(await this.all('image_refs')).keys()],
+      node: {
+        containers: [...this.agent.containers.values()].map((c) => [c.spec.id, c.spec.name, c.observation.status, c.spec.hostConfig.Memory ?? 0, c.attachments.length]),
+        volumes: [...this.agent.volumes.keys()],
+      },
+    };
+  }
+
+  /** Every way in which something could be left over, as sentences. */
+  async leaks(options: {blobs?: boolean} = {}): Promise<string[]> {
+    const found: string[] = [];
+    const say = (bad: boolean, what: string): void => void (bad && found.push(what));
+    const containers = await this.all<Container>('containers');
+    const volumes = await this.all<Volume>('volumes');
+    const images = await this.all<Image>('images');
+    const networks = await this.all<Network>('networks');
+    for (const job of await this.jobs()) say(!['succeeded', 'failed', 'canceled'].includes(job.execution), `job ${job.workflow} is ${job.execution}`);
+    for (const [key] of await this.all('locks')) found.push(`lock ${key}`);
+    const addresses = await this.all<AddressLease>('addresses');
+    const ports = await this.all<PortLease>('ports');
+    for (const c of containers.values()) {
+      const node = this.agent.containers.get(c.id);
+      say(Boolean(c.provisioning), `container ${c.name} is still being made`);
+      say(!node, `container ${c.name} is not on its node`);
+      say(node !== undefined && node.observation.status !== c.status, `container ${c.name} is ${c.status}, on the node ${node?.observation.status}`);
+      say(node !== undefined && node.spec.name !== c.name, `container ${c.name} is called ${node?.spec.name} on the node`);
+      const runs = c.status === 'running' || c.status === 'paused';
+      say(!runs && c.attachments.length + c.publishedPorts.length > 0, `container ${c.name} holds places and does not run`);
+      for (const a of c.attachments) say(addresses.get(`${a.networkId}/${a.address}`)?.containerId !== c.id, `container ${c.name} uses ${a.address} without a lease`);
+      say(runs && node !== undefined && node.attachments.length !== c.attachments.length, `container ${c.name} is plugged in ${node?.attachments.length} times, not ${c.attachments.length}`);
+      for (const id of c.volumeIds) say(!volumes.has(id), `container ${c.name} uses volume ${id} that is gone`);
+    }
+    for (const id of this.agent.containers.keys()) say(!containers.has(id), `the node keeps container ${id}`);
+    for (const [key, lease] of addresses) say(!containers.get(lease.containerId)?.attachments.some((a) => `${a.networkId}/${a.address}` === key), `address ${key} is held for nothing`);
+    for (const [key, lease] of ports) say(!containers.get(lease.containerId)?.publishedPorts.some((p) => p.hostPort === lease.hostPort), `port ${key} is held for nothing`);
+    for (const row of (await this.all<NodeReservations>('reservations')).values()) {
+      for (const id of Object.keys(row.containers)) say(!containers.has(id), `capacity is reserved for container ${id}`);
+      const sum = Object.values(row.containers).reduce((n, r) => n + r.memoryBytes, 0);
+      say(sum !== row.total.memoryBytes || sum > FACTS_CAPACITY.memoryBytes, `the reservations add up to ${sum}, not ${row.total.memoryBytes}`);
+      for (const c of containers.values()) say(row.containers[c.id]?.memoryBytes !== c.reservation.memoryBytes, `container ${c.name} has another reservation than its node's row`);
+    }
+    for (const v of volumes.values()) {
+      say(Boolean(v.removing), `volume ${v.name} is still marked`);
+      say(v.mountpoint !== '' && !this.agent.volumes.has(v.id), `volume ${v.name} is not on its node`);
+    }
+    for (const id of this.agent.volumes.keys()) say(!volumes.has(id), `the node keeps volume ${id}`);
+    for (const i of images.values()) {
+      say(Boolean(i.removing), `image ${i.id} is still marked`);
+      say(i.nodes.includes(this.node.id) && !this.agent.images.has(i.id), `image ${i.id} is not on its node`);
+    }
+    for (const id of this.agent.images.keys()) say(!options.blobs && !images.has(`${ACCOUNT}/${id}`), `the node keeps image ${id}`);
+    for (const n of networks.values()) say(Boolean(n.removing), `network ${n.name} is still marked`);
+    const taken = [...(await this.all<SubnetBlock>('subnets')).values()].flatMap((b) => Object.entries(b.networks));
+    for (const [id, subnet] of taken) say(networks.get(id)?.subnet !== subnet, `subnet ${subnet} is taken for nothing`);
+    for (const n of networks.values()) say(n.subnet !== '' && !taken.some(([id]) => id === n.id), `network ${n.name} has no subnet of its own`);
+    return found;
+  }
+}
