@@ -1,0 +1,159 @@
+/**
+ * Binds, Mounts, Tmpfs, VolumesFrom and the image's VOLUMEs into one list of resolved mounts, parents first, with the volumes they need.
+ * Throws with the Engine's texts. Whether a bind's source exists only the node can say.
+ */
+import {posix} from 'node:path';
+import {CetusError} from '../../base/errors';
+import type {ResolvedMount} from '../../schema/container';
+import type {HostConfig, Mount} from '../../schema/docker';
+import type {DatacenterConfig} from '../context';
+import {gate, unsupported} from './options';
+
+/** A volume by what the person said of it; ids come later. */
+export interface WantedVolume { name: string; anonymous: boolean; labels: Record<string, string>; options: Record<string, string> }
+export type WantedMount =
+  | {type: 'volume'; volume: WantedVolume; destination: string; readOnly: boolean; noCopy: boolean; subpath?: string}
+  | Exclude<ResolvedMount, {type: 'volume'}>;
+
+const invalid = (message: string): CetusError => new CetusError('invalid', message);
+export const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
+
+export function checkVolumeName(name: string): void {
+  if (name.length === 1) throw invalid(`create ${name}: volume name is too short, names should be at least two alphanumeric characters`);
+  if (!VOLUME_NAME.test(name) || name.length > 255)
+    throw invalid(`create ${name}: "${name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`);
+}
+
+const DRIVER_OPTIONS = new Set(['type', 'o', 'device', 'size']);
+export function checkVolumeDriver(name: string, driver: string | undefined, options: Record<string, string>): void {
+  if (driver && driver !== 'local') throw new CetusError('notFound', `create ${name}: error looking up volume plugin ${driver}: plugin "${driver}" not found`);
+  for (const option of Object.keys(options)) if (!DRIVER_OPTIONS.has(option)) throw invalid(`create ${name}: invalid option: "${option}"`);
+}
+
+/** Mounting a device, a host path or a remote file system through a volume is a bind by another name. */
+export function gateVolumeOptions(options: Record<string, string>, config: DatacenterConfig): void {
+  if (Object.keys(options).length === 0) return;
+  if (options['type'] === 'tmpfs' && (options['device'] === 'tmpfs' || options['device'] === undefined)) return;
+  if (/(^|,)r?bind(,|$)/.test(options['o'] ?? '') && options['device']) allowBind(options['device'], config);
+  else gate('volume driver options', 'allowPrivileged', config);
+}
+
+function allowBind(source: string, config: DatacenterConfig): void {
+  gate(`bind mount of ${source}`, 'allowBinds', config);
+  const path = posix.normalize(source);
+  if (config.allowBinds !== 'all' && !(config.allowBinds as string[]).some((p) => path === posix.normalize(p) || path.startsWith(posix.normalize(`${p}/`))))
+    throw new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+}
+
+function destinationOf(path: string, fail: (why: string) => CetusError): string {
+  if (!path.startsWith('/')) throw fail(`invalid mount path: '${path}' mount path must be absolute`);
+  const clean = posix.normalize(path).replace(/(?<=.)\/$/, '');
+  if (clean === '/') throw fail("invalid specification: destination can't be '/'");
+  return clean;
+}
+
+const PROPAGATION = new Set(['private', 'rprivate', 'shared', 'rshared', 'slave', 'rslave']);
+
+function parseBind(text: string, config: DatacenterConfig): WantedMount {
+  const fail = (why?: string): CetusError => invalid(`invalid volume specification: '${text}'${why ? `: ${why}` : ''}`);
+  const parts = text.split(':');
+  if (parts.length > 3 || parts.some((p) => p === '')) throw fail();
+  const [source, target, modes = ''] = parts.length === 1 ? [undefined, parts[0]!] : (parts as [string, string, string?]);
+  const kind = source?.startsWith('/') ? 'bind' : 'volume';
+  const destination = destinationOf(target, (why) => fail(`invalid mount config for type "${kind}": ${why}`));
+  let readOnly = false;
+  let noCopy = false;
+  let propagation = '';
+  for (const mode of modes === '' ? [] : modes.split(',')) {
+    if (mode === 'ro') readOnly = true;
+    else if (mode === 'nocopy' && kind === 'volume') noCopy = true;
+    else if (PROPAGATION.has(mode) && kind === 'bind') propagation = mode;
+    // SELinux labels and consistency hints mean nothing on these nodes, as on an Engine without SELinux.
+    else if (!['rw', 'z', 'Z', 'cached', 'delegated', 'consistent'].includes(mode)) throw invalid(`invalid mode: ${modes}`);
+  }
+  if (kind === 'bind') {
+    allowBind(source!, config);
+    return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: true};
+  }
+  if (source !== undefined) checkVolumeName(source);
+  return {type: 'volume', volume: {name: source ?? '', anonymous: source === undefined, labels: {}, options: {}}, destination, readOnly, noCopy};
+}
+
+function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
+  const fail = (why: string): CetusError => invalid(`invalid mount config for type "${mount.Type}": ${why}`);
+  if (!mount.Target) throw fail('field Target must not be empty');
+  const destination = destinationOf(mount.Target, fail);
+  const readOnly = mount.ReadOnly ?? false;
+  const foreign = (['bind', 'volume', 'tmpfs'] as const).find((k) => k !== mount.Type && mount[k === 'bind' ? 'BindOptions' : k === 'volume' ? 'VolumeOptions' : 'TmpfsOptions']);
+  if (foreign) throw fail(`field ${foreign[0]!.toUpperCase()}${foreign.slice(1)}Options must not be specified`);
+  switch (mount.Type) {
+    case 'bind': {
+      if (!mount.Source) throw fail('field Source must not be empty');
+      if (!mount.Source.startsWith('/')) throw fail(`invalid mount path: '${mount.Source}' mount path must be absolute`);
+      const options = mount.BindOptions ?? {};
+      if (options.Propagation && !PROPAGATION.has(options.Propagation)) throw fail(`invalid propagation mode: ${options.Propagation}`);
+      if (options.ReadOnlyForceRecursive) throw unsupported('BindOptions.ReadOnlyForceRecursive', 'nodes may lack recursive read-only mounts');
+      allowBind(mount.Source, config);
+      return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', nonRecursive: options.NonRecursive ?? false, createSource: options.CreateMountpoint ?? false};
+    }
+    case 'volume': {
+      const options = mount.VolumeOptions ?? {};
+      const driverOptions = options.DriverConfig?.Options ?? {};
+      const name = mount.Source ?? '';
+      if (name) checkVolumeName(name);
+      if (options.Subpath && (options.Subpath.startsWith('/') || options.Subpath.split('/').includes('..'))) throw fail('subpath must be a relative path within the volume');
+      checkVolumeDriver(name, options.DriverConfig?.Name, driverOptions);
+      gateVolumeOptions(driverOptions, config);
+      return {type: 'volume', volume: {name, anonymous: name === '', labels: options.Labels ?? {}, options: driverOptions}, destination, readOnly, noCopy: options.NoCopy ?? false, ...(options.Subpath ? {subpath: options.Subpath} : {})};
+    }
+    case 'tmpfs': {
+      if (mount.Source) throw fail('field Source must not be specified');
+      const options = (mount.TmpfsOptions?.Options ?? []).map((pair) => pair.join('='));
+      if (mount.TmpfsOptions?.SizeBytes) options.push(`size=${mount.TmpfsOptions.SizeBytes}`);
+      if (mount.TmpfsOptions?.Mode) options.push(`mode=${mount.TmpfsOptions.Mode.toString(8)}`);
+      if (readOnly) options.push('ro');
+      return {type: 'tmpfs', destination, options};
+    }
+    case 'image': case 'npipe': case 'cluster':
+      throw unsupported(`mount of type ${mount.Type}`, 'use a volume, a bind or tmpfs');
+    default:
+      throw fail('mount type unknown');
+  }
+}
+
+/** `inherited`: mounts of the containers in VolumesFrom; they give way to the request's own. */
+export function wantedMounts(host: HostConfig, configVolumes: Record<string, object> | null | undefined, inherited: WantedMount[], config: DatacenterConfig): WantedMount[] {
+  const byDestination = new Map<string, WantedMount>();
+  const add = (mount: WantedMount): void => {
+    if (byDestination.has(mount.destination)) throw invalid(`Duplicate mount point: ${mount.destination}`);
+    byDestination.set(mount.destination, mount);
+  };
+  for (const text of host.Binds ?? []) add(parseBind(text, config));
+  for (const mount of host.Mounts ?? []) add(parseMount(mount, config));
+  for (const [path, options] of Object.entries(host.Tmpfs ?? {}))
+    add({type: 'tmpfs', destination: destinationOf(path, (why) => invalid(`invalid mount config for type "tmpfs": ${why}`)), options: options === '' ? [] : options.split(',')});
+  for (const mount of inherited) if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
+  for (const text of Object.keys(configVolumes ?? {})) {
+    const mount = parseBind(text, config);
+    if (mount.type !== 'volume' || text.includes(':')) throw invalid(`invalid volume specification: '${text}'`);
+    if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
+  }
+  const depth = (m: WantedMount): number => m.destination.split('/').length;
+  return [...byDestination.values()].sort((a, b) => depth(a) - depth(b));
+}
+
+/** "name[:ro|rw]" of VolumesFrom. */
+export function parseVolumesFrom(text: string): {container: string; readOnly: boolean} {
+  const [container, mode = 'rw', ...more] = text.split(':');
+  if (!container || more.length > 0) throw invalid(`invalid volumes-from specification: '${text}'`);
+  if (!['ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode for volumes-from: ${mode}`);
+  return {container, readOnly: mode === 'ro'};
+}
+
+export function inheritMounts(mounts: readonly ResolvedMount[], readOnly: boolean): WantedMount[] {
+  return mounts.map((m): WantedMount => {
+    if (m.type === 'volume')
+      return {type: 'volume', volume: {name: m.name, anonymous: false, labels: {}, options: {}}, destination: m.destination, readOnly: m.readOnly || readOnly, noCopy: m.noCopy, ...(m.subpath ? {subpath: m.subpath} : {})};
+    return m.type === 'bind' ? {...m, readOnly: m.readOnly || readOnly} : m;
+  });
+}

@@ -1,0 +1,88 @@
+/** The verbs on execs: what was asked is in the store, what runs is on the node. Events exec_create and exec_start are written here, exec_die by fleet. */
+import {formatNs} from '../base/clock';
+import {CetusError, isCetusError} from '../base/errors';
+import {le} from '../moray/filter';
+import {BUCKETS} from '../schema/buckets';
+import type {Container} from '../schema/container';
+import type {ExecConfig} from '../schema/docker';
+import type {Exec} from '../schema/objects';
+import type {ExecObservation} from '../schema/agent';
+import type {Context} from './context';
+import {gate} from './create/options';
+import {peekContainer, requireRunning, resolveContainer} from './containers/resolve';
+import {containerAttributes} from './events';
+import type {Caller, ExecVerbs} from './verbs';
+
+const BUCKET = BUCKETS.execs.name;
+const noSuchExec = (id: string): CetusError => new CetusError('notFound', `No such exec instance: ${id}`);
+const command = (config: ExecConfig): string => (config.Cmd ?? []).join(' ');
+
+export function execVerbs(context: Context): ExecVerbs {
+  const find = async (caller: Caller, id: string): Promise<Exec> => {
+    const stored = await context.moray.peek<Exec>(BUCKET, id);
+    if (!stored || stored.value.account !== caller.account) throw noSuchExec(id);
+    return stored.value;
+  };
+  const emit = (caller: Caller, c: Container, action: string, execId: string): void =>
+    context.events.emit(caller.account, {type: 'container', action, actorId: c.id, attributes: containerAttributes(c, {execID: execId})});
+
+  return {
+    async create(caller, containerNameOrId, config) {
+      const c = await resolveContainer(context, caller.account, containerNameOrId);
+      if (!config.Cmd?.length) throw new CetusError('invalid', 'No exec command specified');
+      if (config.Privileged) gate('Privileged', 'allowPrivileged', context.config);
+      for (const entry of config.Env ?? []) if (entry === '' || entry.startsWith('=')) throw new CetusError('invalid', `invalid environment variable: ${entry}`);
+      requireRunning(c, 'exec');
+      const id = context.ids.hex64();
+      const exec: Exec = {id, account: caller.account, containerId: c.id, nodeId: c.nodeId, config, running: false, exitCode: null, pid: 0, createdAt: formatNs(context.clock.nowNs())};
+      // Both at once: neither alone is of use to anybody, and an exec that the node does not know answers as one that never was.
+      await Promise.all([
+        context.fleet.agent(c.nodeId).then((a) => a.putExec(id, c.id, config)),
+        context.moray.put(BUCKET, id, exec, {etag: null}),
+      ]).catch(async (err: unknown) => {
+        await context.moray.delete(BUCKET, id).catch(() => undefined);
+        throw err;
+      });
+      emit(caller, c, `exec_create: ${command(config)}`, id);
+      return {id};
+    },
+
+    async start(caller, execId, query) {
+      const exec = await find(caller, execId);
+      const c = await peekContainer(context, caller.account, exec.containerId);
+      if (!c) throw noSuchExec(execId);
+      if (exec.exitCode !== null) throw new CetusError('conflict', `exec command ${execId} has already run`);
+      requireRunning(c, 'exec');
+      const stream = await (await context.fleet.agent(exec.nodeId)).startExec(execId, {detachKeys: query.detachKeys || exec.config.DetachKeys || '', consoleSize: query.consoleSize ?? exec.config.ConsoleSize ?? null, detach: query.detach});
+      emit(caller, c, `exec_start: ${command(exec.config)}`, execId);
+      return {stream, tty: exec.config.Tty ?? false};
+    },
+
+    async get(caller, execId) {
+      const exec = await find(caller, execId);
+      if (exec.exitCode !== null) return {exec, live: undefined};
+      let live: ExecObservation | undefined;
+      try {
+        live = await (await context.fleet.agent(exec.nodeId)).observeExec(execId);
+      } catch (err) {
+        // The node is away, or has forgotten it: what the store knows is what can be said.
+        if (!isCetusError(err, 'unavailable') && !isCetusError(err, 'timeout') && !isCetusError(err, 'notFound')) throw err;
+      }
+      return {exec, live};
+    },
+
+    async resize(caller, execId, height, width) {
+      const exec = await find(caller, execId);
+      await (await context.fleet.agent(exec.nodeId)).resizeExec(execId, height, width);
+    },
+  };
+}
+
+/** Execs are history an hour after they were made, unless they still run; the Engine forgets them after five minutes. */
+export async function pruneExecs(context: Context, olderThanMs: number): Promise<void> {
+  const before = new Date(context.clock.now() - olderThanMs).toISOString();
+  for await (const {key, value, etag} of context.moray.find<Exec>(BUCKET, le('createdAt', before), {limit: 1000})) {
+    const gone = value.exitCode !== null || !(await context.moray.peek(BUCKETS.containers.name, value.containerId));
+    if (gone) await context.moray.delete(BUCKET, key, {etag}).catch(() => undefined);
+  }
+}

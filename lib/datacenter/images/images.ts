@@ -1,0 +1,206 @@
+/** The verbs on images: references, listing, pull, load, save, tag, remove, prune. Blobs live on nodes; here are names and metadata. */
+import {formatNs} from '../../base/clock';
+import {CetusError, isCetusError} from '../../base/errors';
+import {eq} from '../../moray/filter';
+import {BUCKETS} from '../../schema/buckets';
+import type {Image, ImageRef} from '../../schema/objects';
+import {familiarName, familiarReference, formatReference, isDigest, parseImageName, parseReference} from '../../schema/reference';
+import type {Context} from '../context';
+import {unsupported} from '../create/options';
+import {eventWrite} from '../events';
+import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, untilFilter, valuesOf} from '../filters';
+import {compilePattern} from '../../base/pattern';
+import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
+import {followProgress} from './progress';
+import {imageKey, noSuchImage, refKey, resolveImage} from './resolve';
+
+const IMAGES = BUCKETS.images.name;
+const REFS = BUCKETS.image_refs.name;
+const TAG_TRIES = 5;
+
+export function imageVerbs(context: Context): ImageVerbs {
+  const {moray} = context;
+
+  const listed = async (caller: Caller): Promise<ListedImage[]> => {
+    const [images, refs, containers] = await Promise.all([
+      moray.list<Image>(IMAGES, eq('account', caller.account)), moray.list<ImageRef>(REFS, eq('account', caller.account)), context.views.list(caller.account),
+    ]);
+    const references = new Map<string, string[]>();
+    for (const {value} of refs) references.set(value.imageId, [...(references.get(value.imageId) ?? []), value.reference]);
+    const counts = new Map<string, number>();
+    for (const c of containers) counts.set(c.imageId, (counts.get(c.imageId) ?? 0) + 1);
+    return images.map(({value}) => ({image: value, references: (references.get(value.id) ?? []).sort(), containers: counts.get(value.id) ?? 0}));
+  };
+
+  const get = async (caller: Caller, nameOrId: string): Promise<ListedImage> => {
+    const {image} = await resolveImage(context, caller.account, nameOrId);
+    const refs = await moray.list<ImageRef>(REFS, `(&${eq('account', caller.account)}${eq('imageId', image.id)})`);
+    const containers = (await context.views.list(caller.account)).filter((c) => c.imageId === image.id).length;
+    return {image, references: refs.map((r) => r.value.reference).sort(), containers};
+  };
+
+  const verbs: ImageVerbs = {
+    async list(caller, {filters}) {
+      const select = await listFilter(context, caller, filters);
+      return (await listed(caller)).filter(select).sort((a, b) => createdMs(b.image) - createdMs(a.image));
+    },
+
+    get,
+
+    async *pull(caller, text, options, auth) {
+      if (options.allTags) throw unsupported('pulling all tags (--all-tags)', 'name the tags one by one');
+      const reference = parseImageName(text);
+      const shown = familiarReference(reference);
+      let begun = false;
+      const said = new Set<string>();
+      const follow = followProgress((onProgress) => context.run(caller, 'image.pull', {account: caller.account, reference: formatReference(reference), ...(options.platform ? {platform: options.platform} : {})}, {secrets: {auth}, onProgress}));
+      for (;;) {
+        const next = await follow.next();
+        if (!begun && (!next.done ? !next.value.status?.startsWith('Pulling from ') : true))
+          yield {status: `Pulling from ${reference.repository}`, id: reference.digest ?? reference.tag};
+        begun = true;
+        if (next.done) {
+          const result = next.value;
+          if (!said.has('Digest')) yield {status: `Digest: ${result.digest}`};
+          if (!said.has('Status')) yield {status: `Status: ${result.upToDate ? 'Image is up to date' : 'Downloaded newer image'} for ${shown}`};
+          return;
+        }
+        const word = /^(Digest|Status): /.exec(next.value.status ?? '');
+        if (word) said.add(word[1]!);
+        yield next.value;
+      }
+    },
+
+    async *load(caller, archive, options) {
+      const follow = followProgress((onProgress) => context.run(caller, 'image.load', {account: caller.account, loadId: context.ids.uuid()}, {secrets: {archive}, onProgress}));
+      let told = false;
+      for (;;) {
+        const next = await follow.next();
+        if (!next.done) {
+          if (/^Loaded image/.test(next.value.stream ?? '')) told = true;
+          // Quiet asks for no progress bars; what was loaded is said all the same.
+          if (!options.quiet || next.value.stream !== undefined) yield next.value;
+          continue;
+        }
+        if (!told) for (const {imageId, references} of next.value.images) {
+          if (references.length === 0) yield {stream: `Loaded image ID: ${imageId}\n`};
+          for (const reference of references) yield {stream: `Loaded image: ${familiarReference(parseImageName(reference))}\n`};
+        }
+        return;
+      }
+    },
+
+    async save(caller, names) {
+      if (names.length === 0) throw new CetusError('invalid', 'no images to save');
+      const wanted = new Map<string, {image: Image; references: Set<string>}>();
+      for (const name of names) {
+        const {image, reference} = await resolveImage(context, caller.account, name);
+        const entry = wanted.get(image.id) ?? {image, references: new Set<string>()};
+        wanted.set(image.id, entry);
+        if (reference) entry.references.add(reference);
+        else if (/^[^@:]+$/.test(name) && !/^[0-9a-f]+$/.test(name)) for (const r of (await get(caller, image.id)).references) entry.references.add(r);
+      }
+      const images = [...wanted.values()];
+      const holders = images[0]!.image.nodes.filter((node) => images.every((i) => i.image.nodes.includes(node)));
+      if (holders.length === 0) throw new CetusError('unavailable', 'no single node holds all of these images: save them one by one');
+      let failure: unknown;
+      for (const node of holders) {
+        try {
+          const agent = await context.fleet.agent(node);
+          const stream = await agent.save({images: images.map(({image, references}) => ({imageId: image.id, manifest: image.manifest, references: [...references]}))}, caller.signal);
+          for (const {image} of images) context.events.emit(caller.account, {type: 'image', action: 'save', actorId: image.id, attributes: {name: image.id}});
+          return stream;
+        } catch (err) {
+          if (!isCetusError(err, 'unavailable')) throw err;
+          failure = err;
+        }
+      }
+      throw failure;
+    },
+
+    async tag(caller, source, repository, tag) {
+      // A digest in the tag's place cannot be a name.
+      if (isDigest(tag) || repository.includes('@')) throw new CetusError('invalid', 'refusing to create a tag with a digest reference');
+      const target = parseReference(tag ? `${repository}:${tag}` : repository);
+      const name = formatReference(parseImageName(tag ? `${repository}:${tag}` : repository));
+      if (familiarName(target) === 'sha256') throw new CetusError('invalid', 'refusing to create an ambiguous tag using digest algorithm as name');
+      for (let attempt = 1; ; attempt += 1) {
+        const {image} = await resolveImage(context, caller.account, source);
+        const stored = await moray.peek<Image>(IMAGES, imageKey(caller.account, image.id));
+        if (!stored || stored.value.removing) throw noSuchImage(source);
+        const taggedAt = formatNs(context.clock.nowNs());
+        const ref: ImageRef = {account: caller.account, reference: name, imageId: image.id, taggedAt};
+        try {
+          await moray.batch([
+            // The image's etag keeps a removal that is under way and this name apart.
+            {op: 'put', bucket: IMAGES, key: stored.key, value: {...stored.value, lastTaggedAt: taggedAt}, etag: stored.etag},
+            {op: 'put', bucket: REFS, key: refKey(caller.account, name), value: ref},
+            eventWrite(context.clock, context.ids, {account: caller.account, type: 'image', action: 'tag', actorId: image.id, attributes: {name: familiarReference(parseImageName(name))}}),
+          ]);
+          return;
+        } catch (err) {
+          if (attempt >= TAG_TRIES || !isCetusError(err, 'etagConflict')) throw err;
+        }
+      }
+    },
+
+    async remove(caller, nameOrId, options) {
+      const {image, reference} = await resolveImage(context, caller.account, nameOrId);
+      return context.run(caller, 'image.remove', {account: caller.account, imageId: image.id, reference, shown: nameOrId, force: options.force, noPrune: options.noPrune});
+    },
+
+    async prune(caller, filters) {
+      acceptFilters(filters, ['dangling', 'label', 'label!', 'until']);
+      const dangling = booleanFilter(filters, 'dangling') ?? true;
+      const matches = labelFilters(filters);
+      const until = untilFilter(filters, context.clock.now());
+      const deleted: ({Untagged: string} | {Deleted: string})[] = [];
+      let spaceReclaimed = 0;
+      for (const {image, references, containers} of await listed(caller)) {
+        if (containers > 0 || (dangling && references.length > 0) || !matches(image.config.config?.Labels ?? {}) || (until !== undefined && createdMs(image) > until)) continue;
+        try {
+          const gone = await context.run(caller, 'image.remove', {account: caller.account, imageId: image.id, reference: '', shown: image.id, force: references.length > 1, noPrune: false});
+          deleted.push(...gone);
+          if (gone.some((g) => 'Deleted' in g && g.Deleted === image.id)) spaceReclaimed += image.size;
+        } catch (err) {
+          if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) throw err;
+        }
+      }
+      return {deleted, spaceReclaimed};
+    },
+  };
+  return verbs;
+}
+
+function createdMs(image: Image): number {
+  const ms = Date.parse(image.createdAt);
+  return Number.isNaN(ms) ? 0 : ms;
+}
+
+async function listFilter(context: Context, caller: Caller, filters: Filters): Promise<(i: ListedImage) => boolean> {
+  acceptFilters(filters, ['before', 'dangling', 'label', 'reference', 'since', 'until']);
+  const dangling = booleanFilter(filters, 'dangling');
+  const until = untilFilter(filters, context.clock.now());
+  const bound = async (name: string): Promise<Image | undefined> => {
+    const value = valuesOf(filters, name)[0];
+    return value === undefined ? undefined : (await resolveImage(context, caller.account, value)).image;
+  };
+  const [before, since] = await Promise.all([bound('before'), bound('since')]);
+  const byReference = has(filters, 'reference') ? valuesOf(filters, 'reference').map(referencePattern) : undefined;
+  return ({image, references}) =>
+    (dangling === undefined || (references.length === 0) === dangling)
+    && labelsMatch(valuesOf(filters, 'label'), image.config.config?.Labels ?? {})
+    && (until === undefined || createdMs(image) <= until)
+    && (!before || createdMs(image) < createdMs(before)) && (!since || createdMs(image) > createdMs(since))
+    && (!byReference || references.some((r) => byReference.some((test) => test(r))));
+}
+
+/** As the Engine's reference.FamiliarMatch: a glob over the familiar name, with or without the tag; * does not cross a slash. */
+function referencePattern(glob: string): (reference: string) => boolean {
+  const source = glob.replace(/[.+^$()[\]{}|\\]/g, '\\$&').replace(/\*/g, '[^/]*').replace(/\?/g, '[^/]');
+  const pattern = compilePattern(`/^${source}$/`);
+  return (reference) => {
+    const parsed = parseReference(reference);
+    return pattern.matches(familiarReference(parsed)) || pattern.matches(familiarName(parsed)) || pattern.matches(reference);
+  };
+}

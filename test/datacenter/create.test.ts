@@ -1,0 +1,128 @@
+/** From request to the params of container.provision, and every refusal by its words. */
+import type {ProvisionParams} from '../../lib/schema/chains';
+import type {CreateContainerBody} from '../../lib/schema/docker';
+import {createWorld, failure, type World} from './world';
+
+let world: World;
+beforeEach(async () => {
+  world = await createWorld();
+  await world.image('default', 'docker.io/library/busybox:latest');
+});
+afterEach(() => world.dc.stop());
+
+const create = (body: CreateContainerBody, platform?: string): Promise<{id: string}> => world.dc.containers.create(world.caller(), 'web', {Image: 'busybox', ...body}, platform);
+const made = async (body: CreateContainerBody): Promise<ProvisionParams> => {
+  await create(body);
+  return world.ran.at(-1)!.params as ProvisionParams;
+};
+
+test('request over image', async () => {
+  const {container} = await made({Env: ['A=1', 'PATH'], Labels: {x: 'y'}, ExposedPorts: {'90/udp': {}}, HostConfig: {PublishAllPorts: true}});
+  expect(container.spec.config).toMatchObject({Cmd: ['sh'], Env: ['A=1'], Labels: {x: 'y'}, ExposedPorts: {'80/tcp': {}, '90/udp': {}}, Hostname: container.id.slice(0, 12)});
+  expect(container.requestedPorts).toEqual([{protocol: 'tcp', containerPort: 80, hostIp: '', hostPort: 0}, {protocol: 'udp', containerPort: 90, hostIp: '', hostPort: 0}]);
+  expect(container.spec.hostConfig).toMatchObject({NetworkMode: 'bridge', RestartPolicy: {Name: 'no'}, ShmSize: 64 * 2 ** 20, IpcMode: 'private'});
+  expect(container.networks['bridge']!.networkId).toMatch(/^[0-9a-f]{64}$/);
+  expect(container.status).toBe('created');
+});
+
+test('an entrypoint of the request drops the image\'s command; an empty one drops the image\'s entrypoint', async () => {
+  await world.image('default', 'docker.io/library/ep:latest', {config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}, config: {Entrypoint: ['/ep'], Cmd: ['a']}}});
+  expect((await made({Image: 'ep', Entrypoint: ['/mine']})).container.spec.config).toMatchObject({Entrypoint: ['/mine']});
+  await world.dc.containers.remove(world.caller(), 'web', {force: true, volumes: false, link: false});
+  expect((await made({Image: 'ep', Entrypoint: [''], Cmd: ['b']})).container.spec.config).toMatchObject({Entrypoint: null, Cmd: ['b']});
+  await world.dc.containers.remove(world.caller(), 'web', {force: true, volumes: false, link: false});
+  expect((await failure(create({Image: 'ep', Entrypoint: ['']}))).message).toBe('no command specified');
+});
+
+test('mounts: binds, volumes, tmpfs, the image\'s VOLUMEs, parents first', async () => {
+  const {container, volumes} = await made({HostConfig: {Binds: ['/srv/data:/deep/er/bind:ro', 'named:/named', '/anonymous'], Tmpfs: {'/tmp': 'size=1m'},
+    Mounts: [{Type: 'volume', Target: '/deep', VolumeOptions: {Labels: {a: 'b'}}}]}});
+  expect(container.spec.mounts.map((m) => [m.type, m.destination])).toEqual([['volume', '/named'], ['volume', '/anonymous'], ['volume', '/deep'], ['tmpfs', '/tmp'], ['volume', '/image-data'], ['bind', '/deep/er/bind']]);
+  expect(volumes.map((v) => v.anonymous)).toEqual([false, true, true, true]);
+  expect(container.anonymousVolumeIds).toHaveLength(3);
+  expect(container.volumeIds).toHaveLength(4);
+  expect(container.spec.mounts.at(-1)).toMatchObject({readOnly: true, source: '/srv/data', createSource: true});
+  const again = await world.dc.containers.create(world.caller(), 'two', {Image: 'busybox', HostConfig: {Binds: ['named:/n'], VolumesFrom: ['web:ro']}});
+  const params = world.ran.at(-1)!.params as ProvisionParams;
+  expect(params.volumes).toEqual([]);
+  expect(params.container.volumeIds).toContain(volumes[0]!.id);
+  expect(params.container.anonymousVolumeIds).toEqual([]);
+  expect(params.container.spec.mounts.every((m) => m.destination === '/n' || m.type === 'tmpfs' || m.readOnly)).toBe(true);
+  expect(again.id).toBe(params.container.id);
+});
+
+test('hints leave Env and reach placement; sharing a namespace is a hint too', async () => {
+  const other = await made({Env: ['constraint:rack==r1', 'A=1'], Labels: {'com.docker.swarm.affinities': '["image==busybox"]'}});
+  expect(other.placement.expressions).toEqual(['constraint:rack==r1', 'affinity:image==busybox']);
+  expect(other.container.spec.config.Env).toEqual(['A=1', 'PATH=/bin']);
+  expect(other.container.labels).toMatchObject({'com.docker.swarm.constraints': '["rack==r1"]'});
+  await world.dc.containers.create(world.caller(), 'two', {Image: 'busybox', HostConfig: {NetworkMode: 'container:web'}});
+  const params = world.ran.at(-1)!.params as ProvisionParams;
+  expect(params.placement.expressions).toEqual([`affinity:container==${other.container.id}`]);
+  expect(params.container.spec.networkMode).toBe(`container:${other.container.id}`);
+});
+
+test('limits are reserved', async () => {
+  expect((await made({HostConfig: {Memory: 2 ** 26, NanoCpus: 8e8, PidsLimit: 5}})).placement.reservation).toEqual({memoryBytes: 2 ** 26, nanoCpus: 1e8, diskBytes: 0, pids: 5});
+});
+
+test('networks: by name or id, with aliases and addresses', async () => {
+  const {id} = await world.dc.networks.create(world.caller(), {Name: 'shop', IPAM: {Config: [{Subnet: '10.5.0.0/24'}]}});
+  const {container} = await made({HostConfig: {NetworkMode: 'shop'}, NetworkingConfig: {EndpointsConfig: {[id]: {Aliases: ['web'], IPAMConfig: {IPv4Address: '10.5.0.9'}}, bridge: null}}});
+  expect(container.networks).toMatchObject({shop: {networkId: id, settings: {Aliases: ['web']}}, bridge: {settings: {}}});
+});
+
+const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
+  ['no image', {Image: 'nope'}, 'No such image: nope:latest'],
+  ['bad reference', {Image: 'UPPER'}, /^invalid reference format/],
+  ['links', {HostConfig: {Links: ['a:b']}}, /^HostConfig.Links is not supported/],
+  ['unknown option', {HostConfig: {Sorcery: true} as never}, /^HostConfig.Sorcery is not supported/],
+  ['privileged', {HostConfig: {Privileged: true}}, /^HostConfig.Privileged is not allowed/],
+  ['bind outside', {HostConfig: {Binds: ['/etc:/x']}}, 'bind mount of /etc is not allowed on this datacenter'],
+  ['bind escaping', {HostConfig: {Binds: ['/srv/../etc:/x']}}, /^bind mount of .* is not allowed/],
+  ['bind volume of a driver option', {HostConfig: {Mounts: [{Type: 'volume', Source: 'vol', Target: '/v', VolumeOptions: {DriverConfig: {Options: {type: 'none', o: 'bind', device: '/etc'}}}}]}}, /^bind mount of \/etc is not allowed/],
+  ['relative mount', {HostConfig: {Binds: ['vol:x']}}, /mount path must be absolute/],
+  ['twice', {HostConfig: {Binds: ['vol:/x', 'other:/x']}}, 'Duplicate mount point: /x'],
+  ['volume name', {HostConfig: {Binds: ['vol$:/x']}}, /includes invalid characters for a local volume name/],
+  ['root', {HostConfig: {Binds: ['vol:/']}}, /destination can't be '\/'/],
+  ['bind mode', {HostConfig: {Binds: ['vol:/x:wat']}}, 'invalid mode: wat'],
+  ['restart policy', {HostConfig: {RestartPolicy: {Name: 'x' as never}}}, /^invalid restart policy: unknown policy 'x'/],
+  ['restart with --rm', {HostConfig: {AutoRemove: true, RestartPolicy: {Name: 'always'}}}, "can't create 'AutoRemove' container with restart policy"],
+  ['memory', {HostConfig: {Memory: 1}}, 'Minimum memory limit allowed is 6MB'],
+  ['swap', {HostConfig: {MemorySwap: 2 ** 30}}, 'You should always set the Memory limit when using Memoryswap limit, see usage'],
+  ['log driver', {HostConfig: {LogConfig: {Type: 'syslog'}}}, "logger: no log driver named 'syslog' is registered"],
+  ['log option', {HostConfig: {LogConfig: {Type: 'json-file', Config: {nope: '1'}}}}, "unknown log opt 'nope' for json-file log driver"],
+  ['port', {HostConfig: {PortBindings: {'x/tcp': []}}}, 'invalid port specification: "x/tcp"'],
+  ['host port', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '99999'}]}}}, 'invalid port specification: "99999"'],
+  ['port range', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '80-90'}]}}}, /is not supported/],
+  ['network', {HostConfig: {NetworkMode: 'nope'}}, 'network nope not found'],
+  ['alias on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {Aliases: ['x']}}}}, /^network-scoped aliases/],
+  ['address on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {IPAMConfig: {IPv4Address: '1.2.3.4'}}}}}, /supported on user defined networks only/],
+  ['signal', {StopSignal: 'SIGNOPE'}, 'invalid signal: SIGNOPE'],
+  ['working dir', {WorkingDir: 'x'}, "the working directory 'x' is invalid, it needs to be an absolute path"],
+  ['environment', {Env: ['=x']}, 'invalid environment variable: =x'],
+  ['health', {Healthcheck: {Test: ['CMD', 'x'], Interval: 5}}, 'Interval in Healthcheck cannot be less than 1ms'],
+  ['hints', {Labels: {'com.docker.swarm.constraints': '{'}}, /is not a JSON array/],
+  ['platform', {}, /was found but its platform \(linux\/amd64\) does not match the specified platform \(linux\/arm64\)/, 'linux/arm64'],
+  ['host pid', {HostConfig: {PidMode: 'host'}}, /^HostConfig.PidMode host is not allowed/],
+  ['seccomp off', {HostConfig: {SecurityOpt: ['seccomp=unconfined']}}, /is not allowed/],
+];
+test.each(refusals.map(([what, ...row]) => [what, row] as const))('refused: %s', async (_, [body, message, platform]) => {
+  const err = await failure(create(body, platform));
+  if (typeof message === 'string') expect(err.message).toBe(message);
+  else expect(err.message).toMatch(message);
+  expect(['invalid', 'unsupported', 'forbidden', 'notFound']).toContain(err.kind);
+  expect(world.ran.filter((r) => r.workflow === 'container.provision')).toEqual([]);
+});
+
+test('host network where it is refused by configuration', async () => {
+  const strict = await createWorld({allowHostNetwork: false, allowBinds: 'off'});
+  try {
+    await strict.image('default', 'docker.io/library/busybox:latest');
+    const refuse = (HostConfig: object): Promise<Error> => failure(strict.dc.containers.create(strict.caller(), undefined, {Image: 'busybox', HostConfig}));
+    expect((await refuse({NetworkMode: 'host'})).message).toMatch(/^HostConfig.NetworkMode host is not allowed/);
+    expect((await refuse({Binds: ['/srv/x:/x']})).message).toMatch(/^bind mount of \/srv\/x is not allowed/);
+  } finally {
+    await strict.dc.stop();
+  }
+});
