@@ -57,6 +57,8 @@ export function parseBody<T>(kind: DockerBody, given: unknown): T {
 
   refuseUnsupported(body, TABLES[kind], '');
   for (const [name, table] of Object.entries(NESTED[kind] ?? {})) if (isObject(body[name])) refuseUnsupported(body[name], table, `${name}.`);
+  if (isObject(byNetwork)) for (const [name, settings] of Object.entries(byNetwork)) if (isObject(settings)) refuseUnsupported(settings, ENDPOINT, `EndpointsConfig[${name}].`);
+  if (isObject(body.EndpointConfig)) refuseUnsupported(body.EndpointConfig, ENDPOINT, 'EndpointConfig.');
   for (const part of [body, body.HostConfig]) if (isObject(part)) listWords(part);
   return body as T;
 }

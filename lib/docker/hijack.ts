@@ -38,7 +38,7 @@ export function claimHijacks(socket: Socket): void {
     // With an answer still owed on this connection (pipelining) there is no moment at which the socket could be ours.
     if (hijack && (socket as ParserSocket)._httpMessage) {
       socket.destroy();
-      return original(req, keepAlive);
+      return ANOTHER_PROTOCOL;
     }
     (req as {upgrade?: boolean}).upgrade = hijack;
     const verdict = original(req, keepAlive);

@@ -83,10 +83,10 @@ export const OPERATIONS: readonly Operation[] = [
     ['ImageGet', 'GET', '/images/{name}/get'],
     ['ImageGetAll', 'GET', '/images/get'],
     ['ImageLoad', 'POST', '/images/load'],
+    ['BuildPrune', 'POST', '/build/prune'],
   ]),
   ...later('images', [
     ['ImageBuild', 'POST', '/build', 'docker build'],
-    ['BuildPrune', 'POST', '/build/prune', 'docker builder prune'],
     ['ImagePush', 'POST', '/images/{name}/push', 'docker push'],
     ['ImageSearch', 'GET', '/images/search', 'docker search'],
     ['ImageCommit', 'POST', '/commit', 'docker commit'],

@@ -23,14 +23,15 @@ const ANSWER = 'it is a field of the answer; clients send back what inspect show
 export const CONFIG: Options = {
   ...honoured('Hostname', 'Domainname', 'User', 'AttachStdin', 'AttachStdout', 'AttachStderr', 'ExposedPorts', 'Tty', 'OpenStdin', 'StdinOnce', 'Env', 'Cmd',
     'Healthcheck', 'Image', 'Volumes', 'WorkingDir', 'Entrypoint', 'NetworkDisabled', 'MacAddress', 'Labels', 'StopSignal', 'StopTimeout', 'Shell'),
-  ...ignored('it concerns builds from this image only and is kept as given', 'OnBuild'),
+  ...refused('triggers belong to images', 'OnBuild'),
   ...ignored(WINDOWS, 'ArgsEscaped'),
 };
 
 export const RESOURCES: Options = {
-  ...honoured('CpuShares', 'Memory', 'CgroupParent', 'BlkioWeight', 'BlkioWeightDevice', 'BlkioDeviceReadBps', 'BlkioDeviceWriteBps', 'BlkioDeviceReadIOps',
+  ...honoured('CpuShares', 'Memory', 'BlkioWeight', 'BlkioWeightDevice', 'BlkioDeviceReadBps', 'BlkioDeviceWriteBps', 'BlkioDeviceReadIOps',
     'BlkioDeviceWriteIOps', 'CpuPeriod', 'CpuQuota', 'CpuRealtimePeriod', 'CpuRealtimeRuntime', 'CpusetCpus', 'CpusetMems', 'Devices', 'DeviceCgroupRules',
     'MemoryReservation', 'MemorySwap', 'MemorySwappiness', 'NanoCpus', 'OomKillDisable', 'PidsLimit', 'Ulimits'),
+  ...refused('the node decides where its containers are accounted', 'CgroupParent'),
   ...refused('device requests (GPUs, CDI) are not supported yet', 'DeviceRequests'),
   ...refused('the kernel memory limits were removed from Linux', 'KernelMemory', 'KernelMemoryTCP'),
   ...refused(WINDOWS, 'CpuCount', 'CpuPercent', 'IOMaximumIOps', 'IOMaximumBandwidth'),
@@ -39,10 +40,11 @@ export const RESOURCES: Options = {
 export const HOST_CONFIG: Options = {
   ...RESOURCES,
   ...honoured('Binds', 'LogConfig', 'NetworkMode', 'PortBindings', 'RestartPolicy', 'AutoRemove', 'VolumesFrom', 'Mounts', 'Annotations', 'CapAdd', 'CapDrop',
-    'CgroupnsMode', 'Dns', 'DnsOptions', 'DnsSearch', 'ExtraHosts', 'GroupAdd', 'IpcMode', 'Links', 'OomScoreAdj', 'PidMode', 'Privileged', 'PublishAllPorts',
-    'ReadonlyRootfs', 'SecurityOpt', 'Tmpfs', 'UTSMode', 'ShmSize', 'Sysctls', 'MaskedPaths', 'ReadonlyPaths', 'Init', 'ConsoleSize'),
+    'CgroupnsMode', 'Dns', 'DnsOptions', 'DnsSearch', 'ExtraHosts', 'GroupAdd', 'IpcMode', 'OomScoreAdj', 'PidMode', 'Privileged', 'PublishAllPorts',
+    'ReadonlyRootfs', 'SecurityOpt', 'Tmpfs', 'UTSMode', 'ShmSize', 'Sysctls', 'MaskedPaths', 'ReadonlyPaths', 'Init', 'ConsoleSize',
+    'UsernsMode'),
   VolumeDriver: {refused: 'only the "local" volume driver exists', neutral: ['local']},
-  UsernsMode: {refused: 'user namespaces are not remapped', neutral: ['host']},
+  Links: {refused: 'legacy links do not exist: on a network of their own, containers find each other by name'},
   Runtime: {refused: 'only the runtime "runc" exists', neutral: ['runc', 'io.containerd.runc.v2']},
   Isolation: {refused: WINDOWS, neutral: ['default']},
   Cgroup: {refused: 'joining the cgroup of another container is not supported'},
@@ -51,7 +53,9 @@ export const HOST_CONFIG: Options = {
 };
 
 export const ENDPOINT: Options = {
-  ...honoured('IPAMConfig', 'Aliases', 'MacAddress', 'Links', 'DriverOpts', 'GwPriority'),
+  ...honoured('IPAMConfig', 'Aliases', 'MacAddress', 'GwPriority'),
+  ...refused('legacy links do not exist: on a network of their own, containers find each other by name', 'Links'),
+  ...refused('networks have no options per container', 'DriverOpts'),
   ...ignored(ANSWER, 'NetworkID', 'EndpointID', 'Gateway', 'IPAddress', 'IPPrefixLen', 'IPv6Gateway', 'GlobalIPv6Address', 'GlobalIPv6PrefixLen', 'DNSNames'),
 };
 
@@ -91,7 +95,8 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   ContainerArchiveInfo: honoured('path'),
   PutContainerArchive: honoured('path', 'noOverwriteDirNonDir', 'copyUIDGID'),
   ContainerPrune: honoured('filters'),
-  ImageList: {...honoured('all', 'filters'), ...ignored('digests are always in the answer', 'digests'), ...ignored('shown as -1, "not computed"', 'shared-size'), ...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests')},
+  BuildPrune: {...honoured('filters'), ...ignored('there is no build cache', 'all', 'keep-storage', 'reserved-space', 'max-used-space', 'min-free-space')},
+  ImageList: {...honoured('all', 'filters', 'filter'), ...ignored('digests are always in the answer', 'digests'), ...ignored('shown as -1, "not computed"', 'shared-size'), ...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests')},
   ImageCreate: {...honoured('fromImage', 'tag', 'platform'), ...refused('importing an image is not implemented yet', 'fromSrc', 'repo', 'message', 'changes')},
   ImageInspect: {...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests'), ...refused('an image has one platform here', 'platform')},
   ImageHistory: refused('an image has one platform here', 'platform'),

@@ -36,7 +36,8 @@ describe('create', () => {
     [{DeviceRequests: [{Count: -1}]}, 'HostConfig.DeviceRequests'],
     [{StorageOpt: {size: '10G'}}, 'HostConfig.StorageOpt'],
     [{CpuCount: 2}, 'HostConfig.CpuCount'],
-    [{UsernsMode: 'remap'}, 'HostConfig.UsernsMode'],
+    [{CgroupParent: '/x'}, 'HostConfig.CgroupParent'],
+    [{Links: ['db:db']}, 'HostConfig.Links'],
     [{KernelMemoryTCP: 5}, 'HostConfig.KernelMemoryTCP'],
   ])('refuses %j by name', async (hostConfig, option) => {
     const {url, fake} = await world();
@@ -49,7 +50,7 @@ describe('create', () => {
   it('lets the same options pass where they change nothing', async () => {
     const {url} = await world();
     const got = await request(url).post('/containers/create').send({
-      Image: 'x', HostConfig: {Isolation: 'default', VolumeDriver: '', Runtime: 'runc', DeviceRequests: [], StorageOpt: {}, CpuCount: 0, UsernsMode: '', ContainerIDFile: '/x'},
+      Image: 'x', HostConfig: {Isolation: 'default', VolumeDriver: '', Runtime: 'runc', DeviceRequests: [], StorageOpt: {}, CpuCount: 0, CgroupParent: '', Links: null, ContainerIDFile: '/x'},
     });
     expect(got.status).toBe(201);
   });

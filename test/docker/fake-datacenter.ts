@@ -118,6 +118,7 @@ export class FakeDatacenter {
   lastAuth: RegistryAuth | undefined;
   /** Aborted signals of streams, so that tests see that a departure arrived. */
   departures = 0;
+  eventsRead = 0;
   /** What streams of requests ended with. */
   readonly failures: Error[] = [];
 
@@ -157,6 +158,18 @@ export class FakeDatacenter {
   private called(verb: string, caller: Caller, ...args: unknown[]): void {
     this.lastCaller = caller;
     this.calls.push({verb, args});
+  }
+
+  private async* eventLines(bounded: boolean, caller: Caller): AsyncIterable<DatacenterEvent> {
+    try {
+      for (const event of this.events) {
+        this.eventsRead += 1;
+        yield event;
+      }
+      if (!bounded) await new Promise<void>((resolve) => caller.signal?.addEventListener('abort', () => resolve(), {once: true}));
+    } finally {
+      if (!bounded) this.departures += 1;
+    }
   }
 
   datacenter(): Datacenter {
@@ -279,7 +292,10 @@ export class FakeDatacenter {
         resize: async (caller, id, height, width) => this.called('exec.resize', caller, id, height, width),
       },
       images: {
-        list: async () => this.images,
+        list: async (caller, query) => {
+          this.called('image.list', caller, query);
+          return this.images;
+        },
         get: async (_caller, name) => {
           const found = this.images.find((i) => i.image.id.includes(name) || i.references.some((r) => r === name || r.endsWith(`/${name}`) || r.endsWith(`/${name}:latest`)));
           if (!found) throw noSuch('image', name);
@@ -343,7 +359,7 @@ export class FakeDatacenter {
       events: {
         stream: async (caller, query) => {
           this.called('events', caller, query);
-          return eventLines(this.events, query.untilNs !== undefined, caller, () => { this.departures += 1; });
+          return this.eventLines(query.untilNs !== undefined, caller);
         },
         emit: () => undefined,
       },
@@ -416,11 +432,4 @@ async function* loadLines(archive: Readable, failures: Error[]): AsyncIterable<P
     throw err;
   }
   yield {stream: `Loaded ${bytes} bytes\n`};
-}
-
-async function* eventLines(past: DatacenterEvent[], bounded: boolean, caller: Caller, left: () => void): AsyncIterable<DatacenterEvent> {
-  yield* past;
-  if (bounded) return;
-  await new Promise<void>((resolve) => caller.signal?.addEventListener('abort', () => resolve(), {once: true}));
-  left();
 }

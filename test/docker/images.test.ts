@@ -122,6 +122,13 @@ describe('load and save', () => {
 });
 
 describe('by API version', () => {
+  it('takes the name filter of before 1.41', async () => {
+    const {url, fake} = await world();
+    await request(url).get('/v1.40/images/json?filter=busybox');
+    await request(url).get('/v1.41/images/json?filter=busybox');
+    expect(fake.calls.map((c) => (c.args[0] as {filters: object}).filters)).toEqual([{reference: ['busybox']}, {}]);
+  });
+
   it('shows untagged images as each version expects', async () => {
     const {url, fake} = await world();
     fake.images[0]!.references.length = 0;

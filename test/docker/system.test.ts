@@ -1,11 +1,13 @@
+import {Writable} from 'node:stream';
 import request from 'supertest';
 import {errorLine} from '../../lib/docker/errors';
 import {isLoopback, requireTlsUnlessLoopback} from '../../lib/docker/listen';
 import {OPERATIONS} from '../../lib/docker/operations';
 import {createDockerServer} from '../../lib/docker/server';
-import {silentLog} from '../../lib/base/log';
+import {createLog, silentLog} from '../../lib/base/log';
 import {CetusError} from '../../lib/base/errors';
 import {FakeDatacenter} from './fake-datacenter';
+import {RawClient} from './raw-client';
 import {closeWorlds, until, world} from './world';
 
 afterEach(closeWorlds);
@@ -124,6 +126,24 @@ describe('events', () => {
     await until('the departure', () => fake.departures === 1);
   });
 
+  it('wait for a client that does not read, and end when it leaves', async () => {
+    const {address, fake} = await world();
+    const attributes = {text: 'x'.repeat(1000)};
+    for (let n = 0; n < 50_000; n += 1) fake.events.push({account: 'default', type: 'container', action: 'start', actorId: 'c', attributes, timeNs: '1700000000000000000'});
+    const client = await RawClient.connect(address);
+    client.send('GET /events?since=1 HTTP/1.1\r\nHost: x\r\n\r\n');
+    client.socket.pause();
+    let seen = -1;
+    await until('the events to come to rest', () => {
+      const resting = fake.eventsRead > 0 && fake.eventsRead === seen;
+      seen = fake.eventsRead;
+      return resting;
+    });
+    expect(fake.eventsRead).toBeLessThan(fake.events.length);
+    client.close();
+    await until('the departure', () => fake.departures === 1);
+  });
+
   it.each(['since=yesterday', 'until=x', 'since=20&until=10', 'filters=%7B', 'filters=%5B%5D', 'filters=%7B%22a%22%3A1%7D'])('refuses %s', async (query) => {
     const {url} = await world();
     const got = await request(url).get(`/events?${query}`);
@@ -145,6 +165,39 @@ describe('where it may listen', () => {
     const edge = createDockerServer({datacenter: new FakeDatacenter().datacenter(), log: silentLog(), config: {version: '0'}});
     expect(() => edge.listen({host: '0.0.0.0', port: 0})).toThrow(/without TLS/);
   });
+});
+
+it('logs requests without credentials, at every level', async () => {
+  const written: string[] = [];
+  const stream = new Writable({write: (chunk: Buffer, _encoding, done) => {
+    written.push(chunk.toString());
+    done();
+  }});
+  const edge = createDockerServer({datacenter: new FakeDatacenter().datacenter(), log: createLog({name: 't', level: 'trace', stream}), config: {version: '0'}});
+  const {port} = (await edge.listen({host: '127.0.0.1', port: 0})) as {port: number};
+  const auth = Buffer.from('{"username":"u","password":"hunter2"}').toString('base64');
+  await fetch(`http://127.0.0.1:${port}/v1.41/images/create?fromImage=broken&tag=1`, {method: 'POST', headers: {'X-Registry-Auth': auth, Authorization: 'Basic hunter2', 'X-Request-Id': 'r-1'}}).then((got) => got.text());
+  await until('the log line', () => written.some((line) => line.includes('"answered"')));
+  await edge.close();
+  const line = JSON.parse(written.find((l) => l.includes('"answered"'))!) as Record<string, unknown>;
+  expect(line).toMatchObject({component: 'docker', requestId: 'r-1', operation: 'ImageCreate', method: 'POST', path: '/images/create', api: '1.41', status: 200, account: 'default'});
+  expect(written.join('')).not.toMatch(new RegExp(`hunter2|${auth}`));
+});
+
+it('an attach behind an unanswered request on the same connection is cut, never mixed up with it', async () => {
+  const {address, fake} = await world();
+  const client = await RawClient.connect(address);
+  client.send('GET /events HTTP/1.1\r\nHost: x\r\n\r\nPOST /containers/c/attach HTTP/1.1\r\nHost: x\r\n\r\n');
+  await client.rest();
+  expect(fake.calls.some((c) => c.verb === 'attach')).toBe(false);
+});
+
+it('what is not HTTP is told so and cut', async () => {
+  const {address} = await world();
+  const client = await RawClient.connect(address);
+  client.send('\x16\x03\x01 hello\r\n\r\n');
+  expect((await client.head()).status).toBe(400);
+  await client.rest();
 });
 
 it('writes the error line of a progress stream', () => {

@@ -11,7 +11,11 @@ const MAX_SAVED_NAMES = 1_000;
 const options = (x: Exchange): {speaks: (minor: number) => boolean} => ({speaks: (minor) => x.speaks(minor)});
 
 async function list(x: Exchange): Promise<void> {
-  const images = await x.datacenter.images.list(x.caller, {all: x.query.bool('all'), filters: x.query.filters()});
+  const filters = x.query.filters();
+  // Before 1.41 a name could be given apart.
+  const name = x.speaks(41) ? '' : x.query.text('filter');
+  if (name) filters.reference = [...(filters.reference ?? []), name];
+  const images = await x.datacenter.images.list(x.caller, {all: x.query.bool('all'), filters});
   x.json(200, images.map((image) => imageListEntry(image, options(x))));
 }
 
@@ -73,6 +77,12 @@ async function load(x: Exchange): Promise<void> {
   await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true)}));
 }
 
+/** There is no build cache, so there is nothing to prune; `docker system prune` asks for it always. */
+function pruneBuilds(x: Exchange): void {
+  x.query.filters();
+  x.json(200, {CachesDeleted: null, SpaceReclaimed: 0});
+}
+
 export const imageHandlers: Handlers = {
   ImageList: list,
   ImageCreate: pull,
@@ -84,4 +94,5 @@ export const imageHandlers: Handlers = {
   ImageGet: save,
   ImageGetAll: saveAll,
   ImageLoad: load,
+  BuildPrune: pruneBuilds,
 };

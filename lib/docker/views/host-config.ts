@@ -81,7 +81,8 @@ function resources(h: HostConfig): object {
     DeviceRequests: h.DeviceRequests ?? null,
     MemoryReservation: h.MemoryReservation ?? 0,
     MemorySwap: h.MemorySwap ?? 0,
-    MemorySwappiness: h.MemorySwappiness ?? null,
+    // The CLI sends -1 for "not set".
+    MemorySwappiness: h.MemorySwappiness === -1 ? null : h.MemorySwappiness ?? null,
     OomKillDisable: h.OomKillDisable ?? false,
     PidsLimit: h.PidsLimit ?? null,
     Ulimits: h.Ulimits ?? [],
