@@ -87,7 +87,7 @@ describe('pull', () => {
       const statuses = result.lines.filter((l) => l.id === id).map((l) => l.status).filter((s, i, all) => s !== all[i - 1]);
       expect(statuses).toEqual(['Pulling fs layer', 'Downloading', 'Verifying Checksum', 'Download complete', 'Extracting', 'Pull complete']);
     }
-    expect(result.lines.find((l) => l.status === 'Downloading')).toMatchObject({progressDetail: {current: expect.any(Number), total: expect.any(Number)}, progress: expect.stringMatching(/^\[=+>\s*\] +[\d.]+k?M?B\/[\d.]+k?M?B$/)});
+    expect(result.lines.find((l) => l.status === 'Downloading')).toMatchObject({progressDetail: {current: expect.any(Number), total: expect.any(Number)}, progress: expect.stringMatching(/^\[=*>\s*\] +[\d.]+k?M?B\/[\d.]+k?M?B$/)});
     const again = await pull(`${registry.host}/app:1`);
     expect(again.upToDate).toBe(true);
     expect(again.lines.every((l) => l.status === 'Already exists')).toBe(true);

@@ -7,13 +7,25 @@ import type {Readable} from 'node:stream';
 import type {Clock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import type {Descriptor} from '../../schema/docker';
-import type {BlobWriter} from './blob-writer';
 import type {ImageLimits} from './limits';
 import {isTransient, networkError} from './registry/network-error';
-import type {Hold} from './store';
 
 /** Where a blob comes from: one try, from `offset`. */
 export interface BlobSource { blob(digest: string, offset: number, signal: AbortSignal): Promise<{body: Readable; start: number; url: URL}> }
+
+/** Where a blob goes: a Hold's part, so that tests need no containerd. */
+export interface BlobKeeper {
+  keepBlob(digest: string): Promise<boolean>;
+  writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobSink | undefined>;
+  abort(ref: string): Promise<void>;
+}
+export interface BlobSink {
+  readonly offset: number;
+  restart(): Promise<void>;
+  write(chunk: Buffer): Promise<void>;
+  commit(labels?: Record<string, string>): Promise<string>;
+  close(): void;
+}
 
 /** A try that brought less than this was no progress. */
 const PROGRESS_BYTES = 64 * 1024;
@@ -27,7 +39,7 @@ export class Downloads {
   constructor(private readonly limits: ImageLimits, private readonly clock: Clock) {}
 
   /** The blob exists afterwards and is kept by `hold`. `watch` is told the bytes that are here. */
-  async fetch(hold: Hold, source: BlobSource, layer: Descriptor, labels: Record<string, string>, watch: Watcher, signal: AbortSignal): Promise<void> {
+  async fetch(hold: BlobKeeper, source: BlobSource, layer: Descriptor, labels: Record<string, string>, watch: Watcher, signal: AbortSignal): Promise<void> {
     if (layer.size > this.limits.layerBytes) throw new CetusError('invalid', `layer ${layer.digest} is larger than ${this.limits.layerBytes} bytes`);
     while (!(await hold.keepBlob(layer.digest))) {
       signal.throwIfAborted();
@@ -49,7 +61,7 @@ export class Downloads {
     }
   }
 
-  private async download(hold: Hold, source: BlobSource, layer: Descriptor, labels: Record<string, string>, running: Running, signal: AbortSignal): Promise<void> {
+  private async download(hold: BlobKeeper, source: BlobSource, layer: Descriptor, labels: Record<string, string>, running: Running, signal: AbortSignal): Promise<void> {
     const ref = `layer-${layer.digest}`;
     for (let again = true; ; again = false) {
       const writer = await hold.writer(ref, layer.size, layer.digest);
@@ -71,7 +83,7 @@ export class Downloads {
     }
   }
 
-  private async fill(writer: BlobWriter, source: BlobSource, layer: Descriptor, running: Running, signal: AbortSignal): Promise<void> {
+  private async fill(writer: BlobSink, source: BlobSource, layer: Descriptor, running: Running, signal: AbortSignal): Promise<void> {
     let failures = 0;
     if (writer.offset > layer.size) await writer.restart();
     while (writer.offset < layer.size) {
@@ -88,7 +100,7 @@ export class Downloads {
     }
   }
 
-  private async attempt(writer: BlobWriter, source: BlobSource, layer: Descriptor, running: Running, signal: AbortSignal): Promise<void> {
+  private async attempt(writer: BlobSink, source: BlobSource, layer: Descriptor, running: Running, signal: AbortSignal): Promise<void> {
     const stall = new AbortController();
     let seen = writer.offset;
     // undici ends a silent connection; this ends one that drips a byte now and then.
