@@ -25,7 +25,11 @@ export function checkOp(op: BatchOp): void {
 }
 
 function checkEtag(etag: Etag | null | undefined): void {
-  if (etag !== undefined && etag !== null && !/^\d{1,18}$/.test(etag)) throw new CetusError('invalid', `bad etag ${JSON.stringify(String(etag).slice(0, 50))}`);
+  if (etag !== undefined && etag !== null && !/^\d{1,19}$/.test(etag)) throw new CetusError('invalid', `bad etag ${JSON.stringify(String(etag).slice(0, 50))}`);
+}
+
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new CetusError('canceled', 'the caller gave up', {cause: signal.reason});
 }
 
 export function checkPage(options: FindOptions): void {

@@ -7,6 +7,7 @@
 import pg from 'pg';
 import {CetusError, isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
+import {checkSignal} from './checks';
 import {isConnectionFailure} from './failures';
 import {Cursor, Prepared, runPipeline, StatementError, type Row, type Statement} from './pipeline';
 
@@ -31,17 +32,15 @@ export class Deadline {
 
   /** Waits for `promise`, or rejects: `timeout` at the deadline, `canceled` when the caller's signal says so. */
   async bound<T>(promise: Promise<T>, what: string): Promise<T> {
-    if (this.signal?.aborted) {
-      promise.catch(() => undefined);
-      throw canceled(this.signal);
-    }
+    if (this.signal?.aborted) promise.catch(() => undefined);
+    checkSignal(this.signal);
     let timer: NodeJS.Timeout | undefined;
     let onAbort: (() => void) | undefined;
     try {
       return await new Promise<T>((resolve, reject) => {
         timer = setTimeout(() => reject(new CetusError('timeout', `${what} took longer than ${this.totalMs} ms`)), Math.max(0, Math.min(this.leftMs(), 2 ** 31 - 1)));
         if (this.signal) {
-          onAbort = () => reject(canceled(this.signal!));
+          onAbort = () => reject(new CetusError('canceled', 'the caller gave up', {cause: this.signal!.reason}));
           this.signal.addEventListener('abort', onAbort, {once: true});
         }
         promise.then(resolve, reject);
@@ -51,10 +50,6 @@ export class Deadline {
       if (onAbort) this.signal!.removeEventListener('abort', onAbort);
     }
   }
-}
-
-function canceled(signal: AbortSignal): CetusError {
-  return new CetusError('canceled', 'the caller gave up', {cause: signal.reason});
 }
 
 /** One connection, used by one call at a time. */
@@ -148,6 +143,7 @@ export interface ConnectionsOptions { discover: Discover; size: number; log: Log
 
 export class Connections {
   private readonly idle: Connection[] = [];
+  private readonly busy = new Set<Connection>();
   private readonly waiters = new Set<Waiter>();
   private total = 0;
   private closed = false;
@@ -179,7 +175,10 @@ export class Connections {
   acquire(deadline: Deadline): Promise<Connection> {
     this.assertOpen();
     for (let connection = this.idle.pop(); connection; connection = this.idle.pop()) {
-      if (!connection.broken) return Promise.resolve(connection);
+      if (!connection.broken) {
+        this.busy.add(connection);
+        return Promise.resolve(connection);
+      }
       this.total -= 1;
     }
     if (this.waiters.size >= MAX_WAITING) return Promise.reject(new CetusError('unavailable', 'too many calls wait for the store'));
@@ -199,6 +198,7 @@ export class Connections {
   }
 
   release(connection: Connection): void {
+    this.busy.delete(connection);
     if (connection.broken || this.closed) {
       connection.destroy();
       this.total -= 1;
@@ -211,6 +211,7 @@ export class Connections {
       return;
     }
     this.waiters.delete(waiter);
+    this.busy.add(connection);
     waiter.resolve(connection);
   }
 
@@ -249,10 +250,13 @@ export class Connections {
     if (this.closed) throw new CetusError('unavailable', 'the store is closed');
   }
 
-  close(): void {
+  /** Calls that are under way have `graceMs` to end. */
+  async close(graceMs = 2000): Promise<void> {
     this.closed = true;
     for (const waiter of this.waiters) waiter.reject(new CetusError('unavailable', 'the store is closed'));
     this.waiters.clear();
     for (const connection of this.idle.splice(0)) connection.destroy();
+    for (const until = performance.now() + graceMs; this.busy.size > 0 && performance.now() < until;) await new Promise((resolve) => setTimeout(resolve, 5));
+    for (const connection of this.busy) connection.destroy();
   }
 }

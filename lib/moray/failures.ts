@@ -10,12 +10,13 @@ interface PgError extends Error { code?: string; detail?: string; constraint?: s
 
 /** Connection lost, refused, shutting down, starting up, too many connections, read-only: another try may reach a primary. */
 const UNAVAILABLE = /^(08...|57P0[1-5]|53300|25006|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN|EACCES)$/;
-/** Deadlock or serialization: rolled back for certain, so anything may be tried again. */
-const ROLLED_BACK = /^(40001|40P01|55P03)$/;
+/** Deadlock, serialization, a server that takes no writes: rolled back for certain, so anything may be tried again. */
+const ROLLED_BACK = /^(40001|40P01|55P03|25006)$/;
 
 function pgError(err: unknown): PgError | undefined {
   const inner = err instanceof StatementError ? err.cause : err;
-  return inner instanceof Error ? (inner as PgError) : undefined;
+  // Not instanceof: an error of the runtime's own may come from another realm.
+  return typeof inner === 'object' && inner !== null && 'message' in inner ? (inner as PgError) : undefined;
 }
 
 export function isConnectionFailure(err: unknown): boolean {

@@ -35,7 +35,8 @@ export function elementType(type: IndexType): ScalarType {
 }
 
 const NAME = /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/;
-const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_]{0,29}$/;
+// Postgres cuts identifiers off after 63 bytes, and the longest of ours is BUCKET__FIELD__unique.
+const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_]{0,27}$/;
 const PATH = /^[A-Za-z_-][A-Za-z0-9_-]*(\.[A-Za-z_-][A-Za-z0-9_-]*)*$/;
 const TYPES = new Set<string>(['string', 'number', 'boolean', 'uuid', 'date', 'ip', 'subnet'].flatMap((t) => [t, `${t}[]`]));
 
@@ -44,10 +45,10 @@ export function checkDefinition(definition: BucketDefinition): void {
   const bad = (why: string): never => {
     throw new CetusError('invalid', `bucket ${definition.name}: ${why}`);
   };
-  if (!NAME.test(definition.name) || definition.name.length > 28) bad('a name is at most 28 lower case letters, digits and single underscores');
+  if (!NAME.test(definition.name) || definition.name.length > 24) bad('a name is at most 24 lower case letters, digits and single underscores');
   if (!Number.isInteger(definition.version) || definition.version < 1 || definition.version > 30_000) bad('the version is a whole number from 1');
   for (const [name, field] of Object.entries(definition.fields)) {
-    if (!FIELD_NAME.test(name)) bad(`field ${JSON.stringify(name)}: a name is at most 30 letters, digits and underscores`);
+    if (!FIELD_NAME.test(name)) bad(`field ${JSON.stringify(name)}: a name is at most 28 letters, digits and underscores`);
     if (!TYPES.has(field.type)) bad(`field ${name}: unknown type ${String(field.type)}`);
     if (field.unique && isArrayType(field.type)) bad(`field ${name}: an array cannot be unique`);
     if (!PATH.test(pathOf(name, field).join('.'))) bad(`field ${name}: bad path`);

@@ -6,7 +6,7 @@
 import {systemClock, type Clock} from '../base/clock';
 import {CetusError} from '../base/errors';
 import type {BucketDefinition} from '../schema/bucket';
-import {checkOp, checkPage, tooMany} from './checks';
+import {checkOp, checkPage, checkSignal, tooMany} from './checks';
 import {checkDefinition, checkKey, compareText, DEFAULT_TOMBSTONE_RETENTION_MS, elementType, encodeValue, extract, identity, toSql, type Scalar} from './fields';
 import {badCursor, etagConflict, notFound, staleCursor, uniqueConflict} from './failures';
 import {bindFilter, bySort, checkSort, Indexed, matches} from './match';
@@ -63,7 +63,7 @@ class MemoryMoray implements Moray {
   }
 
   async peek<T>(bucket: string, key: string, options: CallOptions = {}): Promise<Stored<T> | undefined> {
-    options.signal?.throwIfAborted();
+    checkSignal(options.signal);
     checkKey(key);
     const row = this.bucket(bucket).rows.get(key);
     return row && this.stored<T>(bucket, key, row);
@@ -104,7 +104,7 @@ class MemoryMoray implements Moray {
   }
 
   async *find<T>(name: string, filter: string, options: FindOptions = {}): AsyncIterable<Stored<T>> {
-    options.signal?.throwIfAborted();
+    checkSignal(options.signal);
     const bucket = this.bucket(name);
     checkSort(bucket.definition, options.sort ?? []);
     checkPage(options);
@@ -112,7 +112,7 @@ class MemoryMoray implements Moray {
     const offset = options.offset ?? 0;
     const rows = found.slice(offset, options.limit === undefined ? undefined : offset + options.limit).map((object) => ({key: object.key, row: bucket.rows.get(object.key)!}));
     for (const {key, row} of rows) {
-      options.signal?.throwIfAborted();
+      checkSignal(options.signal);
       yield this.stored<T>(name, key, row);
     }
   }
@@ -127,12 +127,12 @@ class MemoryMoray implements Moray {
   }
 
   async count(bucket: string, filter: string, options: CallOptions = {}): Promise<number> {
-    options.signal?.throwIfAborted();
+    checkSignal(options.signal);
     return this.select(this.bucket(bucket), filter).length;
   }
 
   async batch(ops: BatchOp[], options: CallOptions = {}): Promise<BatchResult[]> {
-    options.signal?.throwIfAborted();
+    checkSignal(options.signal);
     for (const op of ops) checkOp(op);
     const undo: (() => void)[] = [];
     const logged: [Bucket, Entry][] = [];
@@ -245,7 +245,7 @@ class MemoryMoray implements Moray {
   }
 
   async watch<T>(name: string, filter: string, options: WatchOptions = {}): Promise<AsyncIterable<Change<T>>> {
-    options.signal?.throwIfAborted();
+    checkSignal(options.signal);
     const bucket = this.bucket(name);
     const bound = bindFilter(bucket.definition, filter);
     const since = options.since ?? 'now';

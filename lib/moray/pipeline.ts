@@ -47,7 +47,7 @@ export class Prepared {
 /** Which statement of the pipeline an error belongs to. */
 export class StatementError extends Error {
   constructor(override readonly cause: unknown, readonly index: number) {
-    super(cause instanceof Error ? cause.message : String(cause));
+    super((cause as {message?: string} | null)?.message ?? String(cause));
   }
 }
 
