@@ -15,7 +15,7 @@ import type {Log} from '../../base/log';
 import type {ExecObservation, ExecStartQuery} from '../../schema/agent';
 import type {ContainerSpec} from '../../schema/container';
 import type {ExecConfig} from '../../schema/docker';
-import {execFailure} from '../container/start-failure';
+import {startFailure} from '../container/start-failure';
 import type {ReportLedger} from '../ledger/reports';
 import type {SpecBuilder} from '../parts';
 import type {ProcessExit, Runtime} from '../runtime/runtime';
@@ -95,7 +95,7 @@ export class Execs {
     try {
       await this.launch(entry, host, stream !== undefined && config.AttachStdin === true);
     } catch (err) {
-      const failure = execFailure(err);
+      const failure = startFailure(err);
       this.finish(entry, failure.exitCode);
       this.parts.log.info({err, execId: id, containerId: entry.containerId}, 'an exec could not be started');
       if (!stream) {
@@ -210,7 +210,7 @@ export class Execs {
       }
       return {exitCode: entry.exitCode ?? -1, output: Buffer.concat(output).toString('utf8')};
     } catch (err) {
-      const failure = execFailure(err);
+      const failure = startFailure(err);
       entry.state = 'ended';
       return {exitCode: failure.exitCode, output: failure.error.message};
     } finally {
