@@ -1,6 +1,6 @@
 /** A containerd for one test file: own directory, own processes, nothing left behind. */
 import {execFileSync} from 'node:child_process';
-import {readFileSync} from 'node:fs';
+import {readFileSync, readdirSync, rmdirSync} from 'node:fs';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -32,6 +32,7 @@ export async function testContainerd(namespace = 'cetus-test'): Promise<TestCont
         client.close();
         await world.process.stop();
         unmountBelow(directory);
+        removeCgroups();
         await fs.rm(directory, {recursive: true, force: true, maxRetries: 5});
       }
     },
@@ -46,6 +47,20 @@ async function removeTasks(client: ContainerdClient): Promise<void> {
     await client.tasks.wait({containerId: id}, {deadlineMs: 10_000}).catch(() => undefined);
     await client.tasks.delete({containerId: id}).catch(() => undefined);
   }));
+}
+
+/** The parents that the tests' specs name; still in use by another test file, they stay for that one to remove. */
+function removeCgroups(): void {
+  const root = '/sys/fs/cgroup';
+  for (const hierarchy of ['', ...readdirSync(root)]) {
+    for (const parent of ['cetus-test', 'cetus-spec-test']) {
+      try {
+        rmdirSync(path.join(root, hierarchy, parent));
+      } catch {
+        continue;
+      }
+    }
+  }
 }
 
 function unmountBelow(directory: string): void {
