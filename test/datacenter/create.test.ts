@@ -8,7 +8,7 @@ beforeEach(async () => {
   world = await createWorld();
   await world.image('default', 'docker.io/library/busybox:latest');
 });
-afterEach(() => world.dc.stop());
+afterEach(() => world.stop());
 
 const create = (body: CreateContainerBody, platform?: string): Promise<{id: string}> => world.dc.containers.create(world.caller(), 'web', {Image: 'busybox', ...body}, platform);
 const made = async (body: CreateContainerBody): Promise<ProvisionParams> => {
@@ -52,13 +52,13 @@ test('mounts: binds, volumes, tmpfs, the image\'s VOLUMEs, parents first', async
 });
 
 test('hints leave Env and reach placement; sharing a namespace is a hint too', async () => {
-  const other = await made({Env: ['constraint:rack==r1', 'A=1'], Labels: {'com.docker.swarm.affinities': '["image==busybox"]'}});
-  expect(other.placement.expressions).toEqual(['constraint:rack==r1', 'affinity:image==busybox']);
+  const other = await made({Env: ['constraint:rack==r1', 'A=1'], Labels: {'com.docker.swarm.affinities': '["image==~busybox"]'}});
+  expect(other.placement.expressions).toEqual(['constraint:rack==r1', 'affinity:image==~busybox']);
   expect(other.container.spec.config.Env).toEqual(['A=1', 'PATH=/bin']);
   expect(other.container.labels).toMatchObject({'com.docker.swarm.constraints': '["rack==r1"]'});
   await world.dc.containers.create(world.caller(), 'two', {Image: 'busybox', HostConfig: {NetworkMode: 'container:web'}});
   const params = world.ran.at(-1)!.params as ProvisionParams;
-  expect(params.placement.expressions).toEqual([`affinity:container==${other.container.id}`]);
+  expect(params.placement.expressions).toEqual(['constraint:node==node-1']);
   expect(params.container.spec.networkMode).toBe(`container:${other.container.id}`);
 });
 
@@ -123,6 +123,6 @@ test('host network where it is refused by configuration', async () => {
     expect((await refuse({NetworkMode: 'host'})).message).toMatch(/^HostConfig.NetworkMode host is not allowed/);
     expect((await refuse({Binds: ['/srv/x:/x']})).message).toMatch(/^bind mount of \/srv\/x is not allowed/);
   } finally {
-    await strict.dc.stop();
+    await strict.stop();
   }
 });

@@ -77,10 +77,10 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
     if (!host[key]?.startsWith('container:')) continue;
     const shared = await resolveContainer(context, caller.account, host[key].slice('container:'.length));
     host[key] = `container:${shared.id}`;
-    hints.push(`affinity:container==${shared.id}`);
+    hints.push(`constraint:node==${shared.nodeId}`);
   }
-  // Containers that share namespaces share a node.
-  if (networking.sharedWith) hints.push(`affinity:container==${networking.sharedWith}`);
+  // Containers that share namespaces share a node. By the node's id, not by affinity: placement may not have heard yet of a container that was just made.
+  if (networking.sharedNode) hints.push(`constraint:node==${networking.sharedNode}`);
 
   const config = {...hinted.config, ...(networking.specMode === 'networks' || networking.specMode === 'none' ? {Hostname: hinted.config.Hostname || shortId(id)} : {})};
   const {mounts, volumes} = await settleMounts(context, caller, wantedMounts(host, config.Volumes, await inherited(context, caller, host.VolumesFrom ?? []), context.config));

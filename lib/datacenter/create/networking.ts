@@ -17,8 +17,8 @@ export interface Networking {
   /** ContainerSpec.networkMode. */
   specMode: string;
   networks: Record<string, NetworkRequest>;
-  /** The container whose network is shared. */
-  sharedWith?: string;
+  /** Id of the node of the container whose network is shared. */
+  sharedNode?: string;
 }
 
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
@@ -63,7 +63,7 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
     if (config.MacAddress) throw invalid('conflicting options: mac-address and the network mode');
     if (endpoints.length > 0) throw invalid('conflicting options: cannot attach both user-defined and non-user-defined network-modes');
     const found = await resolveContainer(context, caller.account, other);
-    return {networkMode: `container:${found.id}`, specMode: `container:${found.id}`, networks: {}, sharedWith: found.id};
+    return {networkMode: `container:${found.id}`, specMode: `container:${found.id}`, networks: {}, sharedNode: found.nodeId};
   }
   if (mode === 'host' || mode === 'none') {
     if (mode === 'host') gate('HostConfig.NetworkMode host', 'allowHostNetwork', context.config);
