@@ -133,6 +133,7 @@ export class Catalogue {
   private async reindexOnce(connection: Connection, bucket: string): Promise<Entry | undefined> {
     const deadline = new Deadline(REINDEX_DEADLINE_MS);
     const one = async (text: string, ...values: (string | null)[]): Promise<string | null> => (await connection.run([{text, values}], deadline))[0]![0]?.[0] ?? null;
+    await connection.script(`SET statement_timeout = ${REINDEX_DEADLINE_MS}`, deadline);
     const locked = (await one(`SELECT pg_try_advisory_lock(${LOCK_CLASS.reindex}, hashtext($1))`, bucket)) === 't';
     const entry = (await read(connection, bucket))!;
     const pending = Object.entries(entry.fields).filter(([, field]) => !field.ready).map(([name]) => name);

@@ -11,7 +11,7 @@ import {silentLog, type Log} from '../base/log';
 import type {BucketDefinition} from '../schema/bucket';
 import {Catalogue} from './catalogue';
 import {checkOp, checkPage, tooMany} from './checks';
-import {Connections, Deadline, type Connection, type Discover} from './connections';
+import {Connections, Deadline, DEFAULT_DEADLINE_MS, type Connection, type Discover} from './connections';
 import {isConnectionFailure, isRolledBack, notFound, staleCursor, translate} from './failures';
 import {Feed, untilAborted} from './feed';
 import {checkDefinition, checkKey, encodeValue, extract} from './fields';
@@ -283,11 +283,15 @@ class PostgresMoray implements Moray {
     };
     try {
       connection = await this.connections.acquire(deadline);
+      // Longer than the server would otherwise allow for one page.
+      const patient = deadline.totalMs > DEFAULT_DEADLINE_MS;
+      if (patient) await connection.script(`SET statement_timeout = ${Math.round(Math.min(deadline.totalMs, 2 ** 31 - 1))}`, deadline);
       await begin?.(connection, deadline);
       const cursor = connection.cursor(statement);
       const finish = async (): Promise<void> => {
         await new Deadline(options.deadlineMs).bound(cursor.close(), doing);
         if (begin) await connection!.script('COMMIT', new Deadline(options.deadlineMs));
+        if (patient) await connection!.script('RESET statement_timeout', new Deadline(options.deadlineMs));
         free();
       };
       let last = false;

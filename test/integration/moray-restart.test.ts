@@ -139,6 +139,9 @@ test('a slow statement is ended by the server too; a caller that gives up is let
   let count = 0;
   for await (const _ of moray.find('things', ALL)) count += 1;
   expect(count).toBe(2002);
+  for await (const _ of moray.find('things', ALL, {deadlineMs: 30_000})) count += 1;
+  expect(count).toBe(4004);
+  expect(await moray.count('things', ALL, {deadlineMs: 30_000})).toBe(2002);
 });
 
 test('the primary is asked for anew on each new connection', async () => {
