@@ -63,6 +63,7 @@ export interface ActStep<P, S> {
   kind: 'act';
   name: string;
   do(ctx: StepContext<P, S>): Promise<unknown>;
+  /** An act without undo is the point of no return: once it has begun, a cancel comes too late. */
   undo?(ctx: StepContext<P, S>, output: unknown): Promise<void>;
   /** Per try. Default 60 s. */
   timeoutMs?: number | ((params: P, outputs: Readonly<Record<string, unknown>>) => number);

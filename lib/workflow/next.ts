@@ -40,8 +40,13 @@ function forward(job: Job, chain: Chain): Move {
     const last = chain.steps.at(-1);
     return {move: 'succeed', result: chain.result ? chain.result(outputs) : last && outputs[last.name]};
   }
-  if (job.cancelRequested) return {move: 'unwind', error: {kind: 'canceled', message: `job ${job.id} (${job.workflow}) was canceled`}};
+  if (job.cancelRequested && !isPastReturn(job, chain)) return {move: 'unwind', error: {kind: 'canceled', message: `job ${job.id} (${job.workflow}) was canceled`}};
   return step.kind === 'plan' ? {move: 'plan', step} : {move: 'act', step};
+}
+
+/** An act without undo that has begun, or may have, cannot be taken back: the only consistent way is forward, and a cancel comes too late. */
+function isPastReturn(job: Job, chain: Chain): boolean {
+  return chain.steps.some((step) => step.kind === 'act' && !step.undo && job.steps.some((r) => r.step === step.name && (r.state === 'started' || r.state === 'succeeded')));
 }
 
 function backward(job: Job, chain: Chain, limits: Limits): Move {

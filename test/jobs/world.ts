@@ -26,8 +26,8 @@ export const ACCOUNT = 'default';
 export const IMAGE_ID = `sha256:${'1'.repeat(64)}`;
 export const REFERENCE = 'docker.io/library/busybox:latest';
 
-/** `before`: the node did nothing and does not answer; `after`: it did; `twice`: the order arrives two times; `refuse`: this order fails for good. */
-export type CallFate = 'before' | 'after' | 'twice' | 'refuse';
+/** `before`: the node did nothing and does not answer; `after`: it did; `twice`: the order arrives two times; `refuse`: this order fails for good; `done`: the same, although the node did it. */
+export type CallFate = 'before' | 'after' | 'twice' | 'refuse' | 'done';
 
 /** Calls that change a node, numbered, so that each can be made to go wrong. */
 class DoomedAgent {
@@ -36,6 +36,11 @@ class DoomedAgent {
   private readonly refused = new Set<string>();
 
   constructor(private readonly agent: FakeAgent) {}
+
+  heal(): void {
+    this.fates.clear();
+    this.refused.clear();
+  }
 
   client(): AgentClient {
     return new Proxy(this.agent as AgentClient, {
@@ -51,7 +56,8 @@ class DoomedAgent {
 
   private async call<T>(key: string, perform: () => Promise<T>): Promise<T> {
     const fate = this.fates.get((this.calls += 1));
-    if (fate === 'refuse') this.refused.add(key);
+    if (fate === 'done') await perform();
+    if (fate === 'refuse' || fate === 'done') this.refused.add(key);
     if (this.refused.has(key)) throw new CetusError('internal', 'the node refuses');
     if (fate === 'before') throw new CetusError('unavailable', 'the node cannot be reached');
     if (fate === 'twice') await perform();

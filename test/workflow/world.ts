@@ -100,7 +100,8 @@ export class Connection implements Moray {
   readonly died: Promise<void>;
   private die!: () => void;
   private readonly fates = new Map<number, Fate>();
-  onWrite?: (ops: BatchOp[]) => void;
+  /** Called, and awaited, before each write. */
+  onWrite?: (ops: BatchOp[]) => void | Promise<void>;
 
   constructor(private readonly inner: Moray) {
     this.died = new Promise((resolve) => { this.die = resolve; });
@@ -123,7 +124,7 @@ export class Connection implements Moray {
     if (fate === 'unheard-before') throw new CetusError('unavailable', 'the connection was reset');
     if (fate === 'die-before') this.kill();
     await this.alive();
-    this.onWrite?.(ops);
+    await this.onWrite?.(ops);
     const result = await perform();
     if (fate === 'unheard-after') throw new CetusError('unavailable', 'the connection was reset');
     if (fate === 'die-after') this.kill();
