@@ -1,0 +1,259 @@
+/** What single chains promise beyond what the generic test asks of all: refusals in the Engine's words, races, capacity, the reconciler. */
+import {CetusError} from '../../lib/base/errors';
+import {silentLog} from '../../lib/base/log';
+import {createReconciler} from '../../lib/jobs/reconciler';
+import type {ChainName, ChainParams} from '../../lib/schema/chains';
+import type {Container} from '../../lib/schema/container';
+import type {Network, Volume} from '../../lib/schema/objects';
+import type {RunningWorkflow} from '../../lib/workflow/workflow';
+import {ACCOUNT, Datacenter, IMAGE_ID, REFERENCE} from './world';
+
+const open = (prompt = false): Promise<Datacenter> => new Datacenter(prompt).open();
+const other = {networks: {front: {networkId: 'net1', settings: {}}}, requestedPorts: []};
+
+function start<N extends ChainName>(_dc: Datacenter, workflow: RunningWorkflow, name: N, params: ChainParams<N>): Promise<unknown> {
+  return workflow.run({workflow: name, account: ACCOUNT, params, requestId: 'r'});
+}
+async function container(dc: Datacenter, id: string): Promise<Container> {
+  return (await dc.store.get<Container>('containers', id)).value;
+}
+
+describe('create', () => {
+  it('refuses a taken name in the Engine\'s words, and leaves nothing', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', false);
+    await expect(dc.put('container.provision', dc.provision(dc.draft('c2', 'web')))).rejects.toMatchObject({
+      kind: 'conflict',
+      message: 'Conflict. The container name "/web" is already in use by container "c1". You have to remove (or rename) that container to be able to reuse that name.',
+    });
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('never reserves more than a node has, however many ask at once, and says what would have fitted', async () => {
+    const dc = await open();
+    // 4 CPUs: four fit. Two processes, so that the gate of one cannot help.
+    const [a, b] = [dc.runner(), dc.runner()];
+    const results = await dc.clock.until(Promise.allSettled(Array.from({length: 10}, (_, n) =>
+      start(dc, n % 2 ? a : b, 'container.provision', dc.provision(dc.draft(`c${n}`, `web${n}`))))));
+    expect(results.filter((r) => r.status === 'fulfilled')).toHaveLength(4);
+    for (const r of results) if (r.status === 'rejected') expect(r.reason).toMatchObject({kind: 'noSpace'});
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('uses an existing volume of the name and goes where it is', async () => {
+    const dc = await open();
+    await dc.put('volume.create', {volume: dc.volume('v0', 'data')});
+    await dc.container('c1', 'web', false, {volumeIds: ['v1']}, [dc.volume('v1', 'data')]);
+    expect(await container(dc, 'c1')).toMatchObject({volumeIds: ['v0'], spec: {mounts: [{volumeId: 'v0'}]}});
+    expect([...(await dc.all('volumes')).keys()]).toEqual(['v0']);
+  });
+});
+
+describe('start', () => {
+  it('gives addresses and ports and takes them back when the process ends', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    expect(await container(dc, 'c1')).toMatchObject({
+      status: 'running', attachments: [{address: '172.17.0.2', mac: '02:42:ac:11:00:02', gateway: '172.17.0.1', isDefaultRoute: true, aliases: ['web', 'c1']}],
+      publishedPorts: [{hostPort: 8080, containerPort: 80}],
+    });
+    dc.agent.exit('c1', 3);
+    await dc.settle();
+    expect(await container(dc, 'c1')).toMatchObject({status: 'exited', attachments: [], publishedPorts: []});
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('refuses a taken port in the Engine\'s words', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    await expect(dc.container('c2', 'two', true)).rejects.toThrow(/^driver failed programming external connectivity on endpoint two \([0-9a-f]{64}\): Bind for 0\.0\.0\.0:8080 failed: port is already allocated$/);
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('of a command that is missing leaves exit code and message, and no address', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', false);
+    const message = 'failed to create task for container: exec: "nope": executable file not found in $PATH: unknown';
+    const node = dc.agent.containers.get('c1')!;
+    const failed = {...node.observation, generation: 2, exitCode: 127, error: message};
+    const original = dc.agent.task.bind(dc.agent);
+    dc.agent.task = async (task) => {
+      if (task.body.kind !== 'container.start') return original(task);
+      node.observation = failed;
+      throw new CetusError('invalid', message, {info: {observation: failed}});
+    };
+    await expect(dc.put('container.start', {containerId: 'c1'})).rejects.toMatchObject({kind: 'invalid', message});
+    expect(await container(dc, 'c1')).toMatchObject({status: 'created', observation: {exitCode: 127, error: message}, attachments: []});
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('of many at once gives each its own address, from two processes too', async () => {
+    const dc = await open();
+    const small = {...dc.network('net9', 'tiny'), subnet: '10.9.0.0/28'};
+    await dc.put('network.create', {network: small});
+    const more = {...other, networks: {tiny: {networkId: 'net9', settings: {}}}, reservation: {memoryBytes: 1, nanoCpus: 0, diskBytes: 0, pids: 0}};
+    for (let n = 0; n < 14; n += 1) await dc.container(`c${n}`, `web${n}`, false, more);
+    const [a, b] = [dc.runner(), dc.runner()];
+    const results = await dc.clock.until(Promise.allSettled(Array.from({length: 14}, (_, n) => start(dc, n % 2 ? a : b, 'container.start', {containerId: `c${n}`}))));
+    await dc.settle();
+    expect(results.filter((r) => r.status === 'fulfilled')).toHaveLength(13);
+    expect(results.find((r) => r.status === 'rejected')).toMatchObject({reason: {message: 'no available IPv4 addresses on this network\'s address pools: tiny (net9)'}});
+    const addresses = [...(await dc.all<Container>('containers')).values()].flatMap((c) => c.attachments.map((x) => x.address));
+    expect(new Set(addresses).size).toBe(13);
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('of a running one is notModified', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    await expect(dc.put('container.start', {containerId: 'c1'})).rejects.toMatchObject({kind: 'notModified'});
+  });
+});
+
+describe('restart', () => {
+  it('keeps the address', async () => {
+    const dc = await open();
+    await dc.container('c0', 'first', true, other);
+    await dc.container('c1', 'web', true);
+    await dc.put('container.stop', {containerId: 'c0', timeoutSeconds: null, signal: null});
+    await dc.clock.pass(5000);
+    await dc.put('container.restart', {containerId: 'c1', timeoutSeconds: 0, signal: null});
+    expect((await container(dc, 'c1')).attachments[0]!.address).toBe('172.17.0.3');
+    expect(await dc.leaks()).toEqual([]);
+  });
+});
+
+describe('kill', () => {
+  it('gets through while a stop waits', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    const original = dc.agent.task.bind(dc.agent);
+    dc.agent.task = async (task) => {
+      if (task.body.kind === 'container.stop') await dc.clock.sleep(20_000);
+      return original(task);
+    };
+    const workflow = dc.runner();
+    const stopping = start(dc, workflow, 'container.stop', {containerId: 'c1', timeoutSeconds: 20, signal: null});
+    await dc.clock.pass(100);
+    const beganMs = dc.clock.now();
+    await dc.clock.until(start(dc, workflow, 'container.kill', {containerId: 'c1', signal: 'SIGKILL'}));
+    expect(dc.clock.now() - beganMs).toBeLessThan(1000);
+    await dc.clock.until(stopping);
+    await dc.settle();
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('refuses what does not run', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', false);
+    await expect(dc.put('container.kill', {containerId: 'c1', signal: 'SIGKILL'})).rejects.toThrow('cannot kill container: c1: container c1 is not running');
+  });
+});
+
+describe('remove', () => {
+  it('refuses a running container in the Engine\'s words', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    await expect(dc.put('container.destroy', {containerId: 'c1', force: false, removeVolumes: false}))
+      .rejects.toThrow('cannot remove container "/web": container is running: stop the container before removing or force remove');
+  });
+
+  it('of a volume refuses while a container uses it, also one that comes at this very moment', async () => {
+    const dc = await open();
+    await dc.put('volume.create', {volume: dc.volume('v1', 'data')});
+    const [a, b] = [dc.runner(), dc.runner()];
+    const results = await dc.clock.until(Promise.allSettled([
+      start(dc, a, 'container.provision', dc.provision(dc.draft('c1', 'web', {volumeIds: ['v1']}))), start(dc, b, 'volume.remove', {volumeId: 'v1', force: false}),
+    ]));
+    expect(results.filter((r) => r.status === 'fulfilled')).toHaveLength(1);
+    expect(await dc.leaks()).toEqual([]);
+    if (results[0]!.status === 'fulfilled') await expect(dc.put('volume.remove', {volumeId: 'v1', force: false})).rejects.toThrow('remove data: volume is in use - [c1]');
+  });
+
+  it('of an image never leaves a container without it', async () => {
+    const dc = await open();
+    const [a, b] = [dc.runner(), dc.runner()];
+    const results = await dc.clock.until(Promise.allSettled([
+      start(dc, a, 'image.remove', {account: ACCOUNT, imageId: IMAGE_ID, reference: REFERENCE, shown: 'busybox', force: false, noPrune: false}),
+      start(dc, b, 'container.provision', dc.provision(dc.draft('c1', 'web'))),
+    ]));
+    const [image, containers] = [await dc.store.peek('images', `${ACCOUNT}/${IMAGE_ID}`), await dc.all('containers')];
+    expect(results.filter((r) => r.status === 'fulfilled')).toHaveLength(1);
+    expect(image === undefined).toBe(containers.size === 0);
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('of a network refuses while something runs on it', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    await expect(dc.put('network.remove', {networkId: 'net1', account: ACCOUNT})).rejects.toThrow(/^error while removing network: network front has active endpoints \(name:"web" id:"[0-9a-f]{12}"\)$/);
+    expect((await dc.store.get<Network>('networks', 'net1')).value.removing).toBeUndefined();
+  });
+});
+
+describe('networks and volumes', () => {
+  it('of many created at once never overlap, and a name is given once', async () => {
+    const dc = await open();
+    const [a, b] = [dc.runner(), dc.runner()];
+    const results = await dc.clock.until(Promise.allSettled(Array.from({length: 12}, (_, n) =>
+      start(dc, n % 2 ? a : b, 'network.create', {network: dc.network(`m${n}`, n < 2 ? 'same' : `name${n}`)}))));
+    expect(results.filter((r) => r.status === 'fulfilled')).toHaveLength(11);
+    expect(results.find((r) => r.status === 'rejected')).toMatchObject({reason: {kind: 'conflict', message: 'network with name same already exists'}});
+    const subnets = [...(await dc.all<Network>('networks')).values()].map((n) => n.subnet);
+    expect(new Set(subnets).size).toBe(subnets.length);
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('a volume that exists is the answer', async () => {
+    const dc = await open();
+    const first = (await dc.put('volume.create', {volume: dc.volume('v1', 'data')})) as Volume;
+    expect(first).toMatchObject({id: 'v1', nodeId: 'node-1', mountpoint: '/fake/volumes/v1/_data'});
+    expect(await dc.put('volume.create', {volume: dc.volume('v2', 'data')})).toEqual(first);
+  });
+});
+
+describe('credentials', () => {
+  it('of a pull reach no stored object', async () => {
+    const dc = await open();
+    await dc.put('image.pull', {account: ACCOUNT, reference: 'docker.io/library/pulled:latest'}, {auth: {username: 'u', password: 'hunter2'}});
+    await expect(dc.put('image.pull', {account: ACCOUNT, reference: 'docker.io/library/absent:latest'}, {auth: {password: 'hunter2'}})).rejects.toMatchObject({kind: 'notFound'});
+    expect(JSON.stringify(await dc.jobs())).not.toContain('hunter2');
+  });
+});
+
+describe('the reconciler', () => {
+  it('removes what has ended and was to be removed, and what never could start, and nothing else', async () => {
+    const dc = await open(true);
+    const workflow = dc.runner();
+    const reconciler = createReconciler({moray: dc.store, workflow, log: silentLog(), clock: dc.clock});
+    await reconciler.start();
+    await dc.container('c1', 'gone', true, {autoRemove: true, ...other});
+    await dc.container('c2', 'kept', true, other);
+    await dc.container('c3', 'waiting', false, {autoRemove: true, ...other});
+    dc.agent.exit('c1', 0);
+    dc.agent.exit('c2', 0);
+    await dc.clock.pass(1000);
+    expect([...(await dc.all('containers')).keys()]).toEqual(['c2', 'c3']);
+    await dc.clock.until(reconciler.stop());
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('gives back leases whose container is gone, but not at first sight', async () => {
+    const dc = await open();
+    const reconciler = createReconciler({moray: dc.store, workflow: dc.runner(), log: silentLog(), clock: dc.clock});
+    await dc.store.put('addresses', 'net1/172.17.0.9', {networkId: 'net1', address: '172.17.0.9', account: ACCOUNT, containerId: 'nobody', endpointId: 'e', mac: 'm'});
+    await reconciler.sweep();
+    expect((await dc.all('addresses')).size).toBe(1);
+    await reconciler.sweep();
+    expect((await dc.all('addresses')).size).toBe(0);
+  });
+
+  it('finishes a removal that was left', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', false);
+    await dc.store.update('containers', '(name=web)', {status: 'removing'});
+    await dc.clock.until(createReconciler({moray: dc.store, workflow: dc.runner(), log: silentLog(), clock: dc.clock}).sweep());
+    expect((await dc.all('containers')).size).toBe(0);
+    expect(await dc.leaks()).toEqual([]);
+  });
+});
