@@ -10,9 +10,7 @@ for (const c of ['"', '\\', '<', '>', '&']) SAFE[c.charCodeAt(0)] = 0;
 
 const HEX = Buffer.from('0123456789abcdef');
 const HEAD = Buffer.from('{"log":"');
-const TAIL = {1: Buffer.from('","stream":"stdout"'), 2: Buffer.from('","stream":"stderr"')} as const;
-const TIME = Buffer.from(',"time":"');
-const END = Buffer.from('"}\n');
+const STREAM = {1: '","stream":"stdout"', 2: '","stream":"stderr"'} as const;
 
 export type StreamNumber = 1 | 2;
 
@@ -21,13 +19,11 @@ export class EntryEncoder {
   private out = Buffer.allocUnsafe(128 * 1024);
   private length = 0;
   private second = -1;
-  private secondText = Buffer.alloc(20);
-  private readonly attrs: Buffer;
+  /** What follows the text up to the seconds: the same for all entries of a stream within a second. */
+  private tails: Record<StreamNumber, Uint8Array> = {1: new Uint8Array(0), 2: new Uint8Array(0)};
 
   /** `attrs`: JSON of the entry's extra attributes, or ''. */
-  constructor(attrs: string) {
-    this.attrs = attrs ? Buffer.from(`,"attrs":${attrs}`) : Buffer.alloc(0);
-  }
+  constructor(private readonly attrs: string) {}
 
   get size(): number {
     return this.length;
@@ -43,10 +39,13 @@ export class EntryEncoder {
   /** Adds bytes [start, end) of `source` as one entry; `newline` appends the line's end to the text. */
   add(source: Uint8Array, start: number, end: number, newline: boolean, stream: StreamNumber, seconds: number, nanos: number): void {
     // Six bytes for each byte is the worst case (control bytes as \u00XX).
-    this.reserve((end - start) * 6 + this.attrs.length + 160);
+    if (seconds !== this.second) this.turn(seconds);
+    const tail = this.tails[stream];
+    this.reserve((end - start) * 6 + tail.length + 64);
     const out = this.out;
     let o = this.length;
-    o += HEAD.copy(out, o);
+    // Loops, because Buffer.copy costs 40 ns a call, and an entry has half a dozen such pieces.
+    for (let k = 0; k < HEAD.length; k += 1) out[o++] = HEAD[k]!;
     for (let i = start; i < end; i += 1) {
       const b = source[i]!;
       if (SAFE[b]) out[o++] = b;
@@ -68,34 +67,31 @@ export class EntryEncoder {
       out[o++] = 0x5c;
       out[o++] = 0x6e;
     }
-    o += TAIL[stream].copy(out, o);
-    if (this.attrs.length) o += this.attrs.copy(out, o);
-    o += TIME.copy(out, o);
-    o = this.writeTime(out, o, seconds, nanos);
-    o += END.copy(out, o);
-    this.length = o;
-  }
-
-  private writeTime(out: Buffer, at: number, seconds: number, nanos: number): number {
-    if (seconds !== this.second) {
-      this.second = seconds;
-      this.secondText.write(new Date(seconds * 1000).toISOString().slice(0, 19), 0, 'latin1');
-    }
-    let o = at + this.secondText.copy(out, at, 0, 19);
+    for (let k = 0; k < tail.length; k += 1) out[o++] = tail[k]!;
     // As Go's RFC3339Nano: trailing zeros, and a fraction of zero, are left out.
     if (nanos > 0) {
       out[o] = 0x2e;
       let rest = nanos;
       for (let k = 9; k > 0; k -= 1) {
-        out[o + k] = 0x30 + (rest % 10);
-        rest = (rest / 10) | 0;
+        const tenth = (rest / 10) | 0;
+        out[o + k] = 0x30 + rest - tenth * 10;
+        rest = tenth;
       }
-      let digits = 9;
-      while (out[o + digits] === 0x30) digits -= 1;
-      o += digits + 1;
+      o += 9;
+      while (out[o] === 0x30) o -= 1;
+      o += 1;
     }
     out[o++] = 0x5a;
-    return o;
+    out[o++] = 0x22;
+    out[o++] = 0x7d;
+    out[o++] = 0x0a;
+    this.length = o;
+  }
+
+  private turn(seconds: number): void {
+    this.second = seconds;
+    const time = `${this.attrs ? `,"attrs":${this.attrs}` : ''},"time":"${new Date(seconds * 1000).toISOString().slice(0, 19)}`;
+    this.tails = {1: Buffer.from(STREAM[1] + time), 2: Buffer.from(STREAM[2] + time)};
   }
 
   private reserve(bytes: number): void {

@@ -93,17 +93,21 @@ export class EntryScanner {
       this.out[at + 1] = 0;
       this.out[at + 2] = 0;
       this.out[at + 3] = 0;
-      this.out.writeUInt32BE(size, at + 4);
+      this.out[at + 4] = size >>> 24;
+      this.out[at + 5] = size >>> 16;
+      this.out[at + 6] = size >>> 8;
+      this.out[at + 7] = size;
     }
     this.length = textEnd;
   }
 
   /** Applies the time bounds and puts timestamp and details before the text. Answers the text's new end, or -1 to drop the entry. */
   private decorate(buf: Buffer, from: number, end: number, textStart: number, textEnd: number): number {
-    const rest = buf.toString('latin1', from, end);
-    const timeAt = rest.lastIndexOf('"time":"');
+    // The time is the entry's last field and at most 30 bytes long: `"time":"..."}`.
+    const rest = buf.toString('latin1', Math.max(from, end - 42), end);
+    const timeAt = rest.indexOf('"time":"');
     if (timeAt < 0) return -1;
-    const time = rest.slice(timeAt + 8, rest.indexOf('"', timeAt + 8));
+    const time = rest.slice(timeAt + 8, -2);
     const { sinceNs, untilNs } = this.options;
     if (sinceNs !== undefined || untilNs !== undefined) {
       const ns = parseTimeNs(time);
@@ -116,11 +120,11 @@ export class EntryScanner {
     let prefix = this.options.timestamps ? `${fixedTime(time)} ` : '';
     if (this.options.details) prefix += `${detailsOf(buf, from, end)} `;
     if (!prefix) return textEnd;
-    const bytes = Buffer.from(prefix);
-    this.reserve(textEnd - this.length + bytes.length);
-    this.out.copyWithin(textStart + bytes.length, textStart, textEnd);
-    bytes.copy(this.out, textStart);
-    return textEnd + bytes.length;
+    const length = Buffer.byteLength(prefix);
+    this.reserve(textEnd - this.length + length);
+    this.out.copyWithin(textStart + length, textStart, textEnd);
+    this.out.write(prefix, textStart, 'utf8');
+    return textEnd + length;
   }
 
   private reserve(bytes: number): void {
@@ -132,7 +136,7 @@ export class EntryScanner {
   }
 }
 
-function matches(buf: Buffer, at: number, text: Buffer): boolean {
+function matches(buf: Buffer, at: number, text: Uint8Array): boolean {
   for (let k = 0; k < text.length; k += 1) if (buf[at + k] !== text[k]) return false;
   return true;
 }
