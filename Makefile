@@ -5,11 +5,15 @@ DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 SHELL  := /bin/bash
 
-.PHONY: run test unit integration e2e bench build lint clean setup-run setup-test setup-bench
+.PHONY: run busybox test unit integration e2e bench build lint clean setup-run setup-test setup-bench
 .DEFAULT_GOAL := build
 
 run: setup-run build
 	@exec node dist/main/cetus.js up --data $(DATA) --listen $(LISTEN)
+
+# A busybox image for machines that cannot reach a registry: docker load -i .cache/busybox.tar
+busybox: setup-test build
+	@mkdir -p .cache && node tools/make-busybox-image.mjs .cache/busybox.tar
 
 build: node_modules/.cetus-installed
 	@npx --no-install tsc -p tsconfig.json && node tools/copy-assets.mjs && chmod +x dist/main/cetus.js

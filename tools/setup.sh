@@ -5,7 +5,7 @@ set -euo pipefail
 
 what=${1:?usage: tools/setup.sh run|test|bench}
 declare -A package_of=(
-  [containerd]=containerd [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd
+  [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd
 )
 if [ "$what" != run ]; then
   package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [xz]=xz-utils [script]=bsdutils [openssl]=openssl [curl]=curl)

@@ -5,9 +5,9 @@
 import type {AddressInfo} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import type {Registry} from 'prom-client';
-import restify from 'restify';
 import {asCetusError, CetusError} from '../base/errors';
 import type {Log} from '../base/log';
+import {type Request, type Response, restify, type Server, type ServerOptions} from '../base/restify';
 import type {Datacenter} from '../datacenter/verbs';
 import {statusOf} from '../schema/wire';
 import {OPENAPI} from './openapi';
@@ -28,17 +28,17 @@ export interface AdminServer {
 const REQUEST_TIMEOUT_MS = 30_000;
 
 export function createAdminServer({datacenter, log, metrics}: AdminServerOptions): AdminServer {
-  const servers: restify.Server[] = [];
+  const servers: Server[] = [];
   const handlers = verbs(datacenter);
 
-  const build = (): restify.Server => {
-    const server = restify.createServer({name: 'cetus-admin', log: log as never, handleUncaughtExceptions: false} as restify.ServerOptions);
+  const build = (): Server => {
+    const server = restify.createServer({name: 'cetus-admin', log: log as never, handleUncaughtExceptions: false} as ServerOptions);
     server.server.requestTimeout = REQUEST_TIMEOUT_MS;
-    server.on('NotFound', (_req, res: restify.Response, _err, done: () => void) => {
+    server.on('NotFound', (_req: Request, res: Response, _err: unknown, done: () => void) => {
       sendError(res, new CetusError('notFound', 'no such path; /openapi.json describes those there are'));
       done();
     });
-    server.on('MethodNotAllowed', (_req, res: restify.Response, _err, done: () => void) => {
+    server.on('MethodNotAllowed', (_req: Request, res: Response, _err: unknown, done: () => void) => {
       sendError(res, new CetusError('invalid', 'this path does not take that method; /openapi.json describes those it takes'));
       done();
     });
@@ -90,14 +90,14 @@ export function createAdminServer({datacenter, log, metrics}: AdminServerOptions
   };
 }
 
-function route(server: restify.Server, method: string, path: string, handler: (req: restify.Request, res: restify.Response) => Promise<void>): void {
+function route(server: Server, method: string, path: string, handler: (req: Request, res: Response) => Promise<void>): void {
   const template = path.replace(/\{(\w+)\}/g, ':$1');
   const register = (server as unknown as Record<string, (path: string, handler: unknown) => void>)[method];
   register.call(server, template, handler);
 }
 
 /** Path and query parameters as the document describes them: coerced, defaulted, and nothing beyond them accepted. */
-function parameterCheck(parameters: {name: string; required?: boolean; schema: object}[]): (req: restify.Request) => Params {
+function parameterCheck(parameters: {name: string; required?: boolean; schema: object}[]): (req: Request) => Params {
   const ajv = new Ajv({coerceTypes: true, useDefaults: true, allErrors: true});
   const validate: ValidateFunction = ajv.compile({
     type: 'object', additionalProperties: false,
@@ -119,6 +119,6 @@ function parameterCheck(parameters: {name: string; required?: boolean; schema: o
   };
 }
 
-function sendError(res: restify.Response, err: CetusError): void {
+function sendError(res: Response, err: CetusError): void {
   res.json(statusOf(err.kind), {code: err.kind, message: err.message});
 }

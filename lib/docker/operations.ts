@@ -112,11 +112,14 @@ export const OPERATIONS: readonly Operation[] = [
     ['NetworkDisconnect', 'POST', '/networks/{id}/disconnect'],
     ['NetworkPrune', 'POST', '/networks/prune'],
   ]),
-  ...later('plugins', [
+  // A datacenter has no plugins, and may say so: `docker inspect NAME` asks here last of all.
+  ...handled('plugins', [
     ['PluginList', 'GET', '/plugins'],
+    ['PluginInspect', 'GET', '/plugins/{name}/json'],
+  ]),
+  ...later('plugins', [
     ['GetPluginPrivileges', 'GET', '/plugins/privileges'],
     ['PluginPull', 'POST', '/plugins/pull'],
-    ['PluginInspect', 'GET', '/plugins/{name}/json'],
     ['PluginDelete', 'DELETE', '/plugins/{name}'],
     ['PluginEnable', 'POST', '/plugins/{name}/enable'],
     ['PluginDisable', 'POST', '/plugins/{name}/disable'],

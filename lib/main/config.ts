@@ -44,7 +44,7 @@ export interface AgentConfig {
   listen: string;
   /** The control plane's listener for agents. */
   controlPlane: string;
-  /** At most six characters that tell this agent's bridges, rules and namespaces from another's on the same machine. */
+  /** At most five characters that tell this agent's bridges, rules and namespaces from another's on the same machine. */
   prefix: string;
   labels: Record<string, string>;
   insecureRegistries: string[];
@@ -85,7 +85,7 @@ const agentSchema = {
   properties: {
     nodeId: {type: 'string', minLength: 1}, name: {type: 'string', pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$'}, dataDir: {type: 'string', pattern: '^/'},
     containerdSocket: {type: 'string', pattern: '^/'}, containerdNamespace: {type: 'string', pattern: '^[a-z0-9][a-z0-9._-]*$'},
-    listen: {type: 'string'}, controlPlane: {type: 'string'}, prefix: {type: 'string', pattern: '^[a-z0-9]{1,6}$'},
+    listen: {type: 'string'}, controlPlane: {type: 'string'}, prefix: {type: 'string', pattern: '^[a-z0-9]{1,5}$'},
     labels: {type: 'object', additionalProperties: {type: 'string'}}, insecureRegistries: strings,
     logLevel: {enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal']},
   },

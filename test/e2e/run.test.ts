@@ -5,6 +5,7 @@ import path from 'node:path';
 import {Readable} from 'node:stream';
 import {NOTHING_LEFT, run, startCetus, type TestDatacenter} from '../harness/cetus';
 import {busyboxArchive} from '../harness/busybox';
+import {Terminal} from '../harness/terminal';
 import {until} from '../harness/wait';
 
 let dc: TestDatacenter;
@@ -35,7 +36,10 @@ describe('output and exit codes', () => {
   });
 
   test('a signal shows as 128 + n', async () => {
-    expect((await dc.docker(['run', '--rm', 'busybox', 'sh', '-c', 'kill -9 $$'])).status).toBe(137);
+    expect((await dc.docker(['run', '--rm', 'busybox', 'sh', '-c', 'sleep 100 & kill -TERM $!; wait $!'])).status).toBe(143);
+    const killed = dc.docker(['run', '--rm', '--name', 'killed', 'busybox', 'sleep', '1000']);
+    await until('it to run', async () => (await dc.docker(['kill', 'killed'])).status === 0);
+    expect((await killed).status).toBe(137);
   });
 
   test('--rm leaves nothing', async () => {
@@ -100,37 +104,47 @@ describe('stdin', () => {
 });
 
 describe('a terminal', () => {
-  // script(1) gives the client a terminal of its own, as a person has.
-  const terminal = (command: string, input: string): Promise<{status: number; stdout: string}> =>
-    run('script', ['-qec', command, '/dev/null'], {input, env: {...process.env, DOCKER_HOST: dc.host, TERM: 'xterm'}});
-
   test('is one, with a size that follows', async () => {
-    const done = await terminal('stty rows 33 cols 77; docker run -it --rm busybox sh -c "tty; sleep 0.3; stty size"', '');
-    expect(done.stdout).toMatch(/\/dev\/(pts\/0|console)/);
-    expect(done.stdout).toMatch(/33 77/);
+    const person = new Terminal(dc.host, 'stty rows 33 cols 77; docker run -it --rm busybox sh');
+    await person.sees(/# /);
+    person.types('tty; stty size; exit 4\n');
+    expect(await person.done).toBe(4);
+    expect(person.screen).toMatch(/\/dev\/(pts\/0|console)/);
+    expect(person.screen).toMatch(/33 77/);
   });
 
   test('Ctrl-C reaches the process', async () => {
-    const name = 'interrupted';
-    const client = terminal(`docker run -it --name ${name} busybox sh -c "trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.05; done"`, '');
-    await until('the trap to be set', async () => (await dc.docker(['logs', name])).stdout.includes('ready'));
-    await dc.ok(['kill', '-s', 'INT', name]);
-    const done = await client;
-    expect(done.stdout).toMatch(/caught/);
-    expect(await dc.ok(['inspect', '-f', '{{.State.ExitCode}}', name])).toBe('7');
-    await dc.ok(['rm', name]);
+    const person = new Terminal(dc.host, 'docker run -it --rm busybox sh -c "trap \'echo caught; exit 7\' INT; echo ready; while :; do sleep 0.05; done"');
+    await person.sees(/ready/);
+    person.types('\x03');
+    expect(await person.done).toBe(7);
+    expect(person.screen).toMatch(/caught/);
   });
 
   test('Ctrl-P Ctrl-Q leaves and the container runs on; attach comes back to it', async () => {
-    const name = 'detached';
-    await dc.ok(['run', '-dit', '--name', name, 'busybox', 'sh']);
-    const left = await terminal(`docker attach ${name}`, '\x10\x11');
-    expect(left.stdout).toMatch(/read escape sequence|^\s*$/);
-    expect(await dc.ok(['inspect', '-f', '{{.State.Running}}', name])).toBe('true');
-    const back = await terminal(`docker attach ${name}`, 'echo $((6*7)); exit 3\n');
-    expect(back.stdout).toMatch(/42/);
-    await until('it to end', async () => (await dc.ok(['inspect', '-f', '{{.State.ExitCode}}', name])) === '3');
-    await dc.ok(['rm', name]);
+    const first = new Terminal(dc.host, 'docker run -it --name detached busybox sh');
+    await first.sees(/# /);
+    first.types('\x10');
+    first.types('\x11');
+    expect(await first.done).toBe(0);
+    expect(await dc.ok(['inspect', '-f', '{{.State.Running}}', 'detached'])).toBe('true');
+    const back = new Terminal(dc.host, 'docker attach detached');
+    back.types('\n');
+    await back.sees(/# /);
+    back.types('echo $((6*7)); exit 3\n');
+    expect(await back.done).toBe(3);
+    expect(back.screen).toMatch(/42/);
+    await dc.ok(['rm', 'detached']);
+  });
+
+  test('exec has one too', async () => {
+    await dc.ok(['run', '-d', '--name', 'host', 'busybox', 'sleep', '1000']);
+    const person = new Terminal(dc.host, 'docker exec -it host sh');
+    await person.sees(/# /);
+    person.types('tty; exit 5\n');
+    expect(await person.done).toBe(5);
+    expect(person.screen).toMatch(/\/dev\/pts\/0/);
+    await dc.ok(['rm', '-f', 'host']);
   });
 });
 

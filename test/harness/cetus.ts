@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {traces, type Traces} from './leaks';
-import {until} from './wait';
+import {Hopeless, until} from './wait';
 
 const PROGRAM = path.resolve(__dirname, '../../dist/main/cetus.js');
 
@@ -34,7 +34,7 @@ export class TestDatacenter {
     fs.closeSync(out);
     this.process = child;
     this.running = await until('cetus up to serve', () => {
-      if (child.exitCode !== null) throw new Error(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
+      if (child.exitCode !== null) throw new Hopeless(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
       return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
     }, 60_000);
   }
@@ -82,7 +82,10 @@ export class TestDatacenter {
 export const NOTHING_LEFT: Traces = {processes: [], mounts: [], links: [], namespaces: [], tables: [], cgroups: [], fifos: []};
 
 export async function startCetus(args: string[] = []): Promise<TestDatacenter> {
-  const datacenter = new TestDatacenter(fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-')), args);
+  const dataDir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-'));
+  // Postgres runs as a user of its own, who must be able to pass.
+  fs.chmodSync(dataDir, 0o711);
+  const datacenter = new TestDatacenter(dataDir, args);
   await datacenter.up();
   return datacenter;
 }

@@ -9,7 +9,7 @@ export function traces(dataDir: string, prefix: string): Traces {
   return {
     processes: processesOf(dataDir),
     mounts: fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dataDir}/`)),
-    links: run('ip', ['-o', 'link']).split('\n').flatMap((l) => l.match(/^\d+: ([^:@]+)/)?.[1] ?? []).filter((n) => n.includes(prefix)),
+    links: (JSON.parse(run('ip', ['-j', 'link']) || '[]') as {ifname: string; ifalias?: string}[]).filter((l) => l.ifname.includes(prefix) || l.ifalias?.includes(prefix)).map((l) => l.ifname),
     namespaces: run('ip', ['netns', 'list']).split('\n').map((l) => l.split(' ')[0]).filter((n) => n.includes(prefix)),
     tables: run('nft', ['list', 'tables']).split('\n').filter((l) => l.includes(prefix)),
     cgroups: cgroupsOf(prefix),

@@ -1,4 +1,7 @@
 /** Tests wait for states, never for time: `until` polls a condition with a bound and says what it last saw. */
+/** Thrown by a probe for which waiting longer makes no sense. */
+export class Hopeless extends Error {}
+
 export async function until<T>(what: string, probe: () => Promise<T | undefined | false | null> | T | undefined | false | null, timeoutMs = 20_000): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   let last: unknown;
@@ -8,6 +11,7 @@ export async function until<T>(what: string, probe: () => Promise<T | undefined 
       if (value) return value;
       last = value;
     } catch (err) {
+      if (err instanceof Hopeless) throw err;
       last = err;
     }
     if (Date.now() > deadline) throw new Error(`gave up waiting for ${what} after ${timeoutMs} ms; last: ${last instanceof Error ? last.stack : JSON.stringify(last)}`);

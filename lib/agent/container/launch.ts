@@ -68,7 +68,7 @@ export class Launcher {
       default: {
         if (launch.attachments.length === 0) return (await network.createEmptySandbox(containerId)).netnsPath;
         const hostname = hostnameOf(spec, this.parts.nodeName);
-        return (await network.createSandbox({containerId, hostname, networks: launch.networks, attachments: launch.attachments, ports: launch.ports})).netnsPath;
+        return (await network.createSandbox({containerId, containerName: spec.name, hostname, networks: launch.networks, attachments: launch.attachments, ports: launch.ports})).netnsPath;
       }
     }
   }

@@ -80,6 +80,15 @@ async function diskUsage(x: Exchange): Promise<void> {
   });
 }
 
+async function pluginList(x: Exchange): Promise<void> {
+  x.query.filters();
+  x.json(200, []);
+}
+
+async function pluginInspect(x: Exchange): Promise<void> {
+  throw new CetusError('notFound', `plugin "${x.request.params.name}" not found`);
+}
+
 export const systemHandlers: Handlers = {
   SystemPing: ping,
   SystemPingHead: ping,
@@ -87,4 +96,6 @@ export const systemHandlers: Handlers = {
   SystemInfo: info,
   SystemEvents: events,
   SystemDataUsage: diskUsage,
+  PluginList: pluginList,
+  PluginInspect: pluginInspect,
 };

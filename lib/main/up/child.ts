@@ -41,7 +41,7 @@ export class SupervisedChild {
     const {name, args, logFile, log, readyTimeoutMs} = this.options;
     const out = fs.openSync(logFile, 'a', 0o600);
     // A session of its own: Ctrl-C at the terminal reaches us alone, and we end the parts in their order.
-    const child = spawn(process.execPath, ['--no-deprecation', ...args], {stdio: ['ignore', out, out, 'ipc'], env: process.env, detached: true});
+    const child = spawn(process.execPath, args, {stdio: ['ignore', out, out, 'ipc'], env: process.env, detached: true});
     fs.closeSync(out);
     this.child = child;
     const startedAt = Date.now();
@@ -87,7 +87,7 @@ export class SupervisedChild {
 /** The last thing the child said, so that the reason stands on the person's screen and not only in a file. */
 function lastLine(file: string): string {
   const lines = fs.readFileSync(file, 'utf8').slice(-8192).trimEnd().split('\n');
-  const last = lines[lines.length - 1] ?? '';
+  const last = lines.filter((line) => line.startsWith('cetus: ') || line.startsWith('{')).pop() ?? lines[lines.length - 1] ?? '';
   try {
     const record = JSON.parse(last) as {msg?: string; err?: {message?: string}};
     return [record.msg, record.err?.message].filter(Boolean).join(': ') || last;

@@ -15,7 +15,7 @@ export interface Instance {
   name: string;
   nodeId: string;
   nodeName: string;
-  /** Six characters, from the id. */
+  /** Five characters, from the id. */
   prefix: string;
   addressPools: {base: string; size: number}[];
 }
@@ -36,7 +36,7 @@ export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnet
   const nodeName = os.hostname().split('.')[0].replace(/[^a-zA-Z0-9_.-]/g, '-').replace(/^[^a-zA-Z0-9]+/, '') || 'node';
   const instance: Instance = {
     id, name: 'cetus', nodeId: randomUUID(), nodeName,
-    prefix: createHash('sha256').update(id).digest('hex').slice(0, 6),
+    prefix: createHash('sha256').update(id).digest('hex').slice(0, 5),
     addressPools: [{base: chooseBlock(id, usedSubnets), size: NETWORK_SIZE}],
   };
   const temporary = `${file}.new`;

@@ -1,0 +1,51 @@
+/** `cetus agent`: the process on a compute node, put together. It listens for the control plane and reports to it. */
+import fs from 'node:fs';
+import path from 'node:path';
+import {createAgent} from '../agent/agent';
+import {connectContainerd} from '../agent/containerd/connect';
+import {connectControlPlane} from '../agent/control-plane';
+import {createAgentImages} from '../agent/images/agent-images';
+import {createLinuxNetworking} from '../agent/network/linux';
+import {createContainerdRuntime} from '../agent/runtime/containerd';
+import {cgroupAbilities, createSpecBuilder} from '../agent/spec/builder';
+import {CetusError} from '../base/errors';
+import {createLog} from '../base/log';
+import {parseListen} from './address';
+import {readAgentConfig} from './config';
+import {failLoudly, live} from './lifetime';
+import {nodeFacts} from './node-facts';
+
+const INIT_PROGRAMS = ['docker-init', 'tini-static', 'tini'];
+
+export async function agent(configFile: string): Promise<void> {
+  const config = readAgentConfig(configFile);
+  const listen = parseListen(config.listen);
+  if (listen.kind !== 'unix') throw new CetusError('invalid', `listen ${config.listen}: only unix:///PATH in this version`);
+  const log = createLog({name: 'agent', level: config.logLevel as never, stream: process.stdout});
+  failLoudly(log);
+  for (const below of ['', 'state', 'network']) fs.mkdirSync(path.join(config.dataDir, below), {recursive: true, mode: 0o711});
+
+  const containerd = connectContainerd({socket: config.containerdSocket, namespace: config.containerdNamespace, log});
+  const runtime = createContainerdRuntime({client: containerd, stateDirectory: path.join(config.dataDir, 'state'), log});
+  const network = createLinuxNetworking({stateDir: path.join(config.dataDir, 'network'), prefix: config.prefix, log});
+  const images = createAgentImages({containerd, log, insecureRegistries: config.insecureRegistries});
+  const specs = createSpecBuilder({cgroupParent: `cetus-${config.prefix}`, cgroups: cgroupAbilities(), initPath: findInit()});
+  const node = createAgent({
+    // The runtime's versions are filled in when it has been opened.
+    facts: nodeFacts(config, {version: '', runc: '', snapshotter: ''}),
+    runtime, network, images, specs, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
+  });
+  await node.open();
+  fs.rmSync(listen.path, {force: true});
+  await node.listen({socketPath: listen.path});
+  live(log, async () => {
+    await node.close();
+    await images.close();
+    await containerd.close();
+  });
+}
+
+function findInit(): string {
+  const dirs = [...(process.env.PATH ?? '').split(':'), '/usr/libexec/docker', '/usr/sbin', '/sbin'];
+  return INIT_PROGRAMS.flatMap((name) => dirs.map((dir) => path.join(dir, name))).find((file) => fs.existsSync(file)) ?? '';
+}

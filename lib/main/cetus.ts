@@ -1,0 +1,76 @@
+#!/usr/bin/env node
+/** The program: one command per process of Cetus, and the operator's verbs. Every error ends as one line on standard error. */
+import {Command, Option} from 'commander';
+import {isCetusError} from '../base/errors';
+import {addOperatorVerbs} from './cli/verbs';
+import {VERSION} from './version';
+
+const DEFAULT_DATA = process.env.CETUS_DATA ?? '/var/lib/cetus';
+
+const program = new Command('cetus')
+  .description('A whole datacenter that looks like one Docker host')
+  .version(VERSION)
+  .option('--data <dir>', 'data directory of the datacenter on this machine', DEFAULT_DATA)
+  .showHelpAfterError();
+
+const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
+const dataOf = (command: Command): string => command.optsWithGlobals<{data: string}>().data;
+
+program.command('up')
+  .description('everything on this machine, in the foreground: Postgres, containerd, agent, endpoint')
+  .option('--listen <address>', 'for Docker clients: HOST:PORT or unix:///PATH; may be repeated (default 127.0.0.1:2375)', collect)
+  .option('--admin-listen <address>', 'for operators, beside the socket in the data directory; loopback or unix only', collect, [])
+  .option('--tls-cert <file>').option('--tls-key <file>').option('--tls-ca <file>', 'clients must present a certificate signed by it')
+  .option('--containerd <socket>', 'use this running containerd in place of one of our own')
+  .option('--postgres <url>', 'use this Postgres (14 or later) in place of one of our own')
+  .option('--name <name>', 'what `docker info` shows as the host')
+  .option('--insecure-registry <host>', 'pull from it over plain HTTP; loopback always may', collect, [])
+  .option('--no-host-network', 'refuse `--network host`')
+  .option('--no-privileged', 'refuse `--privileged`')
+  .addOption(new Option('--binds <which>', 'host paths that containers may mount: all, off, or prefixes separated by commas').default('all'))
+  .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'))
+  .action(async (options: UpFlags, command: Command) => {
+    if (Boolean(options.tlsCert) !== Boolean(options.tlsKey)) command.error('cetus up: --tls-cert and --tls-key belong together');
+    if (options.tlsCa && !options.tlsCert) command.error('cetus up: --tls-ca needs --tls-cert and --tls-key');
+    const {up} = await import('./up/up.js');
+    await up({
+      data: dataOf(command), listen: options.listen ?? ['127.0.0.1:2375'], adminListen: options.adminListen,
+      tls: options.tlsCert && options.tlsKey ? {cert: options.tlsCert, key: options.tlsKey, ...(options.tlsCa ? {ca: options.tlsCa} : {})} : undefined,
+      containerd: options.containerd, postgres: options.postgres, name: options.name, insecureRegistries: options.insecureRegistry, logLevel: options.logLevel,
+      policy: {allowHostNetwork: options.hostNetwork, allowPrivileged: options.privileged, allowBinds: options.binds},
+    });
+  });
+
+program.command('down')
+  .description('after `cetus up` has ended: stop its containers and take its bridges, rules and mounts off this machine; data stays')
+  .action(async (_options: object, command: Command) => (await import('./up/down.js')).down(dataOf(command)));
+
+program.command('endpoint')
+  .description('the process that answers Docker clients and operators, and runs jobs')
+  .requiredOption('--config <file>')
+  .action(async (options: {config: string}) => (await import('./endpoint.js')).endpoint(options.config));
+
+program.command('agent')
+  .description('the process on each compute node')
+  .requiredOption('--config <file>')
+  .action(async (options: {config: string}) => (await import('./agent.js')).agent(options.config));
+
+addOperatorVerbs(program);
+
+interface UpFlags {
+  listen?: string[]; adminListen: string[]; tlsCert?: string; tlsKey?: string; tlsCa?: string; containerd?: string; postgres?: string;
+  name?: string; insecureRegistry: string[]; hostNetwork: boolean; privileged: boolean; binds: string; logLevel: string;
+}
+
+program.parseAsync().catch((err: unknown) => {
+  process.stderr.write(`cetus: ${describe(err)}\n`);
+  process.exit(1);
+});
+
+/** The chain of causes, without stack traces: those are in the logs. */
+function describe(err: unknown): string {
+  const parts: string[] = [];
+  for (let at = err; at instanceof Error; at = at.cause) if (!parts.includes(at.message)) parts.push(at.message);
+  if (!parts.length) return String(err);
+  return isCetusError(err) || parts.length > 1 ? parts.join(': ') : (err as Error).stack ?? parts[0];
+}

@@ -1,0 +1,87 @@
+/**
+ * The control plane's parts put together, for an endpoint and for a runner: store, fleet, placement, chains, verbs. Nothing is decided here.
+ */
+import os from 'node:os';
+import type {Log} from '../base/log';
+import {systemClock} from '../base/clock';
+import {systemIds} from '../base/ids';
+import {createDatacenter, type RunningDatacenter} from '../datacenter/index';
+import {createFleet, type RunningFleet} from '../fleet/create';
+import {CHAINS} from '../jobs/chains/index';
+import {createReconciler} from '../jobs/reconciler';
+import {createJobServices} from '../jobs/services';
+import {createMoray} from '../moray/postgres';
+import type {Moray} from '../moray/moray';
+import {createPlacementIndex} from '../placement/index';
+import {BUCKETS} from '../schema/buckets';
+import {DEFAULT_ACCOUNT, type Account} from '../schema/objects';
+import {formatNs} from '../base/clock';
+import {isCetusError} from '../base/errors';
+import {createWorkflow} from '../workflow/workflow';
+import {parseListen} from './address';
+import type {EndpointConfig} from './config';
+import {feedPlacement} from './placement-feed';
+import {VERSION} from './version';
+
+export interface ControlPlane {
+  moray: Moray;
+  fleet: RunningFleet;
+  datacenter: RunningDatacenter;
+  stop(): Promise<void>;
+}
+
+export async function startControlPlane(config: EndpointConfig, log: Log): Promise<ControlPlane> {
+  const stopped = new AbortController();
+  const moray = createMoray({url: config.postgresUrl, log});
+  await moray.open(...Object.values(BUCKETS));
+  await ensureDefaultAccount(moray);
+
+  const fleetAddress = parseListen(config.fleetListen);
+  const fleet = createFleet({moray, log, listen: fleetAddress.kind === 'unix' ? {socketPath: fleetAddress.path} : refuseTcp(config.fleetListen)});
+  const placement = createPlacementIndex();
+  const services = createJobServices({fleet, placement, config: {subnetPools: config.addressPools}});
+  const workflow = createWorkflow({
+    moray, chains: CHAINS, services, log,
+    // Nobody else can bear the name: the socket below it is ours alone, so our own unfinished jobs are taken up at once, not after their lease.
+    runnerId: `${os.hostname()}:${config.fleetListen}`, resumeOwn: true,
+  });
+  const datacenter = createDatacenter({
+    moray, fleet, workflow, log, clock: systemClock, ids: systemIds,
+    config: {
+      name: config.name, version: VERSION, allowHostNetwork: config.policy.allowHostNetwork, allowPrivileged: config.policy.allowPrivileged,
+      allowBinds: config.policy.allowBinds === 'all' || config.policy.allowBinds === 'off' ? config.policy.allowBinds : config.policy.allowBinds.split(','),
+    },
+  });
+  const reconciler = createReconciler({moray, workflow, log});
+  fleet.onContainerChange(({container}) => reconciler.containerChanged(container));
+
+  await feedPlacement(moray, placement, services.config, log, stopped.signal);
+  await datacenter.start();
+  await fleet.start();
+  await workflow.start();
+  await reconciler.start();
+  return {
+    moray, fleet, datacenter,
+    stop: async () => {
+      stopped.abort(new Error('the process ends'));
+      await reconciler.stop();
+      await workflow.stop();
+      await datacenter.stop();
+      await fleet.stop();
+      await moray.close();
+    },
+  };
+}
+
+function refuseTcp(address: string): never {
+  throw new Error(`fleetListen ${address}: only unix:///PATH in this version`);
+}
+
+async function ensureDefaultAccount(moray: Moray): Promise<void> {
+  const account: Account = {id: DEFAULT_ACCOUNT, name: DEFAULT_ACCOUNT, createdAt: formatNs(systemClock.nowNs())};
+  try {
+    await moray.put(BUCKETS.accounts.name, account.id, account, {etag: null});
+  } catch (err) {
+    if (!isCetusError(err, 'etagConflict')) throw err;
+  }
+}

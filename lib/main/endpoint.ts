@@ -1,0 +1,60 @@
+/** `cetus endpoint`: answers Docker clients and operators, listens to agents, and runs jobs. */
+import fs from 'node:fs';
+import {collectDefaultMetrics, Registry} from 'prom-client';
+import {createAdminServer} from '../admin/server';
+import {createLog} from '../base/log';
+import {createDockerServer, type DockerServer} from '../docker/server';
+import {formatListen, type ListenAddress, parseListen, requireSafe} from './address';
+import {type EndpointConfig, readEndpointConfig} from './config';
+import {startControlPlane} from './control-plane';
+import {failLoudly, live} from './lifetime';
+import {VERSION} from './version';
+
+export async function endpoint(configFile: string): Promise<void> {
+  const config = readEndpointConfig(configFile);
+  const listen = config.listen.map(parseListen);
+  for (const address of listen) requireSafe(address, config.tls !== undefined);
+  const adminListen = config.adminListen.map(parseListen);
+  for (const address of adminListen) requireSafe(address, false);
+
+  const log = createLog({name: 'endpoint', level: config.logLevel as never, stream: process.stdout});
+  failLoudly(log);
+  const plane = await startControlPlane(config, log);
+
+  const metrics = new Registry();
+  collectDefaultMetrics({register: metrics});
+  const admin = createAdminServer({datacenter: plane.datacenter, log, metrics});
+  for (const address of adminListen) await listenOn(address, (at) => admin.listen(at), 0o600);
+
+  const tls = readTls(config);
+  const docker: DockerServer[] = [];
+  const addresses: string[] = [];
+  for (const address of listen) {
+    const server = createDockerServer({datacenter: plane.datacenter, log, config: {version: VERSION}, ...(tls && address.kind === 'tcp' ? {tls} : {})});
+    docker.push(server);
+    addresses.push(formatListen(await listenOn(address, (at) => server.listen(at), 0o660)));
+  }
+
+  live(log, async () => {
+    await Promise.all([...docker.map((server) => server.close()), admin.close()]);
+    await plane.stop();
+  }, {listen: addresses});
+}
+
+function readTls(config: EndpointConfig): {cert: Buffer; key: Buffer; ca?: Buffer} | undefined {
+  if (!config.tls) return undefined;
+  return {cert: fs.readFileSync(config.tls.cert), key: fs.readFileSync(config.tls.key), ...(config.tls.ca ? {ca: fs.readFileSync(config.tls.ca)} : {})};
+}
+
+type At = {host: string; port: number} | {path: string};
+
+/** A socket file that a killed process left behind would be in the way: the directory's lock says that nobody else uses it. */
+async function listenOn(address: ListenAddress, listen: (at: At) => Promise<At>, mode: number): Promise<ListenAddress> {
+  if (address.kind === 'unix') fs.rmSync(address.path, {force: true});
+  const at = await listen(address.kind === 'unix' ? {path: address.path} : {host: address.host, port: address.port});
+  if ('path' in at) {
+    fs.chmodSync(at.path, mode);
+    return {kind: 'unix', path: at.path};
+  }
+  return {kind: 'tcp', ...at};
+}

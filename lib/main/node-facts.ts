@@ -1,0 +1,30 @@
+/** What this machine is, read once at start from the kernel and the distribution. */
+import fs from 'node:fs';
+import os from 'node:os';
+import type {NodeFacts} from '../schema/node';
+import type {AgentConfig} from './config';
+import {VERSION} from './version';
+
+/** Go's names, which Docker uses, where they differ from Node's. */
+const ARCHITECTURES: Record<string, string> = {x64: 'amd64', arm64: 'arm64', arm: 'arm', ia32: '386', ppc64: 'ppc64le', s390x: 's390x', riscv64: 'riscv64'};
+
+export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; snapshotter: string}): Omit<NodeFacts, 'bootGeneration'> {
+  const architecture = ARCHITECTURES[process.arch] ?? process.arch;
+  const disk = fs.statfsSync(config.dataDir);
+  return {
+    nodeId: config.nodeId, name: config.name, platform: `linux/${architecture}`, architecture, osType: 'linux',
+    kernelVersion: os.release(), operatingSystem: distribution(), cpus: os.availableParallelism(), memoryBytes: os.totalmem(),
+    diskBytes: disk.blocks * disk.bsize, pids: Number(fs.readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
+    cgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? 2 : 1, cgroupDriver: 'cgroupfs',
+    containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter,
+    agentUrl: config.listen, agentVersion: VERSION, labels: config.labels,
+  };
+}
+
+function distribution(): string {
+  try {
+    return /^PRETTY_NAME="?([^"\n]*)/m.exec(fs.readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
+  } catch {
+    return 'Linux';
+  }
+}

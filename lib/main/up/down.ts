@@ -1,0 +1,97 @@
+/**
+ * `cetus down`: after `cetus up` has ended, takes what outlives it off this machine: containers, their namespaces, bridges, rules, mounts,
+ * containerd and Postgres. The data stays, so the next `cetus up` finds its containers stopped. Found by the instance's prefix and directory.
+ */
+import {execFile} from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import {promisify} from 'node:util';
+import {purgeLinuxNetworking} from '../../agent/network/purge';
+import {CetusError} from '../../base/errors';
+import {silentLog} from '../../base/log';
+import {lockDirectory, loadInstance} from './instance';
+
+const run = promisify(execFile);
+const TOOL_TIMEOUT_MS = 20_000;
+const PROCESS_TIMEOUT_MS = 10_000;
+
+export async function down(data: string): Promise<void> {
+  const dir = path.resolve(data);
+  if (!fs.existsSync(path.join(dir, 'instance.json'))) throw new CetusError('notFound', `${dir} is not a data directory of Cetus`);
+  const unlock = await lockDirectory(dir);
+  const {prefix} = loadInstance(dir);
+  // Shims carry containerd's socket on their command line, containerd its configuration, Postgres its directory: ours are known by the path.
+  await endProcesses(dir, 'SIGTERM');
+  await endProcesses(dir, 'SIGKILL');
+  await killContainers(prefix);
+  for (const mount of mountsBelow(dir)) await tool('umount', ['-l', mount]);
+  await purgeLinuxNetworking({prefix, stateDir: path.join(dir, 'agent', 'network'), log: silentLog()});
+  unlock();
+  process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
+}
+
+/** Whose command line names the directory, this process excepted. */
+function processesOf(dir: string): number[] {
+  return fs.readdirSync('/proc').filter((p) => /^\d+$/.test(p) && Number(p) !== process.pid).flatMap((pid) => {
+    try {
+      const command = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return command.some((word) => word === dir || word.includes(`${dir}/`)) ? [Number(pid)] : [];
+    } catch {
+      return []; // it ended meanwhile
+    }
+  });
+}
+
+async function endProcesses(dir: string, signal: NodeJS.Signals): Promise<void> {
+  for (const pid of processesOf(dir))
+    try { process.kill(pid, signal); } catch { /* it ended meanwhile */ }
+  const deadline = Date.now() + PROCESS_TIMEOUT_MS;
+  while (processesOf(dir).length && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** Containers' own processes name no directory of ours; their cgroups carry the prefix. */
+async function killContainers(prefix: string): Promise<void> {
+  const root = '/sys/fs/cgroup';
+  const hierarchies = [root, ...fs.readdirSync(root).map((n) => path.join(root, n))];
+  const ours = hierarchies.flatMap((h) => (isDirectory(h) ? fs.readdirSync(h).filter((n) => n.includes(prefix)).map((n) => path.join(h, n)) : []));
+  const deadline = Date.now() + PROCESS_TIMEOUT_MS;
+  for (;;) {
+    const pids = new Set(ours.flatMap(pidsBelow));
+    for (const pid of pids)
+      try { process.kill(pid, 'SIGKILL'); } catch { /* it ended meanwhile */ }
+    if (!pids.size || Date.now() > deadline) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  ours.forEach(removeCgroup);
+}
+
+function pidsBelow(cgroup: string): number[] {
+  if (!isDirectory(cgroup)) return [];
+  const here = fs.readFileSync(path.join(cgroup, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+  return [...here, ...children(cgroup).flatMap(pidsBelow)];
+}
+
+function removeCgroup(cgroup: string): void {
+  if (!isDirectory(cgroup)) return;
+  children(cgroup).forEach(removeCgroup);
+  try { fs.rmdirSync(cgroup); } catch { /* the last process is being reaped; an empty cgroup costs nothing */ }
+}
+
+const isDirectory = (file: string): boolean => fs.statSync(file, {throwIfNoEntry: false})?.isDirectory() ?? false;
+const children = (cgroup: string): string[] => fs.readdirSync(cgroup).map((n) => path.join(cgroup, n)).filter(isDirectory);
+
+/** Deepest first. */
+function mountsBelow(dir: string): string[] {
+  return fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dir}/`)).reverse();
+}
+
+/** What is already gone is no fault: each of these is said again at the next `down`. */
+async function tool(program: string, args: string[]): Promise<string | undefined> {
+  try {
+    const {stdout} = await run(program, args, {timeout: TOOL_TIMEOUT_MS, env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`}});
+    return stdout;
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code === 'ENOENT') throw new CetusError('unavailable', `${program} is not installed`, {cause: err});
+    return undefined;
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * `cetus up`: a whole datacenter on this machine, in the foreground. It keeps four parts alive: Postgres, containerd, the agent, and the
+ * endpoint with its runner. Each is a process of its own, so that any of them may die without the others. Containers outlive them all:
+ * they belong to containerd's shims.
+ *
+ * DIR/run/up.json says who runs (process ids, addresses) for scripts and tests; it is replaced whole at every change.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import {CetusError} from '../../base/errors';
+import {createLog, type Log} from '../../base/log';
+import {retry} from '../../base/retry';
+import {startContainerd} from '../../agent/containerd/process';
+import {formatListen, parseListen, requireSafe} from '../address';
+import {adminClient} from '../cli/client';
+import type {AgentConfig, EndpointConfig, Policy, TlsFiles} from '../config';
+import {SupervisedChild} from './child';
+import {type Instance, loadInstance, lockDirectory} from './instance';
+import {OwnPostgres} from './own-postgres';
+
+export interface UpOptions {
+  data: string;
+  listen: string[];
+  adminListen: string[];
+  tls?: TlsFiles;
+  /** A running containerd's socket to use in place of one of our own. */
+  containerd?: string;
+  /** Any Postgres 14 or later, in place of one of our own. */
+  postgres?: string;
+  policy: Policy;
+  insecureRegistries: string[];
+  name?: string;
+  logLevel: string;
+}
+
+/** Something that `up` started and will end. */
+interface Part { name: string; pid(): number | undefined; stop(): Promise<void> }
+
+const READY_TIMEOUT_MS = 30_000;
+
+export async function up(options: UpOptions): Promise<void> {
+  const listen = options.listen.map(parseListen);
+  for (const address of listen) requireSafe(address, options.tls !== undefined);
+  for (const address of options.adminListen.map(parseListen)) requireSafe(address, false);
+
+  const dir = path.resolve(options.data);
+  for (const below of ['', 'run', 'log', 'agent']) fs.mkdirSync(path.join(dir, below), {recursive: true, mode: 0o711});
+  const unlock = await lockDirectory(dir);
+  const instance = loadInstance(dir);
+  const log = createLog({name: 'up', level: options.logLevel as never, stream: fs.createWriteStream(path.join(dir, 'log', 'up.log'), {flags: 'a'})});
+  const screen = new Screen();
+  const parts: Part[] = [];
+
+  let ending = false;
+  const end = async (status: number): Promise<void> => {
+    if (ending) return;
+    ending = true;
+    clearInterval(statusTimer);
+    fs.rmSync(path.join(dir, 'run', 'up.json'), {force: true});
+    for (const part of parts.reverse()) await part.stop().catch((err: unknown) => log.error({err, part: part.name}, 'stop'));
+    unlock();
+    process.exit(status);
+  };
+  let statusTimer: NodeJS.Timeout | undefined;
+  process.on('SIGINT', () => {
+    screen.line('stopping; containers run on');
+    void end(0);
+  });
+  process.on('SIGTERM', () => void end(0));
+
+  try {
+    let postgresUrl = options.postgres;
+    if (!postgresUrl) {
+      const postgres = new OwnPostgres(dir, log);
+      parts.push(postgres);
+      postgresUrl = await screen.step('Postgres', () => postgres.start());
+    }
+    let containerdSocket = options.containerd;
+    if (!containerdSocket) {
+      const containerd = await screen.step('containerd', () => startContainerd({directory: path.join(dir, 'containerd'), log}));
+      parts.push({name: 'containerd', pid: () => containerd.pid(), stop: () => containerd.stop()});
+      containerdSocket = containerd.socket;
+    }
+
+    const files = writeConfigs(dir, instance, options, postgresUrl, containerdSocket);
+    // Ended in reverse: the agent before the endpoint, so that the reports of its last moments still find a listener.
+    const endpoint = child('endpoint', files.endpoint, dir, log);
+    const agent = child('agent', files.agent, dir, log);
+    parts.push({name: 'endpoint', pid: () => endpoint.pid, stop: () => endpoint.stop()}, {name: 'agent', pid: () => agent.pid, stop: () => agent.stop()});
+    const adminSocket = path.join(dir, 'run', 'admin.sock');
+    const [ready] = await screen.step('endpoint and agent', async () => {
+      const both = await Promise.all([endpoint.start(), agent.start()]);
+      await joined(adminSocket);
+      return both;
+    });
+
+    const addresses = (ready.listen as string[] | undefined) ?? listen.map(formatListen);
+    const admin = `unix://${adminSocket}`;
+    let written = '';
+    const writeStatus = (): void => {
+      const children = Object.fromEntries(parts.map((p) => [p.name, p.pid() ?? 0]));
+      const text = JSON.stringify({pid: process.pid, listen: addresses, admin, prefix: instance.prefix, children}, null, 2);
+      if (text === written) return;
+      fs.writeFileSync(path.join(dir, 'run', 'up.json.new'), text);
+      fs.renameSync(path.join(dir, 'run', 'up.json.new'), path.join(dir, 'run', 'up.json'));
+      written = text;
+    };
+    writeStatus();
+    statusTimer = setInterval(writeStatus, 50);
+    greet(screen, addresses, options, dir);
+  } catch (err) {
+    log.error({err}, 'start');
+    for (const part of parts.reverse()) await part.stop().catch(() => undefined);
+    unlock();
+    throw err;
+  }
+}
+
+/** Until the node has joined there is nowhere to run anything. */
+async function joined(adminSocket: string): Promise<void> {
+  const ask = adminClient(adminSocket, '');
+  const ping = retry({tries: 200, firstDelayMs: 50, maxDelayMs: 100, retryable: () => true}, () => ask('GET', '/v1/ping'));
+  await ping.catch((err: unknown) => {
+    throw new CetusError('timeout', 'the agent did not join the endpoint', {cause: err});
+  });
+}
+
+function child(name: 'endpoint' | 'agent', configFile: string, dir: string, log: Log): SupervisedChild {
+  return new SupervisedChild({
+    name, log, readyTimeoutMs: READY_TIMEOUT_MS, logFile: path.join(dir, 'log', `${name}.log`),
+    args: [path.resolve(__dirname, '..', 'cetus.js'), name, '--config', configFile],
+  });
+}
+
+function writeConfigs(dir: string, instance: Instance, options: UpOptions, postgresUrl: string, containerdSocket: string): {endpoint: string; agent: string} {
+  const fleetListen = `unix://${path.join(dir, 'run', 'fleet.sock')}`;
+  const endpoint: EndpointConfig = {
+    name: options.name ?? instance.name, postgresUrl, listen: options.listen, ...(options.tls ? {tls: options.tls} : {}),
+    adminListen: [`unix://${path.join(dir, 'run', 'admin.sock')}`, ...options.adminListen], fleetListen,
+    policy: options.policy, addressPools: instance.addressPools, logLevel: options.logLevel,
+  };
+  const agent: AgentConfig = {
+    nodeId: instance.nodeId, name: instance.nodeName, dataDir: path.join(dir, 'agent'), containerdSocket, containerdNamespace: 'cetus',
+    listen: `unix://${path.join(dir, 'run', 'agent.sock')}`, controlPlane: fleetListen, prefix: instance.prefix, labels: {},
+    insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
+  };
+  const write = (name: string, config: object): string => {
+    const file = path.join(dir, 'run', `${name}.json`);
+    // The database's address may hold a password.
+    fs.writeFileSync(file, JSON.stringify(config, null, 2), {mode: 0o600});
+    return file;
+  };
+  return {endpoint: write('endpoint', endpoint), agent: write('agent', agent)};
+}
+
+function greet(screen: Screen, addresses: string[], options: UpOptions, dir: string): void {
+  const program = path.relative(process.cwd(), path.resolve(__dirname, '..', 'cetus.js'));
+  const tls = options.tls ? ' DOCKER_TLS_VERIFY=1' : '';
+  screen.line(`Cetus is ready. Point docker at it:
+
+    export DOCKER_HOST=${addresses[0]}${tls}
+    docker run --rm busybox echo hello
+
+The operator's verbs:  node ${program} --data ${dir} node ls | ps --wide | job ls
+Logs: ${path.join(dir, 'log')}    Ctrl-C ends Cetus; containers run on, and are found again at the next start.`);
+}
+
+/** Says what is being done while it takes long; one line per step. */
+class Screen {
+  line(text: string): void {
+    process.stdout.write(`${text}\n`);
+  }
+
+  async step<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const from = Date.now();
+    const dots = setInterval(() => process.stdout.write(`  ${name}: still starting (${Math.round((Date.now() - from) / 1000)} s)\n`), 3_000);
+    try {
+      const result = await work();
+      process.stdout.write(`  ${name}: up after ${((Date.now() - from) / 1000).toFixed(1)} s\n`);
+      return result;
+    } finally {
+      clearInterval(dots);
+    }
+  }
+}
