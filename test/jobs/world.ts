@@ -1,6 +1,6 @@
 /** A datacenter of one fake node over the store in memory, for the chains: what exists, what must never be left, and what can go wrong. */
 import {Readable} from 'node:stream';
-import {ZERO_TIME} from '../../lib/base/clock';
+import {ZERO_TIME, type Clock} from '../../lib/base/clock';
 import {CetusError} from '../../lib/base/errors';
 import {silentLog} from '../../lib/base/log';
 import {FakeAgent} from '../../lib/fleet/fake-agent';
@@ -94,9 +94,15 @@ export function nodeImage(digit: string): NodeImage {
 
 const FACTS_CAPACITY = {memoryBytes: 8 * 2 ** 30, nanoCpus: 4e9, diskBytes: 100 * 2 ** 30, pids: 32_768};
 
+/** A clock that tests can wait with: simulated, or the real one. */
+export interface TestClock extends Clock {
+  until<T>(promise: Promise<T>): Promise<T>;
+  pass(ms: number): Promise<void>;
+}
+
 export class Datacenter {
-  readonly clock = new SimClock();
-  readonly store: Moray = createMemoryMoray({clock: this.clock});
+  readonly clock: TestClock;
+  readonly store: Moray;
   readonly placement = createPlacementIndex();
   readonly agent: FakeAgent;
   readonly doomed: DoomedAgent;
@@ -107,7 +113,9 @@ export class Datacenter {
   readonly node: Node;
 
   /** `prompt`: reports reach the store as they are made; else only when `settle` is called. */
-  constructor(private readonly prompt = false) {
+  constructor(private readonly prompt = false, world?: {clock: TestClock; store: Moray}) {
+    this.clock = world?.clock ?? new SimClock();
+    this.store = world?.store ?? createMemoryMoray({clock: this.clock});
     this.agent = new FakeAgent({clock: this.clock, onReport: (report) => {
       if (this.prompt) void this.apply([report]);
       else this.pending.push(report);

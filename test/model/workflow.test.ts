@@ -15,7 +15,7 @@ import {createWorkflow, type RunningWorkflow} from '../../lib/workflow/workflow'
 import {Connection, SeqIds, seeded, SimClock, type Fate} from '../workflow/world';
 
 const THINGS = {name: 'things', version: 1, fields: {}} as const;
-const SEEDS = Number(process.env['CETUS_MODEL_SEEDS'] ?? 60);
+const SEEDS = Number(process.env['CETUS_MODEL_SEEDS'] ?? 30);
 const TARGETS = 3;
 
 interface Process { workflow: RunningWorkflow; connection: Connection; name: string }
