@@ -57,8 +57,20 @@ export function chooseBlock(id: string, usedSubnets: string[]): string {
   return '172.16.0.0/12';
 }
 
+/** os.networkInterfaces() leaves out what has no carrier, as every bridge without a running container: the routes know them. */
 function hostSubnets(): string[] {
-  return Object.values(os.networkInterfaces()).flat().flatMap((a) => (a?.cidr && a.family === 'IPv4' ? [a.cidr] : []));
+  return routedSubnets(fs.readFileSync('/proc/net/route', 'utf8'));
+}
+
+/** The destinations of /proc/net/route ("0000700A" is 10.112.0.0) but the default route's. Pure. */
+export function routedSubnets(table: string): string[] {
+  const bytes = (hex: string): number[] => [6, 4, 2, 0].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  return table.trim().split('\n').slice(1).flatMap((line) => {
+    const [, destination, , , , , , mask] = line.split(/\s+/);
+    if (!destination || !mask || /^0+$/.test(mask)) return [];
+    const length = bytes(mask).reduce((bits, byte) => bits + byte.toString(2).replaceAll('0', '').length, 0);
+    return [`${bytes(destination).join('.')}/${length}`];
+  });
 }
 
 /**
