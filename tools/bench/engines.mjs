@@ -36,7 +36,7 @@ export async function startCetus(dir) {
   const socket = path.join(dir, 'cetus.sock');
   const program = path.resolve(import.meta.dirname, '../../dist/main/cetus.js');
   const data = path.join(dir, 'cetus');
-  fs.mkdirSync(data);
+  fs.mkdirSync(data, {mode: 0o711});
   const log = fs.openSync(path.join(dir, 'cetus.log'), 'a');
   const child = spawn(process.execPath, [program, 'up', '--data', data, '--listen', `unix://${socket}`], {stdio: ['ignore', log, log]});
   await waitFor('cetus up to serve', () => {

@@ -7,15 +7,18 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {startCetus, startDockerd} from './engines.mjs';
+import {rememberFirewall} from './firewall.mjs';
 import {client} from './http.mjs';
 import {busyboxArchive, bigArchive, startRegistry} from './images.mjs';
 
 const wanted = process.env.BENCH_ROWS?.split(',');
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-bench-'));
+// Postgres runs as a user of its own and must get through.
+fs.chmodSync(dir, 0o711);
 const rows = [];
 const median = (xs) => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)];
 
-/** Runs `work(engine, n)` for the two in turn; work returns the milliseconds that count, or its whole time is taken. */
+/** Runs `work(engine, n)` for the two in turn; work returns {ms}, the milliseconds that count, or its whole time is taken. */
 async function row(key, title, times, target, work, {warmup = 1} = {}) {
   if (wanted && !wanted.includes(key)) return;
   const samples = {cetus: [], dockerd: []};
@@ -23,7 +26,7 @@ async function row(key, title, times, target, work, {warmup = 1} = {}) {
     for (const engine of n % 2 ? [cetus, dockerd] : [dockerd, cetus]) {
       const from = process.hrtime.bigint();
       const counted = await work(engine, n);
-      if (n >= 0) samples[engine.name].push(counted ?? Number(process.hrtime.bigint() - from) / 1e6);
+      if (n >= 0) samples[engine.name].push(counted?.ms ?? Number(process.hrtime.bigint() - from) / 1e6);
     }
   const [ours, theirs] = [median(samples.cetus), median(samples.dockerd)];
   rows.push({title, ours, theirs, ratio: ours / theirs, target, times});
@@ -49,12 +52,26 @@ const piped = (engine, producer, args) => new Promise((resolve, reject) => {
 });
 
 console.log('starting dockerd and cetus ...');
-const dockerd = await startDockerd(dir);
-const cetus = await startCetus(dir);
-const api = {cetus: client(cetus), dockerd: client(dockerd)};
-const registry = await startRegistry(dir);
+// Undone in reverse, whatever happens: also where one of the two does not even start, and on Ctrl-C.
+const undo = [() => fs.rmSync(dir, {recursive: true, force: true}), rememberFirewall()];
 let failed;
+let dockerd;
+let cetus;
+let api;
+let undoing;
+const undoAll = () => (undoing ??= (async () => {
+  for (const step of undo.reverse()) await Promise.resolve().then(step).catch((err) => { failed ??= err; });
+})());
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => void undoAll().then(() => process.exit(1)));
 try {
+  dockerd = await startDockerd(dir);
+  undo.push(() => dockerd.stop());
+  cetus = await startCetus(dir);
+  undo.push(() => cetus.stop());
+  api = {cetus: client(cetus), dockerd: client(dockerd)};
+  undo.push(() => Object.values(api).forEach((each) => each.close()));
+  const registry = await startRegistry(dir);
+  undo.push(() => registry.stop());
   const busybox = await busyboxArchive(dir);
   for (const engine of [cetus, dockerd]) await docker(engine, ['load', '-i', busybox]);
   const GiB = 1 << 30;
@@ -93,7 +110,7 @@ try {
       await docker(engine, ['load', '-i', big]);
       const ms = Number(process.hrtime.bigint() - from) / 1e6;
       await docker(engine, ['rmi', '-f', 'big:latest']);
-      return ms;
+      return {ms};
     });
     const reference = await registry.push(dockerd, big, 'big');
     await row('images', 'docker pull of 200 MB', 5, 1, async (engine) => {
@@ -101,7 +118,7 @@ try {
       await docker(engine, ['pull', '-q', reference]);
       const ms = Number(process.hrtime.bigint() - from) / 1e6;
       await docker(engine, ['rmi', '-f', reference]);
-      return ms;
+      return {ms};
     });
   }
 
@@ -122,11 +139,7 @@ try {
 } catch (err) {
   failed = err;
 } finally {
-  for (const each of Object.values(api)) each.close();
-  await registry.stop();
-  await cetus.stop().catch((err) => { failed ??= err; });
-  await dockerd.stop();
-  fs.rmSync(dir, {recursive: true, force: true});
+  await undoAll();
 }
 if (failed) throw failed;
 const missed = rows.filter((r) => r.ratio > r.target);
