@@ -59,6 +59,7 @@ export function checkRestartPolicy(policy: RestartPolicy | null | undefined): vo
 
 const LOG_OPTIONS: Record<string, readonly string[]> = {
   'json-file': ['max-size', 'max-file', 'compress', 'labels', 'labels-regex', 'env', 'env-regex', 'tag', 'mode', 'max-buffer-size'],
+  local: ['max-size', 'max-file', 'compress', 'mode', 'max-buffer-size'],
   none: [],
 };
 
