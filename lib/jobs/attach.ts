@@ -10,7 +10,7 @@ import type {Container, NetworkAttachment, NetworkRequest, PublishedPort} from '
 import type {AddressLease, Network, PortLease} from '../schema/objects';
 import {releaseLeases} from '../fleet/observe';
 import {chooseAddress, macOf, parseCidr} from './ipam';
-import {choosePorts, portKey} from './ports';
+import {choosePorts, portKey, refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {ADDRESSES, CONTAINERS, NETWORKS, PORTS} from './steps';
 
@@ -94,6 +94,7 @@ async function publish(ctx: Ctx<unknown>, c: Container, attachments: NetworkAtta
   const others = leases.map((l) => l.value).filter((l) => l.containerId !== c.id);
   const ports = choosePorts({
     requested: c.requestedPorts, held: others, ephemeral: ctx.services.config.ephemeralPorts, start: ctx.services.random(),
+    shunned: ctx.services.recent.shunned(refusedPorts(c.nodeId), ''),
     endpoint: {name: c.name, id: attachments.find((a) => a.isDefaultRoute)?.endpointId ?? first.endpointId},
   });
   const writes = ports.map((port): BatchOp => {

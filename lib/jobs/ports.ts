@@ -10,6 +10,8 @@ export interface PortQuestion {
   requested: readonly RequestedPort[];
   held: readonly Pick<PortLease, 'protocol' | 'hostIp' | 'hostPort'>[];
   ephemeral: {from: number; to: number};
+  /** Keys of ports that a foreign program held a moment ago: the last ones that are tried where there is a choice. */
+  shunned?: ReadonlySet<string>;
   /** Where the search for a free port begins, 0..1: spreads processes that ask at the same time. */
   start: number;
   /** For the text. */
@@ -19,21 +21,27 @@ export interface PortQuestion {
 export function choosePorts(question: PortQuestion): PublishedPort[] {
   const held = [...question.held];
   return question.requested.map((port) => {
-    const hostPort = port.hostPort || freePort(port, held, question);
-    const published: PublishedPort = {...port, hostPort};
+    const {protocol, containerPort, hostIp} = port;
+    const published: PublishedPort = {protocol, containerPort, hostIp, hostPort: port.hostPort || freePort(port, held, question)};
     if (held.some((h) => collide(h, published))) throw taken(published, question.endpoint);
     held.push(published);
     return published;
   });
 }
 
-function freePort(port: RequestedPort, held: PortQuestion['held'], {ephemeral, start, endpoint}: PortQuestion): number {
-  const count = ephemeral.to - ephemeral.from + 1;
-  const offset = Math.floor(start * count) % count;
+/** A range that a person gave is used from its beginning, as the Engine does. */
+function freePort(port: RequestedPort, held: PortQuestion['held'], {ephemeral, shunned, start, endpoint}: PortQuestion): number {
+  const {from, to} = port.hostPortRange ?? ephemeral;
+  const count = to - from + 1;
+  const offset = port.hostPortRange ? 0 : Math.floor(start * count) % count;
+  let second: number | undefined;
   for (let n = 0; n < count; n += 1) {
-    const hostPort = ephemeral.from + (offset + n) % count;
-    if (!held.some((h) => collide(h, {...port, hostPort}))) return hostPort;
+    const hostPort = from + (offset + n) % count;
+    if (held.some((h) => collide(h, {...port, hostPort}))) continue;
+    if (!shunned?.has(hostKey({...port, hostPort}))) return hostPort;
+    second ??= hostPort;
   }
+  if (second !== undefined) return second;
   throw new CetusError('internal', `driver failed programming external connectivity on endpoint ${endpoint.name} (${endpoint.id}): all ports are allocated`);
 }
 
@@ -51,6 +59,16 @@ function taken(port: PublishedPort, endpoint: {name: string; id: string}): Cetus
     + `Bind for ${hostIp.includes(':') ? `[${hostIp}]` : hostIp}:${port.hostPort} failed: port is already allocated`, {info: {hostIp, hostPort: port.hostPort, protocol: port.protocol}});
 }
 
+/** "tcp/0.0.0.0/8080": a port within its node, also in the `port` of the node's refusals. */
+function hostKey(port: Pick<PublishedPort, 'protocol' | 'hostIp' | 'hostPort'>): string {
+  return `${port.protocol}/${isWildcard(port.hostIp) ? '0.0.0.0' : port.hostIp}/${port.hostPort}`;
+}
+
 export function portKey(nodeId: string, port: Pick<PublishedPort, 'protocol' | 'hostIp' | 'hostPort'>): string {
-  return `${nodeId}/${port.protocol}/${isWildcard(port.hostIp) ? '0.0.0.0' : port.hostIp}/${port.hostPort}`;
+  return `${nodeId}/${hostKey(port)}`;
+}
+
+/** In `recent`: ports of a node that it could not bind a moment ago, because a foreign program holds them. */
+export function refusedPorts(nodeId: string): string {
+  return `refused-ports:${nodeId}`;
 }

@@ -5,6 +5,7 @@ import type {BatchOp} from '../moray/moray';
 import type {TaskOutput} from '../schema/agent';
 import type {Container, ContainerObservation} from '../schema/container';
 import type {Network} from '../schema/objects';
+import {refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {container, CONTAINERS, eventPut, letGo, nodeNetwork, NETWORKS, putContainer, task} from './steps';
 
@@ -37,6 +38,8 @@ export async function afterFailure(ctx: Ctx<unknown>, step: string, nodeId: stri
 export async function releaseAll(ctx: Ctx<unknown>, containerId: string, look: () => Promise<ContainerObservation | undefined>): Promise<{writes: BatchOp[]}> {
   const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
   if (!stored) return {writes: []};
+  const refused = ctx.job.steps.map((s) => s.error?.info?.['port']).find((port) => typeof port === 'string');
+  if (refused) ctx.services.recent.give(refusedPorts(stored.value.nodeId), refused as string, 'a foreign program');
   const observation = await look();
   const after = (observation && applyObservation(stored.value, observation)) ?? stored.value;
   return {writes: [putContainer(stored, {...after, attachments: [], publishedPorts: []}), ...letGo(ctx, {...stored.value, attachments: []})]};

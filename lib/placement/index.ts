@@ -161,6 +161,7 @@ class Index implements ExplainingIndex {
     if (only) for (const entry of only) walk.look(entry);
     else this.walkLevels(walk, asked);
     const [best, ...alternatives] = walk.best;
+    if (!best && request.ports.some((p) => p.hostPort !== 0)) return this.placeOnTakenPort(request, walk.rejections);
     if (!best) {
       // A refusal is worth its price: it counts truly, over the whole fleet.
       const {rejections, roomy} = this.countRejections(asked);
@@ -170,6 +171,12 @@ class Index implements ExplainingIndex {
     if (!walk.sawAll) for (const filter of ['liveness', 'cordon'] as const)
       for (const [detail, nodes] of this.unschedulable[filter]) rejections.set(filter, detail, nodes.size, namesOf(nodes));
     return {nodeId: best.nodeId, node: best.node, considered: walk.considered, score: best, alternatives: alternatives.slice(0, KEPT - 1), rejections: rejections.list()};
+  }
+
+  /** Free nowhere: the container may be created, as with the Engine; it is its start that needs the port, and says so. */
+  private placeOnTakenPort(request: PlacementRequest, before: Rejections): PlacementDecision {
+    const decision = this.place({...request, ports: []});
+    return {...decision, rejections: [...before.list().filter((r) => r.filter === 'port'), ...decision.rejections]};
   }
 
   explain(request: PlacementRequest): Rejection[] {

@@ -46,10 +46,10 @@ export type ResolvedMount =
   | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean}
   | {type: 'tmpfs'; destination: string; options: string[]};
 
-/** A port the container publishes. `hostPort` 0 asks for any free one. */
-export interface RequestedPort { protocol: 'tcp' | 'udp' | 'sctp'; containerPort: number; hostIp: string; hostPort: number }
+/** A port the container publishes. `hostPort` 0 asks for any free one: of `hostPortRange`, where there is one. */
+export interface RequestedPort { protocol: 'tcp' | 'udp' | 'sctp'; containerPort: number; hostIp: string; hostPort: number; hostPortRange?: {from: number; to: number} }
 /** A port as it is held while the container runs. */
-export interface PublishedPort extends RequestedPort { hostPort: number }
+export type PublishedPort = Omit<RequestedPort, 'hostPortRange'>;
 
 /** What the container asked of one network; the key of Container.networks is the network's name. */
 export interface NetworkRequest {

@@ -25,6 +25,25 @@ test('request over image', async () => {
   expect(container.status).toBe('created');
 });
 
+test('host ports: one, any, any of a range', async () => {
+  const {container, placement} = await made({HostConfig: {PortBindings: {'80/tcp': [{HostIp: '127.0.0.1', HostPort: ''}, {HostPort: '8080'}, {HostPort: '8000-8005'}, {HostPort: '0'}, {HostPort: '90-90'}]}}});
+  expect(container.requestedPorts.filter((p) => p.containerPort === 80)).toEqual([
+    {protocol: 'tcp', containerPort: 80, hostIp: '127.0.0.1', hostPort: 0}, {protocol: 'tcp', containerPort: 80, hostIp: '', hostPort: 8080},
+    {protocol: 'tcp', containerPort: 80, hostIp: '', hostPort: 0, hostPortRange: {from: 8000, to: 8005}}, {protocol: 'tcp', containerPort: 80, hostIp: '', hostPort: 0},
+    {protocol: 'tcp', containerPort: 80, hostIp: '', hostPort: 90},
+  ]);
+  expect(placement.ports.map((p) => p.hostPort)).toEqual([8080, 90]);
+});
+
+test.each(['9-8', '1-70000', 'x', '70000', '1-2-3', '-1'])('host port %s is refused', async (HostPort) => {
+  expect((await failure(create({HostConfig: {PortBindings: {'80/tcp': [{HostPort}]}}}))).message).toBe(`invalid port specification: "${HostPort}"`);
+});
+
+test('the log driver local, with its own options', async () => {
+  const {container} = await made({HostConfig: {LogConfig: {Type: 'local', Config: {'max-size': '1m', 'max-file': '2', compress: 'false'}}}});
+  expect(container.spec.logConfig).toEqual({Type: 'local', Config: {'max-size': '1m', 'max-file': '2', compress: 'false'}});
+});
+
 test('an entrypoint of the request drops the image\'s command; an empty one drops the image\'s entrypoint', async () => {
   await world.image('default', 'docker.io/library/ep:latest', {config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}, config: {Entrypoint: ['/ep'], Cmd: ['a']}}});
   expect((await made({Image: 'ep', Entrypoint: ['/mine']})).container.spec.config).toMatchObject({Entrypoint: ['/mine']});
@@ -92,9 +111,9 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['swap', {HostConfig: {MemorySwap: 2 ** 30}}, 'You should always set the Memory limit when using Memoryswap limit, see usage'],
   ['log driver', {HostConfig: {LogConfig: {Type: 'syslog'}}}, "logger: no log driver named 'syslog' is registered"],
   ['log option', {HostConfig: {LogConfig: {Type: 'json-file', Config: {nope: '1'}}}}, "unknown log opt 'nope' for json-file log driver"],
+  ['log option of local', {HostConfig: {LogConfig: {Type: 'local', Config: {labels: 'x'}}}}, "unknown log opt 'labels' for local log driver"],
   ['port', {HostConfig: {PortBindings: {'x/tcp': []}}}, 'invalid port specification: "x/tcp"'],
   ['host port', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '99999'}]}}}, 'invalid port specification: "99999"'],
-  ['port range', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '80-90'}]}}}, /is not supported/],
   ['network', {HostConfig: {NetworkMode: 'nope'}}, 'network nope not found'],
   ['alias on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {Aliases: ['x']}}}}, /^network-scoped aliases/],
   ['address on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {IPAMConfig: {IPv4Address: '1.2.3.4'}}}}}, /supported on user defined networks only/],

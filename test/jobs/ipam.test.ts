@@ -75,6 +75,14 @@ describe('ports', () => {
     expect(() => choosePorts({...ask, requested: [tcp(0)], held: [32768, 32769, 32770].map((p) => tcp(p))})).toThrow('all ports are allocated');
   });
 
+  it('takes the first free one of a range, what a foreign program held only at the end, and none outside', () => {
+    const range = {...tcp(0), hostPortRange: {from: 8000, to: 8002}};
+    expect(choosePorts({...ask, start: 0.9, requested: [range, range], held: [tcp(8001, '127.0.0.1')]})).toEqual([tcp(8000), tcp(8002)]);
+    expect(choosePorts({...ask, requested: [range], held: [], shunned: new Set(['tcp/0.0.0.0/8000'])})).toEqual([tcp(8001)]);
+    expect(choosePorts({...ask, requested: [range], held: [tcp(8001), tcp(8002)], shunned: new Set(['tcp/0.0.0.0/8000'])})).toEqual([tcp(8000)]);
+    expect(() => choosePorts({...ask, requested: [range], held: [tcp(8000), tcp(8001), tcp(8002)]})).toThrow('all ports are allocated');
+  });
+
   it('makes one key of the ways to write the wildcard', () => {
     expect(portKey('n', tcp(80))).toBe(portKey('n', tcp(80, '0.0.0.0')));
   });

@@ -27,6 +27,7 @@ import {armWait} from './wait';
 const notModified = (): CetusError => new CetusError('notModified', 'the container is in this state already');
 const alreadyRemoving = (c: Container): CetusError => new CetusError('conflict', `removal of container ${c.id} is already in progress`);
 const PRUNE_PARALLEL = 8;
+const MAX_PORT_ATTEMPTS = 10;
 
 export function containerVerbs(context: Context, predefined: PredefinedNetworks): ContainerVerbs {
   const resolve = (caller: Caller, nameOrId: string): Promise<Container> => resolveContainer(context, caller.account, nameOrId);
@@ -66,7 +67,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       if (c.status === 'paused') throw new CetusError('conflict', 'cannot start a paused container, try unpause instead');
       if (c.status === 'running' || c.status === 'restarting') throw notModified();
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'container is marked for removal and cannot be started');
-      await change(c, context.run(caller, 'container.start', {containerId: c.id}).catch(async (err: unknown) => {
+      await change(c, startWithFreePorts(context, caller, c).catch(async (err: unknown) => {
         if (c.autoRemove && !isCetusError(err, 'notModified')) await removeUnstarted(context, caller, c);
         throw err;
       }));
@@ -245,6 +246,26 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     },
   };
   return verbs;
+}
+
+/** A port that was ours to choose and that a foreign program turns out to hold is no reason to fail: another one is chosen, as the Engine does. */
+async function startWithFreePorts(context: Context, caller: Caller, c: Container): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await context.run(caller, 'container.start', {containerId: c.id});
+      return;
+    } catch (err) {
+      const port = isCetusError(err, 'conflict') ? err.info['port'] : undefined;
+      if (typeof port !== 'string' || attempt >= MAX_PORT_ATTEMPTS || !chosenByUs(c, port)) throw err;
+    }
+  }
+}
+
+/** `port`: "tcp/0.0.0.0/49153". */
+function chosenByUs(c: Container, port: string): boolean {
+  const [protocol, , hostPort] = port.split('/');
+  const fixed = c.requestedPorts.some((p) => p.protocol === protocol && p.hostPort === Number(hostPort));
+  return !fixed && c.requestedPorts.some((p) => p.protocol === protocol && p.hostPort === 0);
 }
 
 /** A --rm container that could not be started is removed, as the Engine does; where that fails the start's own error is what counts. */

@@ -29,9 +29,7 @@ export function requestedPorts(host: HostConfig, exposed: Record<string, object>
     bound.add(`${protocol}/${ports[0]}`);
     for (const {HostIp = '', HostPort = ''} of bindings?.length ? bindings : [{}] as {HostIp?: string; HostPort?: string}[]) {
       if (HostIp !== '' && !isIP(HostIp)) throw invalid(`invalid IP address: ${HostIp}`);
-      if (/^\d+-\d+$/.test(HostPort)) throw unsupported(`HostConfig.PortBindings HostPort ${HostPort}`, 'a range of host ports for one container port');
-      if (HostPort !== '' && (!/^\d{1,5}$/.test(HostPort) || Number(HostPort) > 65_535)) throw invalid(`invalid port specification: "${HostPort}"`);
-      wanted.push({protocol, containerPort: ports[0]!, hostIp: HostIp, hostPort: Number(HostPort || 0)});
+      wanted.push({protocol, containerPort: ports[0]!, hostIp: HostIp, ...hostPortOf(HostPort)});
     }
   }
   for (const text of Object.keys(exposed ?? {})) {
@@ -40,4 +38,15 @@ export function requestedPorts(host: HostConfig, exposed: Record<string, object>
     for (const containerPort of ports) if (!bound.has(`${protocol}/${containerPort}`)) wanted.push({protocol, containerPort, hostIp: '', hostPort: 0});
   }
   return wanted;
+}
+
+/** "" any free one, "8080" that one, "8000-8010" any free one of these. */
+function hostPortOf(text: string): Pick<RequestedPort, 'hostPort' | 'hostPortRange'> {
+  if (text === '') return {hostPort: 0};
+  const parts = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
+  if (!parts) throw invalid(`invalid port specification: "${text}"`);
+  const from = Number(parts[1]);
+  const to = Number(parts[2] ?? from);
+  if (from > to || to > 65_535) throw invalid(`invalid port specification: "${text}"`);
+  return from === to ? {hostPort: from} : {hostPort: 0, hostPortRange: {from: Math.max(1, from), to}};
 }
