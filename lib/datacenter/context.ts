@@ -11,6 +11,8 @@ import type {EventLog} from './events';
 import type {Caller} from './verbs';
 
 export interface DatacenterConfig {
+  /** The datacenter's identity, for ever: `docker info`'s ID. */
+  id: string;
   /** Name and version that `docker info` and `docker version` show. */
   name: string;
   version: string;

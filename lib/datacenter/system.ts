@@ -1,9 +1,10 @@
 /** What `docker info`, `docker system df` and readiness probes ask. */
-import {CetusError, isCetusError} from '../base/errors';
+import {CetusError} from '../base/errors';
 import {eq} from '../moray/filter';
 import {BUCKETS} from '../schema/buckets';
 import type {Image, Volume} from '../schema/objects';
 import type {Context} from './context';
+import {unlessAway, volumeSize} from './sizes';
 import type {ContainerVerbs, ImageVerbs, SystemVerbs} from './verbs';
 
 const SIZES_PARALLEL = 8;
@@ -18,7 +19,7 @@ export function systemVerbs(context: Context, containers: ContainerVerbs, images
       const by = (...statuses: string[]): number => list.filter((c) => statuses.includes(c.status)).length;
       const alive = nodes.filter((n) => n.liveness === 'alive');
       return {
-        id: context.config.name, name: context.config.name, nodes,
+        id: context.config.id, name: context.config.name, nodes,
         containers: {running: by('running', 'restarting'), paused: by('paused'), stopped: by('created', 'exited', 'dead', 'removing'), total: list.length},
         images: count, totalMemoryBytes: alive.reduce((n, node) => n + node.facts.memoryBytes, 0), totalCpus: alive.reduce((n, node) => n + node.facts.cpus, 0),
         postgresVersion: context.config.postgresVersion ?? '',
@@ -30,23 +31,17 @@ export function systemVerbs(context: Context, containers: ContainerVerbs, images
         images.list(caller, {all: true, filters: {}}), context.views.list(caller.account), context.moray.list<Volume>(BUCKETS.volumes.name, eq('account', caller.account)),
       ]);
       const sizes: {container: (typeof all)[number]; sizeRw: number}[] = [];
-      const queue = [...all];
-      await Promise.all(Array.from({length: SIZES_PARALLEL}, async () => {
-        for (let container = queue.shift(); container; container = queue.shift()) {
-          let sizeRw = 0;
-          try {
-            sizeRw = (await containers.size(caller, container)).sizeRw;
-          } catch (err) {
-            // A node that is away, or a container that went away meanwhile, must not hide the rest.
-            if (!isCetusError(err, 'unavailable') && !isCetusError(err, 'notFound') && !isCetusError(err, 'timeout')) throw err;
-          }
-          sizes.push({container, sizeRw});
-        }
-      }));
+      await inParallel(all, async (container) => {
+        sizes.push({container, sizeRw: await unlessAway(async () => (await containers.size(caller, container)).sizeRw, 0)});
+      });
       const uses = new Map<string, number>();
       for (const c of all) for (const id of c.volumeIds) uses.set(id, (uses.get(id) ?? 0) + 1);
-      // -1 is the Engine's "not known": only the node could say, at the cost of walking the volume.
-      return {images: list, containers: sizes, volumes: volumes.map(({value}) => ({volume: value, size: -1, refCount: uses.get(value.id) ?? 0})), layersSize: layersSize(list.map((i) => i.image))};
+      const counted: {volume: Volume; size: number; refCount: number}[] = [];
+      await inParallel(volumes.map((v) => v.value), async (volume) => {
+        counted.push({volume, size: await volumeSize(context, volume), refCount: uses.get(volume.id) ?? 0});
+      });
+      counted.sort((a, b) => (a.volume.name < b.volume.name ? -1 : 1));
+      return {images: list, containers: sizes, volumes: counted, layersSize: layersSize(list.map((i) => i.image))};
     },
 
     async ping() {
@@ -54,6 +49,13 @@ export function systemVerbs(context: Context, containers: ContainerVerbs, images
       if (!(await context.fleet.nodes()).some((n) => n.liveness === 'alive')) throw new CetusError('unavailable', 'no node of this datacenter is alive');
     },
   };
+}
+
+async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const queue = items.values();
+  await Promise.all(Array.from({length: SIZES_PARALLEL}, async () => {
+    for (const item of queue) await work(item);
+  }));
 }
 
 /** Layers that images share count once. */

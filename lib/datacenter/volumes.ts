@@ -7,6 +7,7 @@ import type {Context} from './context';
 import {volumeDraft} from './create/create';
 import {checkVolumeDriver, checkVolumeName, gateVolumeOptions} from './create/mounts';
 import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, nameMatcher, untilFilter, valuesOf} from './filters';
+import {volumeSize} from './sizes';
 import type {Caller, VolumeVerbs} from './verbs';
 
 const BUCKET = BUCKETS.volumes.name;
@@ -73,17 +74,19 @@ export function volumeVerbs(context: Context): VolumeVerbs {
       const matches = labelFilters(filters);
       const used = await users(caller.account);
       const deleted: string[] = [];
+      let spaceReclaimed = 0;
       for await (const {value} of context.moray.find<Volume>(BUCKET, eq('account', caller.account))) {
         if (used.has(value.id) || (!all && !value.anonymous) || !matches(value.labels)) continue;
+        const bytes = Math.max(0, await volumeSize(context, value));
         try {
           await context.run(caller, 'volume.remove', {volumeId: value.id, force: false});
           deleted.push(value.name);
+          spaceReclaimed += bytes;
         } catch (err) {
           if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) throw err;
         }
       }
-      // What a volume holds only its node could say, at the cost of walking it.
-      return {deleted, spaceReclaimed: 0};
+      return {deleted, spaceReclaimed};
     },
   };
 }

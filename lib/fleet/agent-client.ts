@@ -59,6 +59,7 @@ export class HttpAgentClient implements AgentClient {
   top(containerId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}> { return this.json('GET', container(containerId, 'top'), {query: {args: psArgs}}); }
   changes(containerId: string): Promise<{Path: string; Kind: number}[]> { return this.json('GET', container(containerId, 'changes'), {deadlineMs: TASK_DEADLINE_MS}); }
   usage(containerId: string): Promise<{sizeRw: number}> { return this.json('GET', container(containerId, 'usage'), {deadlineMs: TASK_DEADLINE_MS}); }
+  volumeUsage(volumeId: string): Promise<{size: number}> { return this.json('GET', `/v1/volumes/${encodeURIComponent(volumeId)}/usage`, {deadlineMs: TASK_DEADLINE_MS}); }
   observeExec(execId: string): Promise<ExecObservation> { return this.json('GET', exec(execId)); }
   async resize(containerId: string, height: number, width: number): Promise<void> { await this.json('POST', container(containerId, 'resize'), {query: {h: height, w: width}}); }
   async resizeExec(execId: string, height: number, width: number): Promise<void> { await this.json('POST', exec(execId, 'resize'), {query: {h: height, w: width}}); }

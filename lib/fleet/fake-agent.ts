@@ -222,6 +222,11 @@ export class FakeAgent implements AgentClient {
     return {Titles: ['UID', 'PID', 'PPID', 'C', 'STIME', 'TTY', 'TIME', 'CMD'], Processes: [['root', String(this.container(containerId).observation.pid), '1', '0', '00:00', '?', '00:00:00', 'true']]};
   }
   async changes(containerId: string): Promise<{Path: string; Kind: number}[]> { this.container(containerId); return []; }
+  async volumeUsage(volumeId: string): Promise<{size: number}> {
+    this.reach();
+    if (!this.volumes.has(volumeId)) throw new CetusError('notFound', `no such volume: ${volumeId}`);
+    return {size: 0};
+  }
   async usage(containerId: string): Promise<{sizeRw: number}> { this.reach(); this.container(containerId); return {sizeRw: 0}; }
   async statPath(containerId: string, path: string): Promise<string> {
     this.container(containerId);

@@ -19,6 +19,8 @@ export interface AgentClient {
   changes(containerId: string): Promise<{Path: string; Kind: number}[]>;
   /** Bytes of the container's writable layer. */
   usage(containerId: string): Promise<{sizeRw: number}>;
+  /** Bytes of the volume's files; -1 where counting them would take too long. */
+  volumeUsage(volumeId: string): Promise<{size: number}>;
   export(containerId: string): Promise<Readable>;
   statPath(containerId: string, path: string): Promise<string>;
   getArchive(containerId: string, path: string): Promise<{stat: string; body: Readable}>;

@@ -17,6 +17,8 @@ export interface Policy {
 }
 
 export interface EndpointConfig {
+  /** The datacenter's identity, made once and the same at every endpoint. */
+  id: string;
   /** The datacenter's name: what `docker info` shows. */
   name: string;
   postgresUrl: string;
@@ -62,7 +64,7 @@ const strings = {type: 'array', items: {type: 'string'}} as const;
 const endpointSchema = {
   type: 'object',
   properties: {
-    name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1},
+    id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1},
     listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'},
     policy: {
       type: 'object',
@@ -76,7 +78,7 @@ const endpointSchema = {
     },
     logLevel: {enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal']},
   },
-  required: ['name', 'postgresUrl', 'listen', 'adminListen', 'fleetListen', 'policy', 'addressPools', 'logLevel'],
+  required: ['id', 'name', 'postgresUrl', 'listen', 'adminListen', 'fleetListen', 'policy', 'addressPools', 'logLevel'],
   additionalProperties: false,
 };
 

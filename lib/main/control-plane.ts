@@ -48,7 +48,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   const datacenter = createDatacenter({
     moray, fleet, workflow, log, clock: systemClock, ids: systemIds,
     config: {
-      name: config.name, version: VERSION, allowHostNetwork: config.policy.allowHostNetwork, allowPrivileged: config.policy.allowPrivileged,
+      id: config.id, name: config.name, version: VERSION, allowHostNetwork: config.policy.allowHostNetwork, allowPrivileged: config.policy.allowPrivileged,
       allowBinds: config.policy.allowBinds === 'all' || config.policy.allowBinds === 'off' ? config.policy.allowBinds : config.policy.allowBinds.split(','),
     },
   });

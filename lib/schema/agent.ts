@@ -15,6 +15,7 @@
  *   GET  /v1/containers/ID/export       -> tar
  *   HEAD|GET|PUT /v1/containers/ID/archive  ?path=&noOverwriteDirNonDir=&copyUIDGID=; stat in X-Docker-Container-Path-Stat
  *   POST /v1/containers/ID/resize       ?h=&w=
+ *   GET  /v1/volumes/ID/usage           -> {size}: bytes of the volume's files; -1 where counting them took too long; 404 where there is no such volume
  *   PUT  /v1/execs/ID                   {containerId, config: ExecConfig} -> 201; repeatable; 409 while the container does not run
  *   POST /v1/execs/ID/start             ExecStartQuery; Upgrade: cetus-stream -> 101 then as attach; without Upgrade (detached) -> 204
  *   GET  /v1/execs/ID                   -> ExecObservation

@@ -1,4 +1,6 @@
 /** The protocol over a real unix socket, with fleet's own client at the other end. */
+import {writeFileSync} from 'node:fs';
+import {join} from 'node:path';
 import type {Duplex} from 'node:stream';
 import {request} from 'node:http';
 import {HttpAgentClient} from '../../lib/fleet/agent-client';
@@ -191,6 +193,15 @@ describe('the server', () => {
     await expect(client.changes('c1')).rejects.toMatchObject({kind: 'notImplemented'});
     await expect(client.statPath('c1', '/')).rejects.toMatchObject({kind: 'notImplemented'});
     expect((await client.info()).nodeId).toBe('n1');
+  });
+
+  it('knows the sizes of layers and volumes', async () => {
+    await node.create('c1', ['true']);
+    expect(await client.usage('c1')).toEqual({sizeRw: expect.any(Number)});
+    const {mountpoint} = await client.task(task({kind: 'volume.ensure', volumeId: 'v1', name: 'data', account: 'a', options: {}}));
+    writeFileSync(join(mountpoint!, 'file'), 'seven b');
+    expect(await client.volumeUsage('v1')).toEqual({size: 7});
+    await expect(client.volumeUsage('v2')).rejects.toMatchObject({kind: 'notFound'});
   });
 
   it('refuses endless bodies and strange paths', async () => {

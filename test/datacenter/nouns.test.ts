@@ -187,9 +187,9 @@ test('what operators ask', async () => {
 test('info and disk usage', async () => {
   await create('web');
   await world.dc.containers.start(me, 'web');
-  expect(await world.dc.system.info(me)).toMatchObject({name: 'test', containers: {running: 1, total: 1}, images: 1, totalCpus: 4});
+  expect(await world.dc.system.info(me)).toMatchObject({id: 'test-id', name: 'test', containers: {running: 1, total: 1}, images: 1, totalCpus: 4});
   const usage = await world.dc.system.diskUsage(me);
   expect(usage.containers).toHaveLength(1);
-  expect(usage.volumes).toMatchObject([{refCount: 1}]);
+  expect(usage.volumes).toMatchObject([{refCount: 1, size: 0}]);
   await world.dc.system.ping();
 });

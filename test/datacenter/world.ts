@@ -88,7 +88,7 @@ export async function createWorld(config: Partial<DatacenterConfig> = {}): Promi
   };
   const dc = createDatacenter({
     moray, fleet, workflow, log, clock, ids: systemIds,
-    config: {name: 'test', version: '0', allowHostNetwork: true, allowPrivileged: false, allowBinds: ['/srv'], ...config},
+    config: {id: 'test-id', name: 'test', version: '0', allowHostNetwork: true, allowPrivileged: false, allowBinds: ['/srv'], ...config},
   });
   await real.start();
   await reconciler.start();

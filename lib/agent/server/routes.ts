@@ -38,6 +38,7 @@ const ITEMS: Record<string, ItemRoute> = {
   'HEAD containers archive': later('archive'),
   'GET containers archive': later('archive'),
   'PUT containers archive': later('archive'),
+  'GET volumes usage': async ({res, parts, signal}, id) => json(res, {size: await parts.volumes.usage(id, signal)}),
   'PUT execs': async ({req, res, execs}, id) => {
     const {containerId, config} = await readJsonBody<{containerId: string; config: ExecConfig}>(req, checks.putExec);
     execs.put(id, containerId, config);
@@ -59,7 +60,7 @@ const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 export function findRoute(method: string, path: string): Route {
   const fixed = FIXED[`${method} ${path}`];
   if (fixed) return fixed;
-  const match = /^\/v1\/(containers|execs)\/([^/]+)(?:\/([a-z]+))?$/.exec(path);
+  const match = /^\/v1\/(containers|execs|volumes)\/([^/]+)(?:\/([a-z]+))?$/.exec(path);
   const item = match && ITEMS[`${method} ${match[1]}${match[3] ? ` ${match[3]}` : ''}`];
   if (!item) throw new CetusError('notFound', `no such call: ${method} ${path}`);
   const id = decodeURIComponent(match[2]!);

@@ -12,6 +12,7 @@ import {CetusError} from '../../base/errors';
 import type {ContainerSpec, ResolvedMount} from '../../schema/container';
 import type {SnapshotMount} from '../runtime/runtime';
 import {resolveInRoot} from './resolve';
+import {bytesBelow} from './usage';
 
 const run = promisify(execFile);
 const MOUNT_DEADLINE_MS = 15_000;
@@ -42,6 +43,13 @@ export class Volumes {
 
   async remove(volumeId: string): Promise<void> {
     await rm(join(this.path(volumeId), '..'), {recursive: true, force: true});
+  }
+
+  /** -1 where counting takes too long. */
+  async usage(volumeId: string, signal: AbortSignal): Promise<number> {
+    const path = this.path(volumeId);
+    if (!(await exists(path))) throw new CetusError('notFound', `no such volume: ${volumeId}`);
+    return await bytesBelow(path, signal);
   }
 
   async list(): Promise<string[]> {

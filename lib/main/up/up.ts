@@ -135,7 +135,7 @@ function child(name: 'endpoint' | 'agent', configFile: string, dir: string, log:
 function writeConfigs(dir: string, instance: Instance, options: UpOptions, postgresUrl: string, containerdSocket: string): {endpoint: string; agent: string} {
   const fleetListen = `unix://${path.join(dir, 'run', 'fleet.sock')}`;
   const endpoint: EndpointConfig = {
-    name: options.name ?? instance.name, postgresUrl, listen: options.listen, ...(options.tls ? {tls: options.tls} : {}),
+    id: instance.id, name: options.name ?? instance.name, postgresUrl, listen: options.listen, ...(options.tls ? {tls: options.tls} : {}),
     adminListen: [`unix://${path.join(dir, 'run', 'admin.sock')}`, ...options.adminListen], fleetListen,
     policy: options.policy, addressPools: instance.addressPools, logLevel: options.logLevel,
   };
