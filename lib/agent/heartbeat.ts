@@ -6,7 +6,7 @@ import type {NodeFacts} from '../schema/node';
 import type {ReportSink} from './parts';
 
 const RETRY_MS = 250;
-const MAX_RETRY_MS = 5_000;
+const MAX_RETRY_MS = 2_000;
 const MIN_BEAT_MS = 100;
 
 export interface HeartbeatParts {

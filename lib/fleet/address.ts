@@ -30,3 +30,10 @@ export function parseAgentUrl(url: string): AgentAddress {
       throw new CetusError('invalid', `agent URL ${url} is neither unix:// nor https://`);
   }
 }
+
+/** `reach` says how far the call can have come: `none`, nobody listened; `broken`, it may have been heard. */
+export function unreachableNode(node: string, err: unknown): CetusError {
+  const code = (err as {code?: string}).code ?? '';
+  const reach = code === 'ECONNREFUSED' || code === 'ENOENT' ? 'none' : code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE' ? 'broken' : 'unknown';
+  return new CetusError('unavailable', `node ${node} cannot be reached: ${(err as Error).message}`, {cause: err, info: {reach}});
+}

@@ -5,13 +5,14 @@
  */
 import type {Duplex, Readable} from 'node:stream';
 import {Pool, type Dispatcher} from 'undici';
+import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
 import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
 import type {AgentClient} from './fleet';
-import {type AgentAddress, type AgentTls, parseAgentUrl} from './address';
+import {type AgentAddress, type AgentTls, parseAgentUrl, unreachableNode} from './address';
 import {lines} from './ndjson';
 import {upgrade} from './upgrade';
 
@@ -25,6 +26,11 @@ const CALL_CONNECTIONS = 64;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Below the agent's own keep-alive, so that we close first and never write into a closing connection. */
 const KEEP_ALIVE_MS = 4_000;
+/** An agent that restarts is back within two or three seconds; what may be repeated waits for it. A node that is gone is found out by its heartbeats. */
+const PATIENCE_MS = 8_000;
+const BROKEN_TRIES = 3;
+const FIRST_PAUSE_MS = 20;
+const MAX_PAUSE_MS = 250;
 
 interface CallOptions { query?: Record<string, unknown>; json?: unknown; headers?: Record<string, string>; deadlineMs?: number; signal?: AbortSignal; /** safe to send again after a broken connection */ repeatable?: boolean }
 interface StreamOptions { query?: Record<string, unknown>; json?: unknown; body?: Readable; headers?: Record<string, string>; silenceMs: number; signal?: AbortSignal }
@@ -34,7 +40,7 @@ export class HttpAgentClient implements AgentClient {
   private readonly calls: Pool;
   private readonly streams: Pool;
 
-  constructor(readonly node: string, url: string, private readonly tls?: AgentTls) {
+  constructor(readonly node: string, url: string, private readonly tls?: AgentTls, private readonly patienceMs = PATIENCE_MS) {
     this.address = parseAgentUrl(url);
     const connect = {timeout: CONNECT_TIMEOUT_MS, socketPath: this.address.socketPath, ...tls};
     const shared = {connect, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS};
@@ -66,12 +72,13 @@ export class HttpAgentClient implements AgentClient {
   async putExec(execId: string, containerId: string, config: ExecConfig): Promise<void> { await this.json('PUT', exec(execId), {json: {containerId, config}, repeatable: true}); }
 
   attach(containerId: string, query: AttachQuery): Promise<Duplex> {
-    return upgrade(this.address, this.tls, container(containerId, 'attach') + queryString({...query}), this.node, READ_DEADLINE_MS);
+    const path = container(containerId, 'attach') + queryString({...query});
+    return this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS));
   }
 
   async startExec(execId: string, query: ExecStartQuery): Promise<Duplex | null> {
     const path = exec(execId, 'start');
-    if (!query.detach) return upgrade(this.address, this.tls, path + queryString({...query}), this.node, READ_DEADLINE_MS);
+    if (!query.detach) return this.reached(path, undefined, () => upgrade(this.address, this.tls, path + queryString({...query}), this.node, READ_DEADLINE_MS));
     await this.json('POST', path, {query: {...query}});
     return null;
   }
@@ -146,9 +153,10 @@ export class HttpAgentClient implements AgentClient {
           const answer = await this.answered(this.calls, method, path, {...options, silenceMs: 0, signal: late.signal});
           return await readJson<T>(answer.body);
         } catch (err) {
-          // An agent that restarted leaves a dead connection in the pool: the next attempt opens a new one.
-          const broken = err instanceof CetusError && err.kind === 'unavailable' && err.info['broken'] === true;
-          if (attempt > 1 || !broken || !(options.repeatable || method === 'GET') || late.signal.aborted) throw this.wrap(err, path, late.signal);
+          // The call may have been heard. A dead connection in the pool breaks, an agent that dies under the call does, and a call that kills each agent.
+          const failure = this.wrap(err, path, late.signal);
+          const broken = failure.kind === 'unavailable' && failure.info['reach'] === 'broken';
+          if (attempt >= BROKEN_TRIES || !broken || !(options.repeatable || method === 'GET') || late.signal.aborted) throw failure;
         }
       }
     } finally {
@@ -165,16 +173,26 @@ export class HttpAgentClient implements AgentClient {
   }
 
   private async request(pool: Pool, method: Dispatcher.HttpMethod, path: string, options: StreamOptions): Promise<Dispatcher.ResponseData> {
-    try {
-      return await pool.request({
-        method, path: path + queryString(options.query ?? {}), signal: options.signal,
-        headers: options.json === undefined ? options.headers : {'content-type': 'application/json', ...options.headers},
-        body: options.json === undefined ? options.body : JSON.stringify(options.json),
-        // `json` has a deadline of its own for the whole call; a stream's head must come in time, its silence is the caller's choice.
-        headersTimeout: options.body ? 0 : options.silenceMs || (pool === this.calls ? 0 : SILENCE_MS), bodyTimeout: options.silenceMs,
-      });
-    } catch (err) {
-      throw this.wrap(err, path, options.signal);
+    return this.reached(path, options.signal, () => pool.request({
+      method, path: path + queryString(options.query ?? {}), signal: options.signal,
+      headers: options.json === undefined ? options.headers : {'content-type': 'application/json', ...options.headers},
+      body: options.json === undefined ? options.body : JSON.stringify(options.json),
+      // `json` has a deadline of its own for the whole call; a stream's head must come in time, its silence is the caller's choice.
+      headersTimeout: options.body ? 0 : options.silenceMs || (pool === this.calls ? 0 : SILENCE_MS), bodyTimeout: options.silenceMs,
+    }), options.body === undefined);
+  }
+
+  /** Says again what cannot have been heard, because nobody listened. A body that streams is spent by its first try. */
+  private async reached<T>(path: string, signal: AbortSignal | undefined, call: () => Promise<T>, again = true): Promise<T> {
+    const until = performance.now() + this.patienceMs;
+    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, MAX_PAUSE_MS)) {
+      try {
+        return await call();
+      } catch (err) {
+        const failure = this.wrap(err, path, signal);
+        if (!again || failure.info['reach'] !== 'none' || performance.now() >= until) throw failure;
+      }
+      await systemClock.sleep(pauseMs, signal).catch((err: unknown) => { throw this.wrap(err, path, signal); });
     }
   }
 
@@ -183,8 +201,7 @@ export class HttpAgentClient implements AgentClient {
     if (signal?.aborted) return signal.reason instanceof CetusError ? signal.reason : new CetusError('canceled', `the call of ${path} on node ${this.node} was canceled`, {cause: err});
     const code = (err as {code?: string}).code ?? '';
     if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return new CetusError('timeout', `node ${this.node} did not answer ${path} in time`, {cause: err});
-    const broken = code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
-    return new CetusError('unavailable', `node ${this.node} cannot be reached: ${(err as Error).message}`, {cause: err, info: {broken}});
+    return unreachableNode(this.node, err);
   }
 }
 

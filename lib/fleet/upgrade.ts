@@ -8,7 +8,7 @@ import net from 'node:net';
 import tls from 'node:tls';
 import type {Duplex} from 'node:stream';
 import {CetusError, fromWire} from '../base/errors';
-import type {AgentAddress, AgentTls} from './address';
+import {type AgentAddress, type AgentTls, unreachableNode} from './address';
 
 const MAX_ERROR_BYTES = 64 * 1024;
 
@@ -48,10 +48,6 @@ function connect(address: AgentAddress, certificates: AgentTls | undefined): net
   // Documented for tls.connect and missing in its types.
   const halfOpen = {allowHalfOpen: true} as tls.ConnectionOptions;
   return tls.connect({host: address.host, port: address.port, servername: net.isIP(address.host) ? '' : address.host, ...certificates, ...halfOpen});
-}
-
-function unreachableNode(node: string, err: unknown): CetusError {
-  return new CetusError('unavailable', `node ${node} cannot be reached: ${(err as Error).message}`, {cause: err});
 }
 
 async function collect(answer: http.IncomingMessage): Promise<string> {

@@ -78,13 +78,13 @@ describe('HttpAgentClient over a unix socket', () => {
     const call = failure(client.task(task, {signal: abort.signal}));
     abort.abort();
     expect(await call).toMatchObject({kind: 'canceled'});
-    const absent = new HttpAgentClient('beta', `unix://${join(dir, 'nobody.sock')}`);
+    const absent = new HttpAgentClient('beta', `unix://${join(dir, 'nobody.sock')}`, undefined, 30);
     expect(await failure(absent.info())).toMatchObject({kind: 'unavailable'});
     expect(await failure(absent.attach('c', {stdin: true, stdout: true, stderr: true, logs: false, stream: true, detachKeys: ''}))).toMatchObject({kind: 'unavailable'});
     await absent.close();
   });
 
-  test('a task whose connection broke is sent again, once', async () => {
+  test('a task whose connection broke is sent again, but not for ever', async () => {
     let calls = 0;
     handler = (req, res) => {
       calls += 1;
@@ -95,7 +95,22 @@ describe('HttpAgentClient over a unix socket', () => {
     handler = req => { calls += 1; req.socket.destroy(); };
     calls = 0;
     expect(await failure(client.task(task))).toMatchObject({kind: 'unavailable'});
-    expect(calls).toBe(2);
+    expect(calls).toBe(3);
+  });
+
+  test('an agent that is just starting again is waited for: by tasks, reads and streams', async () => {
+    const later = join(dir, 'later.sock');
+    const patient = new HttpAgentClient('gamma', `unix://${later}`);
+    const calls = [
+      patient.task(task), patient.info(), patient.logs('c1', {stdout: true, stderr: true, follow: false, timestamps: false, details: false, sinceNs: '', untilNs: '', tail: -1}).then(text),
+      patient.attach('c1', {stdin: true, stdout: true, stderr: false, logs: false, stream: true, detachKeys: ''}).then((stream) => { stream.end(); return text(stream); }),
+    ];
+    const returned = http.createServer((_req, res) => { res.end(JSON.stringify({ok: true, output: {}})); }).on('upgrade', (_req, socket) => echo(socket));
+    await failure(new HttpAgentClient('gamma', `unix://${later}`, undefined, 0).info());
+    await new Promise<void>(done => returned.listen(later, done));
+    expect(await Promise.all(calls)).toEqual([{}, {ok: true, output: {}}, '{"ok":true,"output":{}}', 'ready::bye']);
+    await patient.close();
+    await new Promise(done => returned.close(done));
   });
 
   test('attach: the end of stdin arrives, and output goes on after it', async () => {

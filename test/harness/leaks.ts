@@ -21,7 +21,9 @@ export function processesOf(dataDir: string): string[] {
   return fs.readdirSync('/proc').filter((p) => /^\d+$/.test(p)).flatMap((pid) => {
     try {
       const command = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
-      return command.includes(dataDir) ? [`${pid} ${command}`] : [];
+      // A keeper of FIFOs names no file, but holds one.
+      const input = command.startsWith('sleep ') ? fs.readlinkSync(`/proc/${pid}/fd/0`) : '';
+      return command.includes(dataDir) || input.startsWith(dataDir) ? [`${pid} ${command}`] : [];
     } catch {
       return []; // gone while we looked
     }

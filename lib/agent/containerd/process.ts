@@ -49,7 +49,7 @@ const UNUSED_PLUGINS = ['io.containerd.grpc.v1.cri', 'io.containerd.snapshotter.
 const SOCKET_PATH_MAX = 107 - '.ttrpc'.length;
 const LOG_KEEP_BYTES = 16 << 20;
 const POLL_MS = 10;
-const SUPERVISE_MS = 500;
+const SUPERVISE_MS = 100;
 const STOP_TIMEOUT_MS = 10_000;
 
 export async function startContainerd(options: ContainerdProcessOptions): Promise<ContainerdProcess> {

@@ -15,7 +15,7 @@ import {writeWhole} from '../store';
 
 const BATCH = 500;
 const FIRST_DELAY_MS = 50;
-const MAX_DELAY_MS = 5_000;
+const MAX_DELAY_MS = 1_000;
 /** Rewritten when acknowledged lines make up so much. */
 const COMPACT_BYTES = 1024 * 1024;
 

@@ -110,6 +110,20 @@ export class Fifos {
   }
 }
 
+/** For a node whose agent has ended and whose containers are gone: every set, and every keeper, also one whose set is lost. */
+export async function purgeFifos(directory: string): Promise<void> {
+  for (const pid of await fs.promises.readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    try {
+      const [, seconds] = (await fs.promises.readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+      if (seconds === FOREVER_SECONDS && (await fs.promises.readlink(`/proc/${pid}/fd/0`)).startsWith(`${directory}/`)) process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  for (const below of ['io', 'spare']) await fs.promises.rm(path.join(directory, below), {recursive: true, force: true});
+}
+
 /** Opened without waiting for the other side; ENXIO (a write end without a reader) is the caller's to understand. */
 export function openRead(file: string): number {
   return fs.openSync(file, O_RDONLY | O_NONBLOCK);

@@ -1,5 +1,6 @@
 /**
- * One process that `cetus up` keeps alive: started again with a growing delay when it dies by itself, ended with SIGTERM and, after a
+ * One process that `cetus up` keeps alive: started again when it dies by itself (at once where it had served, with a growing delay where it
+ * never came so far), ended with SIGTERM and, after a
  * bound, SIGKILL. The child learns of our own death by the closing of its IPC channel and ends as if asked to (see main/lifetime.ts),
  * so that a killed `cetus up` leaves no second endpoint behind.
  */
@@ -18,10 +19,10 @@ export interface ChildOptions {
   readyTimeoutMs: number;
 }
 
-const FIRST_DELAY_MS = 100;
-const MAX_DELAY_MS = 10_000;
-/** One that lived this long has earned a fresh start. */
-const STEADY_MS = 30_000;
+const FIRST_DELAY_MS = 20;
+const MAX_DELAY_MS = 5_000;
+/** One that served this long has earned a fresh start: whatever killed it was not its beginning. */
+const STEADY_MS = 250;
 const STOP_TIMEOUT_MS = 8_000;
 
 export class SupervisedChild {
@@ -44,18 +45,23 @@ export class SupervisedChild {
     const child = spawn(process.execPath, args, {stdio: ['ignore', out, out, 'ipc'], env: process.env, detached: true});
     fs.closeSync(out);
     this.child = child;
-    const startedAt = Date.now();
+    let readyAt = Infinity;
+    child.once('message', () => { readyAt = Date.now(); });
     child.once('exit', (code, signal) => {
       if (this.child === child) this.child = undefined;
       if (this.stopping) return;
-      this.delayMs = Date.now() - startedAt > STEADY_MS ? FIRST_DELAY_MS : Math.min(this.delayMs * 2, MAX_DELAY_MS);
+      this.delayMs = Date.now() - readyAt > STEADY_MS ? FIRST_DELAY_MS : Math.min(this.delayMs * 2, MAX_DELAY_MS);
       log.warn({name, code, signal, restartInMs: this.delayMs}, 'a process of ours ended by itself');
       this.restartTimer = setTimeout(() => {
         this.start().catch((err: unknown) => log.error({err, name}, 'restart'));
       }, this.delayMs);
     });
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new CetusError('timeout', `${name} was not ready within ${readyTimeoutMs / 1000} s; see ${logFile}`)), readyTimeoutMs);
+      const timer = setTimeout(() => {
+        reject(new CetusError('timeout', `${name} was not ready within ${readyTimeoutMs / 1000} s; see ${logFile}`));
+        // One that hangs at its beginning would hang for ever: its end brings the next try.
+        child.kill('SIGKILL');
+      }, readyTimeoutMs);
       child.once('message', (message) => {
         clearTimeout(timer);
         resolve(message as Record<string, unknown>);

@@ -7,9 +7,11 @@ import fs from 'node:fs';
 import path from 'node:path';
 import {promisify} from 'node:util';
 import {purgeLinuxNetworking} from '../../agent/network/purge';
+import {purgeFifos} from '../../agent/runtime/fifos';
 import {CetusError} from '../../base/errors';
 import {silentLog} from '../../base/log';
 import {lockDirectory, loadInstance} from './instance';
+import {processesWith, signalAll, untilGone} from './processes';
 
 const run = promisify(execFile);
 const TOOL_TIMEOUT_MS = 20_000;
@@ -25,28 +27,18 @@ export async function down(data: string): Promise<void> {
   await endProcesses(dir, 'SIGKILL');
   await killContainers(prefix);
   for (const mount of mountsBelow(dir)) await tool('umount', ['-l', mount]);
+  await purgeFifos(path.join(dir, 'agent', 'state'));
   await purgeLinuxNetworking({prefix, stateDir: path.join(dir, 'agent', 'network'), log: silentLog()});
   unlock();
   process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
 }
 
-/** Whose command line names the directory, this process excepted. */
-function processesOf(dir: string): number[] {
-  return fs.readdirSync('/proc').filter((p) => /^\d+$/.test(p) && Number(p) !== process.pid).flatMap((pid) => {
-    try {
-      const command = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-      return command.some((word) => word === dir || word.includes(`${dir}/`)) ? [Number(pid)] : [];
-    } catch {
-      return []; // it ended meanwhile
-    }
-  });
-}
+/** Whose command line names the directory. */
+const processesOf = (dir: string): number[] => processesWith((words) => words.some((word) => word === dir || word.includes(`${dir}/`)));
 
 async function endProcesses(dir: string, signal: NodeJS.Signals): Promise<void> {
-  for (const pid of processesOf(dir))
-    try { process.kill(pid, signal); } catch { /* it ended meanwhile */ }
-  const deadline = Date.now() + PROCESS_TIMEOUT_MS;
-  while (processesOf(dir).length && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+  signalAll(processesOf(dir), signal);
+  await untilGone(() => processesOf(dir), PROCESS_TIMEOUT_MS);
 }
 
 /** Containers' own processes name no directory of ours; their cgroups carry the prefix. */
@@ -57,8 +49,7 @@ async function killContainers(prefix: string): Promise<void> {
   const deadline = Date.now() + PROCESS_TIMEOUT_MS;
   for (;;) {
     const pids = new Set(ours.flatMap(pidsBelow));
-    for (const pid of pids)
-      try { process.kill(pid, 'SIGKILL'); } catch { /* it ended meanwhile */ }
+    signalAll(pids, 'SIGKILL');
     if (!pids.size || Date.now() > deadline) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

@@ -15,6 +15,7 @@ import {formatListen, parseListen, requireSafe} from '../address';
 import {adminClient} from '../cli/client';
 import type {AgentConfig, EndpointConfig, Policy, TlsFiles} from '../config';
 import {SupervisedChild} from './child';
+import {endFormer} from './former';
 import {type Instance, loadInstance, lockDirectory} from './instance';
 import {OwnPostgres} from './own-postgres';
 
@@ -69,6 +70,7 @@ export async function up(options: UpOptions): Promise<void> {
   process.on('SIGTERM', () => void end(0));
 
   try {
+    await endFormer(dir, log);
     let postgresUrl = options.postgres;
     if (!postgresUrl) {
       const postgres = new OwnPostgres(dir, log);
@@ -95,6 +97,8 @@ export async function up(options: UpOptions): Promise<void> {
     });
 
     const addresses = (ready.listen as string[] | undefined) ?? listen.map(formatListen);
+    // Clients hold the port that a 0 came to: an endpoint that is started again must come back there.
+    writeConfigs(dir, instance, {...options, listen: addresses}, postgresUrl, containerdSocket);
     const admin = `unix://${adminSocket}`;
     let written = '';
     const writeStatus = (): void => {

@@ -1,0 +1,24 @@
+/**
+ * What a killed `cetus up` leaves: an endpoint and an agent that are just ending because their parent is gone. Two of either on one directory
+ * would write the same ledgers and take each other's sockets away, so the next `cetus up` waits for them, and ends them where it takes long.
+ * The caller holds the directory's lock: whoever bears these command lines is nobody's child any more.
+ */
+import path from 'node:path';
+import {CetusError} from '../../base/errors';
+import type {Log} from '../../base/log';
+import {processesWith, signalAll, untilGone} from './processes';
+
+const GRACE_MS = 1_500;
+const KILL_WAIT_MS = 5_000;
+
+export async function endFormer(dir: string, log: Log): Promise<void> {
+  const configs = ['endpoint', 'agent'].map((name) => path.join(dir, 'run', `${name}.json`));
+  const former = (): number[] => processesWith((words) => words.some((word) => configs.includes(word)));
+  if (former().length === 0) return;
+  log.warn({pids: former()}, 'processes of a cetus up that was killed are still ending; waiting for them');
+  signalAll(former(), 'SIGTERM');
+  if (await untilGone(former, GRACE_MS)) return;
+  // They may die at any moment without harm: that is what they are made for.
+  signalAll(former(), 'SIGKILL');
+  if (!(await untilGone(former, KILL_WAIT_MS))) throw new CetusError('conflict', `processes of an earlier cetus up do not end: ${former().join(', ')}`);
+}
