@@ -7,6 +7,7 @@ import {join} from 'node:path';
 import {type Clock, systemClock} from '../base/clock';
 import {type Ids, systemIds} from '../base/ids';
 import type {Log} from '../base/log';
+import type {Task, TaskAnswer} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import {Execs} from './exec/execs';
 import {HeartbeatLoop} from './heartbeat';
@@ -44,6 +45,10 @@ export interface Agent {
   /** Answers the address in the form of NodeFacts.agentUrl. Joins the control plane afterwards. */
   listen(at: AgentListenAddress): Promise<string>;
   close(): Promise<void>;
+  /** Joins the control plane and begins to deliver reports; `listen` does it when the address is known. */
+  report(): void;
+  /** One task, through the ledger: what POST /v1/tasks calls. */
+  task(task: Task): Promise<TaskAnswer>;
   /** Resolves when every report has been acknowledged. */
   settled(): Promise<void>;
   readonly supervisor: Supervisor;
@@ -75,7 +80,8 @@ export function createAgent(options: AgentOptions): Agent {
     execsEnded: (id) => execs.containerEnded(id),
   };
   const supervisor = new Supervisor(parts);
-  const server = new AgentServer({supervisor, execs, tasks, parts, facts: () => facts, log});
+  const run = (task: Task): Promise<TaskAnswer> => tasks.run(task, () => supervisor.execute(task.body, `${task.jobId}/${task.step}`));
+  const server = new AgentServer({supervisor, execs, task: run, parts, facts: () => facts, log});
   const heartbeat = controlPlane && new HeartbeatLoop({
     sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
     joined: (nodeId) => {
@@ -87,7 +93,7 @@ export function createAgent(options: AgentOptions): Agent {
   let following: Promise<void> = Promise.resolve();
 
   return {
-    supervisor, facts,
+    supervisor, facts, task: run,
     async open() {
       await runtime.open();
       await network.open();
@@ -104,6 +110,7 @@ export function createAgent(options: AgentOptions): Agent {
       heartbeat?.begin();
       return facts.agentUrl;
     },
+    report: () => heartbeat?.begin(),
     settled: () => reports.settled(),
     async close() {
       closing.abort(new Error('the agent closes'));

@@ -9,6 +9,7 @@ export interface Recovery { containers: number; reattached: number; orphans: str
 
 export async function recover(supervisor: Supervisor, parts: SupervisorParts): Promise<Recovery> {
   const {runtime, network, store, log} = parts;
+  await Promise.all([store.sweep(), parts.volumes.sweep()]);
   const unreadable: string[] = [];
   for (const id of store.containerIds()) {
     const stored = store.loadSpec(id);

@@ -14,6 +14,8 @@ import type {ContainerRecord} from './container/record';
 
 export const REBOOT_GENERATION_STEP = 1_000;
 
+const REMOVED = 'removed-';
+
 /** Present once `container.create` has got the image; never changed but by update and rename. */
 export interface StoredSpec { spec: ContainerSpec; image: ImageConfigFile; parentSnapshot: string }
 
@@ -47,6 +49,7 @@ export function readJson<T>(path: string): T | undefined {
 export class NodeStore {
   constructor(readonly dataDir: string) {
     mkdirSync(join(dataDir, 'containers'), {recursive: true, mode: 0o711});
+    mkdirSync(join(dataDir, 'tmp'), {recursive: true, mode: 0o700});
     mkdirSync(join(dataDir, 'ledger'), {recursive: true, mode: 0o700});
   }
 
@@ -86,8 +89,22 @@ export class NodeStore {
     return path;
   }
 
-  async erase(id: string): Promise<void> {
-    await rm(this.dir(id), {recursive: true, force: true});
+  /** In one step: a directory that is half there would be taken for a container. Its files are deleted beside, or at the next start. */
+  erase(id: string): void {
+    const aside = join(this.dataDir, 'tmp', `${REMOVED}${id}-${Date.now()}`);
+    try {
+      renameSync(this.dir(id), aside);
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).code !== 'ENOENT') throw err;
+      return;
+    }
+    void rm(aside, {recursive: true, force: true}).catch(() => undefined);
+  }
+
+  /** Files of removed containers that a life before this one did not come to delete. */
+  async sweep(): Promise<void> {
+    const tmp = join(this.dataDir, 'tmp');
+    for (const name of readdirSync(tmp)) if (name.startsWith(REMOVED)) await rm(join(tmp, name), {recursive: true, force: true});
   }
 
   /** Rises each time the agent opens its data directory. */

@@ -183,7 +183,7 @@ export class Supervisor {
     await runtime.deleteTask(id);
     await runtime.remove(id);
     await network.removeSandbox(id);
-    await store.erase(id);
+    store.erase(id);
   }
 
   private async killOrphan(id: string, paused: boolean): Promise<void> {

@@ -22,16 +22,16 @@ export const plainSpecs: SpecBuilder = {
   resources: (hostConfig) => ({memory: {limit: hostConfig.Memory}}),
 };
 
-const images = {
+export const testImages = {
   prepare: async () => ({parentSnapshot: '', config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}}}),
   remove: async () => undefined,
   list: async () => [],
 } as unknown as AgentImages;
 
-const FACTS: Omit<NodeFacts, 'bootGeneration'> = {
+export const testFacts = (): Omit<NodeFacts, 'bootGeneration'> => ({
   nodeId: 'n1', name: 'node-1', platform: 'linux/amd64', architecture: 'amd64', kernelVersion: '6', operatingSystem: 'test', osType: 'linux', cpus: 2, memoryBytes: 1e9,
   diskBytes: 1e9, pids: 1000, cgroupVersion: 1, cgroupDriver: 'cgroupfs', containerdVersion: '', runcVersion: '', snapshotter: '', agentUrl: 'unix:///none', agentVersion: '0', labels: {},
-};
+});
 
 /** A control plane that remembers what it was told, and can be made deaf. */
 export class RecordingSink implements ReportSink {
@@ -64,7 +64,7 @@ export class TestNode {
 
   async boot(bootId = 'boot-1'): Promise<this> {
     this.agent = createAgent({
-      facts: {...FACTS}, runtime: this.runtime, network: this.network, images, specs: plainSpecs, dataDir: this.dataDir, log: silentLog(),
+      facts: testFacts(), runtime: this.runtime, network: this.network, images: testImages, specs: plainSpecs, dataDir: this.dataDir, log: silentLog(),
       controlPlane: this.sink, clock: this.clock, bootId,
     });
     await this.agent.open();

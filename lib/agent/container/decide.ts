@@ -52,7 +52,7 @@ export type ContainerEvent =
   | {kind: 'oom'}
   | {kind: 'health'; health: HealthState; changed: boolean}
   | {kind: 'remove'; force: boolean}
-  /** At the agent's start, and when the runtime came back: what really runs. */
+  /** At the agent's start, and when the runtime came back: what really runs. Its output has been taken up already. */
   | {kind: 'found'; task: {status: TaskStatus; pid: number; exitCode: number; exitedAt: string}; at: string; ranForMs: number};
 
 export type ReportBody = {action: Extract<Report, {kind: 'container'}>['action']; attributes: Record<string, string>};
@@ -69,8 +69,6 @@ export type ContainerAction =
   | {kind: 'probes'; on: boolean}
   /** Takes the ended task away; the sandbox stays where a restart follows. */
   | {kind: 'cleanUp'; keepSandbox: boolean}
-  /** Takes up the stdio of a process that was started by an agent before this one. */
-  | {kind: 'reattach'}
   | {kind: 'erase'}
   | {kind: 'refuse'; error: CetusError};
 
@@ -252,22 +250,18 @@ function found(view: ContainerView, event: Event<'found'>): Decision {
   switch (task.status) {
     case 'running':
     case 'paused': {
-      if (record.removing) return same(view, [{kind: 'reattach'}, ...remove(view, {kind: 'remove', force: true}).actions]);
+      if (record.removing) return same(view, remove(view, {kind: 'remove', force: true}).actions);
       if (alive(view)) {
         const now = task.status;
-        const actions: ContainerAction[] = [{kind: 'reattach'}, ...(view.hasHealthcheck ? [{kind: 'probes', on: true} as const] : [])];
+        const actions: ContainerAction[] = view.hasHealthcheck ? [{kind: 'probes', on: true}] : [];
         return status === now ? same(view, actions) : to(view, {status: now}, [{action: now === 'paused' ? 'pause' : 'unpause', attributes: {}}], actions);
       }
       // The agent died between starting the process and writing so.
       const adopted = started(view, {kind: 'started', pid: task.pid, at: event.at});
-      return {...adopted, actions: [{kind: 'cancelRestart'}, {kind: 'reattach'}, ...adopted.actions]};
+      return {...adopted, actions: [{kind: 'cancelRestart'}, ...adopted.actions]};
     }
     case 'stopped':
-      if (alive(view)) {
-        const over = exited(view, {kind: 'exit', exitCode: task.exitCode, at: task.exitedAt || event.at, ranForMs: event.ranForMs});
-        return {...over, actions: [{kind: 'reattach'}, ...over.actions]};
-      }
-      return waiting(view, status);
+      return alive(view) ? exited(view, {kind: 'exit', exitCode: task.exitCode, at: task.exitedAt || event.at, ranForMs: event.ranForMs}) : waiting(view, status);
     case 'created':
       // Never started: the job that wanted it repeats its step, and the policy its restart.
       return alive(view) ? lost(view, event) : waiting(view, status);

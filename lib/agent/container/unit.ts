@@ -132,6 +132,10 @@ export class ContainerUnit {
       const at = formatNs(this.parts.clock.nowNs());
       if (this.record.launching && state.status === 'stopped' && !this.running)
         await this.apply({kind: 'started', pid: state.pid, at: state.exitedAt || at});
+      const adopts = state.status === 'running' || state.status === 'paused';
+      if (adopts || (state.status === 'stopped' && this.running)) await this.reattach();
+      // What the FIFOs still hold is in the log before the exit is saved: whoever finds an exit saved does not look into them again.
+      if (state.status === 'stopped' && this.running) await this.drain();
       await this.apply({kind: 'found', task: state, at, ranForMs: this.ranForMs(state.exitedAt || at)});
     } finally {
       release();
@@ -238,7 +242,6 @@ export class ContainerUnit {
         return;
       case 'probes': return action.on ? this.startProbes() : this.probes?.abort();
       case 'cleanUp': return this.cleanUp(action.keepSandbox);
-      case 'reattach': return this.reattach();
       case 'erase': return this.erase();
       default: return unreachable(action);
     }
@@ -272,8 +275,6 @@ export class ContainerUnit {
     try {
       const io = await this.parts.runtime.reattach(this.id, '', {stdin: this.spec.config.OpenStdin === true, terminal: this.tty});
       this.hub.connect(io, this.log);
-      // The process is over already: what the FIFOs still hold belongs into the log before the exit is reported.
-      if (!this.running) await this.drain();
     } catch (err) {
       this.parts.log.error({err, containerId: this.id}, 'the output of a running container could not be taken up again');
     }
@@ -342,7 +343,7 @@ export class ContainerUnit {
     await runtime.deleteTask(this.id);
     await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
     // Last: as long as spec.json is there, whoever comes finds what is left to do.
-    await store.erase(this.id);
+    store.erase(this.id);
     this.gone = true;
   }
 

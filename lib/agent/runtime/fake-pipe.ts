@@ -20,9 +20,10 @@ export class FakePipe {
     return true;
   }
 
-  /** null at the end. */
-  async read(): Promise<Buffer | null> {
+  /** null at the end, and for a reader that has gone while it waited: what it would have got is the next one's. */
+  async read(isGone: () => boolean = () => false): Promise<Buffer | null> {
     while (this.chunks.length === 0 && !this.ended && !this.broken) await this.changed();
+    if (isGone()) return null;
     const chunk = this.chunks.shift() ?? null;
     this.bytes -= chunk?.length ?? 0;
     this.notify();
@@ -45,7 +46,7 @@ export class FakePipe {
     return new Readable({
       highWaterMark: CAPACITY_BYTES,
       read() {
-        pipe.read().then(chunk => this.push(chunk), err => this.destroy(err as Error));
+        pipe.read(() => this.destroyed).then(chunk => this.push(chunk), err => this.destroy(err as Error));
       },
     });
   }

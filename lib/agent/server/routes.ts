@@ -74,12 +74,11 @@ function later(operation: string): ItemRoute {
   };
 }
 
-async function postTask({req, res, tasks, supervisor, log}: Context): Promise<void> {
+async function postTask({req, res, task: run, log}: Context): Promise<void> {
   const task = await readJsonBody<Task>(req, checks.task);
   const began = performance.now();
-  const key = `${task.jobId}/${task.step}`;
   // Finished also where the caller hangs up: it asks again, and the ledger knows.
-  const answer = await tasks.run(task, () => supervisor.execute(task.body, key));
+  const answer = await run(task);
   log.debug({jobId: task.jobId, step: task.step, kind: task.body.kind, requestId: task.requestId, ok: answer.ok, ms: performance.now() - began}, 'task');
   json(res, answer);
 }

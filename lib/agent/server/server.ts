@@ -12,10 +12,10 @@ import type {AddressInfo, Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
 import {asCetusError, CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
+import type {Task, TaskAnswer} from '../../schema/agent';
 import type {NodeFacts} from '../../schema/node';
 import {statusOf} from '../../schema/wire';
 import type {Execs} from '../exec/execs';
-import type {TaskLedger} from '../ledger/tasks';
 import type {Supervisor, SupervisorParts} from '../supervisor';
 import {Query} from './body';
 import {findRoute, type Route} from './routes';
@@ -26,7 +26,7 @@ export type AgentListenAddress = {socketPath: string} | {host: string; port: num
 export interface ServerParts {
   supervisor: Supervisor;
   execs: Execs;
-  tasks: TaskLedger;
+  task(task: Task): Promise<TaskAnswer>;
   parts: SupervisorParts;
   facts(): NodeFacts;
   log: Log;

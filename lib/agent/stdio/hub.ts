@@ -178,6 +178,8 @@ export class StdioHub {
   /** The agent goes, the process stays. */
   suspend(): void {
     this.finished = true;
+    // An open line stays open for the next agent: the end of our streams is not the end of the process's.
+    this.log = undefined;
     for (const client of [...this.clients]) {
       client.sink.destroy();
       this.detach(client);

@@ -19,6 +19,8 @@ const MOUNT_DEADLINE_MS = 15_000;
 /** Copying an image's directory; images have gigabytes. */
 const COPY_DEADLINE_MS = 600_000;
 
+const MOUNTED = 'root-';
+
 type VolumeMount = Extract<ResolvedMount, {type: 'volume'}>;
 
 export class Volumes {
@@ -57,6 +59,17 @@ export class Volumes {
       if (err.code === 'ENOENT') return [];
       throw err;
     });
+  }
+
+  /** Mounts of a copy-up that a kill -9 interrupted. */
+  async sweep(): Promise<void> {
+    const tmp = join(this.dataDir, 'tmp');
+    for (const name of await readdir(tmp)) {
+      if (!name.startsWith(MOUNTED)) continue;
+      // Not a mount point (any more): then the directory alone is left.
+      await run('umount', ['-l', join(tmp, name)], {timeout: MOUNT_DEADLINE_MS}).catch(() => undefined);
+      await rmdir(join(tmp, name));
+    }
   }
 
   /** Makes what a new container's mounts need; `rootMounts` is its fresh writable layer. */
@@ -106,8 +119,7 @@ export class Volumes {
   }
 
   private async mounted(mounts: SnapshotMount[], use: (root: string) => Promise<void>): Promise<void> {
-    await mkdir(join(this.dataDir, 'tmp'), {recursive: true, mode: 0o700});
-    const root = await mkdtemp(join(this.dataDir, 'tmp', 'root-'));
+    const root = await mkdtemp(join(this.dataDir, 'tmp', MOUNTED));
     let depth = 0;
     try {
       for (const mount of mounts) {
