@@ -1,15 +1,19 @@
 /** Pull, load, save and rmi over a real containerd and a real registry; after each test neither blobs nor snapshots remain. */
 import {createHash} from 'node:crypto';
+import http from 'node:http';
+import type {AddressInfo} from 'node:net';
 import {Readable} from 'node:stream';
 import {gzipSync} from 'node:zlib';
+import {connectContainerd} from '../../lib/agent/containerd/connect';
 import {createAgentImages} from '../../lib/agent/images/agent-images';
 import type {AgentImages} from '../../lib/agent/images/images';
 import {chainIds} from '../../lib/agent/images/manifest';
+import {openSink} from '../../lib/agent/images/placed-blob';
 import {silentLog} from '../../lib/base/log';
 import type {LoadLine, NodeImage, PullLine} from '../../lib/schema/agent';
 import type {ProgressMessage, RegistryAuth} from '../../lib/schema/docker';
 import {testContainerd, type TestContainerd} from '../harness/containerd';
-import {bigLayers, buildImage, buildLayer, busyboxLayer, dockerArchive, noise, ociArchive, pushImage, pushIndex, tarOf, zstd, type BuiltImage} from '../harness/images';
+import {bigLayers, buildImage, buildLayer, busyboxLayer, digestOf, dockerArchive, noise, ociArchive, pushImage, pushIndex, tarOf, zstd, type BuiltImage} from '../harness/images';
 import {startRegistry, type TestRegistry} from '../harness/registry';
 import {until} from '../harness/wait';
 
@@ -177,6 +181,129 @@ describe('pull', () => {
     await pushImage(registry.url, 'leave', ['latest'], image);
     for await (const line of images.pull({account: 'default', reference: `${registry.host}/leave:latest`}, undefined, new AbortController().signal)) if ('status' in line && line.status === 'Downloading') break;
     expect(await images.list()).toEqual([]);
+  });
+});
+
+describe('a write into the content store', () => {
+  const options = (bytes: Buffer, expected?: string) => ({ref: `test-${bytes.length}-${expected ?? ''}`, total: bytes.length, expected, stallMs: 5000, commitMs: 20_000});
+  const held = async (work: (client: TestContainerd['client']) => Promise<void>): Promise<void> => {
+    await world.client.leases.create({id: 'test-writes'});
+    try {
+      await work(world.client.withLease('test-writes'));
+    } finally {
+      await world.client.leases.delete({id: 'test-writes', sync: true});
+    }
+  };
+  const contentRoot = async (): Promise<string> => (await world.client.introspection.plugins({filters: ['type==io.containerd.content.v1']})).plugins[0].exports.root;
+  const read = async (digest: string): Promise<Buffer> => {
+    const chunks: Buffer[] = [];
+    for await (const {data} of world.client.content.read({digest})) chunks.push(data);
+    return Buffer.concat(chunks);
+  };
+
+  // The same promises by file and over gRPC: one suite for both ways.
+  describe.each([['by file', contentRoot], ['over gRPC', () => Promise.resolve(undefined)], ['where the root is not this machine\'s', () => Promise.resolve('/nonexistent')]])('%s', (_way, root) => {
+    test.each([0, 1, 1_048_576, 5_000_001].flatMap((size) => [[size, 'known beforehand'], [size, 'not known']] as const))('%d bytes of a digest %s', (size, how) => held(async (client) => {
+      const bytes = noise(size, size);
+      const digest = digestOf(bytes);
+      const sink = (await openSink(client, await root(), options(bytes, how === 'not known' ? undefined : digest)))!;
+      for (const chunk of chunked(bytes)) await sink.write(chunk);
+      expect(sink.offset).toBe(size);
+      expect(await sink.commit({'cetus/test': 'x'})).toBe(digest);
+      expect((await read(digest)).equals(bytes)).toBe(true);
+      expect((await client.content.info({digest})).info).toMatchObject({size, labels: {'cetus/test': 'x'}});
+      expect(await openSink(client, await root(), options(bytes, digest))).toBeUndefined();
+    }));
+
+    test('resumed by the next who opens it', () => held(async (client) => {
+      const bytes = noise(3_000_000, 9);
+      const digest = digestOf(bytes);
+      const first = (await openSink(client, await root(), options(bytes, digest)))!;
+      for (const chunk of chunked(bytes.subarray(0, 2_500_000))) await first.write(chunk);
+      await first.close();
+      const second = (await openSink(client, await root(), options(bytes, digest)))!;
+      expect(second.offset).toBeGreaterThan(1_000_000);
+      expect(second.offset).toBeLessThanOrEqual(2_500_000);
+      await second.write(bytes.subarray(second.offset));
+      expect(await second.commit()).toBe(digest);
+      expect((await read(digest)).equals(bytes)).toBe(true);
+    }));
+
+    test('begun anew', () => held(async (client) => {
+      const bytes = noise(3_000_000, 10);
+      const sink = (await openSink(client, await root(), options(bytes, digestOf(bytes))))!;
+      await sink.write(noise(2_000_000, 11));
+      await sink.restart();
+      expect(sink.offset).toBe(0);
+      await sink.write(bytes);
+      expect(await sink.commit()).toBe(digestOf(bytes));
+    }));
+
+    test('refused where it is of other bytes, or too few', () => held(async (client) => {
+      const bytes = noise(2_000_000, 12);
+      for (const wrong of [noise(2_000_000, 13), bytes.subarray(0, 1_999_999)]) {
+        const sink = (await openSink(client, await root(), options(bytes, digestOf(bytes))))!;
+        await sink.write(wrong);
+        await expect(sink.commit()).rejects.toMatchObject({kind: 'invalid', message: `filesystem layer verification failed for digest ${digestOf(bytes)}`});
+        await client.content.abort({ref: options(bytes, digestOf(bytes)).ref});
+      }
+      expect((await leftovers()).blobs).toEqual([]);
+    }));
+  });
+
+  test('a blob of another namespace is taken over, not shared by name', async () => {
+    const bytes = noise(2_000_000, 13);
+    await world.client.namespaces.create({namespace: {name: 'elsewhere'}});
+    const other = connectContainerd({socket: world.process.socket, namespace: 'elsewhere', log: silentLog()});
+    await other.leases.create({id: 'there'});
+    const sink = (await openSink(other.withLease('there'), await contentRoot(), options(bytes, digestOf(bytes))))!;
+    await sink.write(bytes);
+    await sink.commit();
+    await held(async (client) => {
+      const mine = (await openSink(client, await contentRoot(), options(bytes, digestOf(bytes))))!;
+      expect(await mine.commit()).toBe(digestOf(bytes));
+    });
+    await other.leases.delete({id: 'there', sync: true});
+    other.close();
+    await world.client.namespaces.delete({name: 'elsewhere'});
+  });
+});
+
+describe('a registry that breaks off', () => {
+  test('the next pull resumes where it stopped', async () => {
+    const image = buildImage([await buildLayer([{name: 'big', content: noise(8_000_000, 5)}])]);
+    await pushImage(registry.url, 'flaky', ['latest'], image);
+    const {digest, bytes} = image.layers[0];
+    const ranges: (string | undefined)[] = [];
+    let broken = true;
+    const flaky = http.createServer((req, res) => {
+      if (!req.url!.includes(digest)) {
+        void fetch(`${registry.url}${req.url}`, {method: req.method, headers: {accept: req.headers.accept ?? '*/*'}}).then(async (answer) => {
+          res.writeHead(answer.status, {'content-type': answer.headers.get('content-type') ?? '', 'docker-content-digest': answer.headers.get('docker-content-digest') ?? ''});
+          res.end(Buffer.from(await answer.arrayBuffer()));
+        });
+        return;
+      }
+      ranges.push(req.headers.range);
+      const from = Number(/(\d+)/.exec(req.headers.range ?? '0')![1]);
+      res.writeHead(from ? 206 : 200, {'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}`, 'content-length': bytes.length - from});
+      if (broken && from >= 4_000_000) res.destroy();
+      else res.write(bytes.subarray(from, broken ? 4_000_000 : undefined), () => (broken ? res.destroy() : res.end()));
+    });
+    await new Promise<void>((resolve) => flaky.listen(0, '127.0.0.1', resolve));
+    const host = `127.0.0.1:${(flaky.address() as AddressInfo).port}`;
+    const impatient = createAgentImages({containerd: world.client, log: silentLog(), limits: {tries: 2, stallMs: 2000}});
+    await expect(pull(`${host}/flaky:latest`, {from: impatient})).rejects.toMatchObject({kind: 'unavailable'});
+    expect((await leftovers()).ingests).toEqual([`layer-${digest}`]);
+    broken = false;
+    ranges.length = 0;
+    // Another process after a crash: what is half here is taken over.
+    const successor = createAgentImages({containerd: world.client, log: silentLog()});
+    expect((await pull(`${host}/flaky:latest`, {from: successor})).image.imageId).toBe(image.imageId);
+    expect(Number(/(\d+)/.exec(ranges[0] ?? '0')![1])).toBeGreaterThan(1_000_000);
+    await Promise.all([impatient.close(), successor.close()]);
+    flaky.closeAllConnections();
+    flaky.close();
   });
 });
 

@@ -155,6 +155,7 @@ function contentWrite(stream: grpc.ClientDuplexStream<WriteContentRequest, Write
     signal?.removeEventListener('abort', onAbort);
     for (const one of waiting.splice(0)) one.reject(failure);
   };
+  const ended = new Promise<void>(resolve => stream.once('end', resolve).once('error', () => resolve()));
   stream.on('data', (answer: WriteContentResponse) => waiting.shift()?.resolve(answer));
   stream.on('error', (err: Error) => fail(signal?.aborted ? canceled(name, signal) : fromStatus(err, name)));
   stream.on('end', () => fail(new CetusError('conflict', `containerd ${name}: the write has ended`)));
@@ -169,6 +170,7 @@ function contentWrite(stream: grpc.ClientDuplexStream<WriteContentRequest, Write
     close: () => {
       signal?.removeEventListener('abort', onAbort);
       stream.end();
+      return ended;
     },
   };
 }

@@ -58,8 +58,8 @@ export interface Snapshots {
 export interface ContentWrite {
   /** Sends one request and waits for its answer. At most a few MiB of data per request: containerd refuses messages above 16 MiB. */
   send(request: m.WriteContentRequest): Promise<m.WriteContentResponse>;
-  /** Ends the stream; what was written stays as an unfinished ingest that a later write of the same ref resumes. */
-  close(): void;
+  /** Ends the stream; what was written stays as an unfinished ingest that a later write of the same ref resumes. Resolves when containerd has let go of it. */
+  close(): Promise<void>;
 }
 export interface Content {
   info: Call<{digest: string}, {info: m.ContentInfo}>;

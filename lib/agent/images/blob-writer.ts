@@ -32,8 +32,9 @@ export class BlobWriter {
   /** Of the bytes written so far; containerd tells it with each answer. */
   private lastDigest: string | undefined;
 
-  private constructor(private readonly stream: ContentWrite, private readonly cancel: AbortController, private readonly options: WriterOptions, start: number) {
+  private constructor(private readonly stream: ContentWrite, private readonly cancel: AbortController, private readonly options: WriterOptions, start: number, digest: string) {
     this.sent = start;
+    this.lastDigest = digest;
   }
 
   static async open(client: ContainerdClient, options: WriterOptions): Promise<BlobWriter | undefined> {
@@ -44,9 +45,9 @@ export class BlobWriter {
         const {ref, total, expected} = options;
         const request = {action: 'STAT' as const, ref, ...(total === undefined ? {} : {total}), ...(expected === undefined ? {} : {expected})};
         const answer = await within(options.stallMs, cancel, stream.send(request));
-        return new BlobWriter(stream, cancel, options, answer.offset);
+        return new BlobWriter(stream, cancel, options, answer.offset, answer.digest);
       } catch (err) {
-        stream.close();
+        await within(options.stallMs, cancel, stream.close());
         if (hasStatus(err, 'ALREADY_EXISTS')) return undefined;
         // Another write of the same ref is still closing (its owner died a moment ago).
         if (!hasStatus(err, 'UNAVAILABLE') || !/locked/.test((err as Error).message) || tries >= LOCKED_TRIES) throw err;
@@ -93,12 +94,13 @@ export class BlobWriter {
         throw new CetusError('invalid', expected === undefined ? 'unexpected end of data' : `filesystem layer verification failed for digest ${expected}`, {cause: err});
       throw err;
     } finally {
-      this.close();
+      await this.close();
     }
   }
 
-  close(): void {
-    this.stream.close();
+  /** containerd has let go of the ingest afterwards: it can be opened again, or aborted. */
+  async close(): Promise<void> {
+    await within(this.options.stallMs, this.cancel, this.stream.close());
   }
 
   private async flush(): Promise<void> {

@@ -18,13 +18,18 @@ export interface BlobKeeper {
   keepBlob(digest: string): Promise<boolean>;
   writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobSink | undefined>;
   abort(ref: string): Promise<void>;
+  /** An unfinished write outlives the hold, for the next pull to resume. */
+  postpone(ref: string): Promise<void>;
+  /** One that was postponed has ended. */
+  forget(ref: string): Promise<void>;
 }
 export interface BlobSink {
   readonly offset: number;
   restart(): Promise<void>;
   write(chunk: Buffer): Promise<void>;
   commit(labels?: Record<string, string>): Promise<string>;
-  close(): void;
+  /** Lets go; what was written stays until it is aborted, or resumed by the next who opens it. */
+  close(): Promise<void>;
 }
 
 /** A try that brought less than this was no progress. */
@@ -70,13 +75,15 @@ export class Downloads {
       try {
         await this.fill(writer, source, layer, running, signal);
         await writer.commit(labels);
+        if (resumed) await hold.forget(ref);
         return;
       } catch (err) {
-        writer.close();
+        await writer.close();
         const broken = isCetusError(err, 'invalid') && !signal.aborted;
-        // Kept after a registry's failure: the next pull resumes there, and containerd drops it after a day.
+        // Kept after a registry's failure, or for another who waits: the next one resumes there.
         const keep = signal.aborted ? running.watchers.size > 1 : isTransient(err) || isCetusError(err, 'unavailable');
-        if (!keep) await hold.abort(ref).catch(() => undefined);
+        if (!keep && resumed) await hold.forget(ref).catch(() => undefined);
+        await (keep ? hold.postpone(ref) : hold.abort(ref)).catch(() => undefined);
         // What an earlier process left may have been the bad part.
         if (!broken || !resumed || !again) throw err;
       }

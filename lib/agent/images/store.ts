@@ -13,7 +13,8 @@ import type {ContainerdClient} from '../containerd/connect';
 import {hasStatus} from '../containerd/status';
 import type {ImageLimits} from './limits';
 import {sha256} from './manifest';
-import {BlobWriter} from './blob-writer';
+import type {BlobSink} from './downloads';
+import {openSink} from './placed-blob';
 
 export const SNAPSHOTTER = 'overlayfs';
 
@@ -25,6 +26,10 @@ const IMAGE_LABEL = 'cetus/image';
 /** Holds that a dead agent left behind end by themselves. */
 const HOLD_MS = 24 * 60 * 60_000;
 const HOLD_LABEL = 'cetus/hold';
+/** Keeps the ingests of half-fetched layers, whoever fetched them. It ends after a day, and takes what is left in it along. */
+const PARTIAL_LEASE = 'cetus-partial';
+const PARTIAL_MS = 24 * 60 * 60_000;
+const PARTIAL_REF = /^layer-sha256:[0-9a-f]{64}$/;
 
 export class BlobStore {
   /** Tells this process's holds from those of its predecessor. */
@@ -44,13 +49,49 @@ export class BlobStore {
   /** Lets go of what a dead predecessor held: half-made snapshots and blobs without an image. One agent serves a namespace. */
   async releaseForgotten(): Promise<void> {
     const {leases} = await this.client.leases.list({filters: [`labels."${HOLD_LABEL}"`]});
-    for (const {id, labels} of leases) if (labels[HOLD_LABEL] !== this.process) await found(this.client.leases.delete({id}));
+    for (const {id, labels} of leases) {
+      if (labels[HOLD_LABEL] === this.process) continue;
+      // What it was fetching when it died can be resumed.
+      const {resources} = await found(this.client.leases.listResources({id})) ?? {resources: []};
+      for (const resource of resources) if (resource.type === 'ingests' && PARTIAL_REF.test(resource.id)) await this.keepPartial(resource.id);
+      await found(this.client.leases.delete({id}));
+    }
+  }
+
+  async keepPartial(ref: string): Promise<void> {
+    const labels = {'containerd.io/gc.expire': new Date(this.clock.now() + PARTIAL_MS).toISOString()};
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await this.client.leases.create({id: PARTIAL_LEASE, labels});
+      } catch (err) {
+        if (!hasStatus(err, 'ALREADY_EXISTS')) throw err;
+      }
+      try {
+        await this.client.leases.addResource({id: PARTIAL_LEASE, resource: {id: ref, type: 'ingests'}});
+        return;
+      } catch (err) {
+        // It expired and was collected between the two calls.
+        if (!isCetusError(err, 'notFound') || tries > 1) throw err;
+      }
+    }
+  }
+
+  /** No pull will resume this any more: it is a blob now, or was given up. The last one takes the lease along. */
+  async forgetPartial(ref: string): Promise<void> {
+    await found(this.client.leases.deleteResource({id: PARTIAL_LEASE, resource: {id: ref, type: 'ingests'}}));
+    const rest = await found(this.client.leases.listResources({id: PARTIAL_LEASE}));
+    if (rest?.resources.length === 0) await found(this.client.leases.delete({id: PARTIAL_LEASE}));
+  }
+
+  /** Where the content store keeps its files, if containerd tells. */
+  contentRoot(): Promise<string | undefined> {
+    this.root ??= this.client.introspection.plugins({filters: ['type==io.containerd.content.v1']}).then(({plugins}) => plugins[0]?.exports.root, () => undefined);
+    return this.root;
   }
 
   /** `noSpace` where the disk of the content store could not take so many bytes more. */
   async ensureSpace(bytes: number): Promise<void> {
-    this.root ??= this.client.introspection.plugins({filters: ['type==io.containerd.content.v1']}).then(({plugins}) => plugins[0]?.exports.root, () => undefined);
-    const root = await this.root;
+    const root = await this.contentRoot();
     if (root === undefined) return;
     // Another machine's containerd, or another mount namespace: the disk cannot be looked at from here.
     const disk = await fs.statfs(root).catch(() => undefined);
@@ -167,7 +208,7 @@ export class Hold {
         await writer.commit(labels);
         return digest;
       } catch (err) {
-        writer.close();
+        await writer.close();
         await this.abort(`document-${digest}`);
         throw err;
       }
@@ -178,12 +219,20 @@ export class Hold {
   }
 
   /** Opens (or resumes) the write `ref`; undefined where the expected blob is already here. */
-  writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobWriter | undefined> {
-    return BlobWriter.open(this.client, {ref, total, expected, stallMs: this.store.limits.stallMs, commitMs: this.store.limits.unpackMs});
+  async writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobSink | undefined> {
+    return openSink(this.client, await this.store.contentRoot(), {ref, total, expected, stallMs: this.store.limits.stallMs, commitMs: this.store.limits.unpackMs});
   }
 
   async abort(ref: string): Promise<void> {
     await found(this.client.content.abort({ref}));
+  }
+
+  postpone(ref: string): Promise<void> {
+    return this.store.keepPartial(ref);
+  }
+
+  forget(ref: string): Promise<void> {
+    return this.store.forgetPartial(ref);
   }
 
   /** `collect`: also waits until the collector has taken what nothing refers to (after a failure: nothing is left behind). */

@@ -19,6 +19,12 @@ class MemoryKeeper implements BlobKeeper {
     this.ingests.delete(ref);
     return Promise.resolve();
   }
+  postpone(): Promise<void> {
+    return Promise.resolve();
+  }
+  forget(): Promise<void> {
+    return Promise.resolve();
+  }
   writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobSink | undefined> {
     if (this.blobs.has(expected!)) return Promise.resolve(undefined);
     const {ingests, blobs} = this;
@@ -34,7 +40,7 @@ class MemoryKeeper implements BlobKeeper {
         ingests.delete(ref);
         return Promise.resolve(digest);
       },
-      close: () => undefined,
+      close: () => Promise.resolve(),
     });
   }
 }

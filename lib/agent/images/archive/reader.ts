@@ -130,7 +130,7 @@ class ArchiveReader {
         await writer.write(chunk);
       }
     } catch (err) {
-      writer.close();
+      await writer.close();
       await this.hold.abort(ref).catch(() => undefined);
       throw err;
     }
