@@ -2,10 +2,12 @@
 import {mkdtempSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
+import type {Readable} from 'node:stream';
 import type {Clock} from '../../lib/base/clock';
 import {systemClock} from '../../lib/base/clock';
 import {silentLog} from '../../lib/base/log';
 import {type Agent, createAgent} from '../../lib/agent/agent';
+import {CetusError} from '../../lib/base/errors';
 import type {AgentImages} from '../../lib/agent/images/images';
 import {createFakeNetworking, type FakeNetworking} from '../../lib/agent/network/fake';
 import type {ReportSink, SpecBuilder} from '../../lib/agent/parts';
@@ -26,6 +28,10 @@ export const testImages = {
   prepare: async () => ({parentSnapshot: '', config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}}}),
   remove: async () => undefined,
   list: async () => [],
+  // Every archive turns out to be none, as soon as its first bytes are here.
+  async *load(archive: Readable) {
+    for await (const _chunk of archive) throw new CetusError('invalid', 'invalid archive: not a tar');
+  },
 } as unknown as AgentImages;
 
 export const testFacts = (): Omit<NodeFacts, 'bootGeneration'> => ({

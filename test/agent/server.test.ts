@@ -1,7 +1,7 @@
 /** The protocol over a real unix socket, with fleet's own client at the other end. */
 import {writeFileSync} from 'node:fs';
 import {join} from 'node:path';
-import type {Duplex} from 'node:stream';
+import {type Duplex, Readable} from 'node:stream';
 import {request} from 'node:http';
 import {HttpAgentClient} from '../../lib/fleet/agent-client';
 import type {AttachQuery, LogsQuery} from '../../lib/schema/agent';
@@ -216,5 +216,17 @@ describe('the server', () => {
     }).catch((err: NodeJS.ErrnoException) => (err.code === 'EPIPE' || err.code === 'ECONNRESET' ? 400 : Promise.reject(err)));
     expect(status).toBe(400);
     await expect(client.observe('a/b')).rejects.toMatchObject({kind: 'invalid'});
+  });
+});
+
+describe('an upload that is refused at its first bytes', () => {
+  it('says why, however much is still on its way, and the connection is of no more use', async () => {
+    for (let round = 0; round < 20; round += 1) {
+      const endless = Readable.from((function* () { for (;;) yield Buffer.alloc(1 << 16, 0x55); })());
+      const loading = (async () => { for await (const _line of client.load(endless)) throw new Error('no line was expected'); })();
+      await expect(loading).rejects.toMatchObject({kind: 'invalid', message: 'invalid archive: not a tar'});
+      expect(endless.destroyed).toBe(true);
+    }
+    expect((await client.info()).nodeId).toBe('n1');
   });
 });

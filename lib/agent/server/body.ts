@@ -1,5 +1,7 @@
 /** Bodies and queries of the agent's protocol, bounded and checked. */
 import type {IncomingMessage} from 'node:http';
+import type {Socket} from 'node:net';
+import {PassThrough, type Readable} from 'node:stream';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {CetusError} from '../../base/errors';
 import {PULL_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, SAVE_REQUEST_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
@@ -31,6 +33,34 @@ export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunct
     throw new CetusError('invalid', `${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
   }
   return message as T;
+}
+
+/**
+ * A body of any length, for a reader that may give it up: not the request itself, whose end would take the connection along before the
+ * reason why was read.
+ */
+export function uploadBody(req: IncomingMessage): Readable {
+  const body = new PassThrough();
+  req.once('aborted', () => body.destroy(new CetusError('canceled', 'the caller left before its request was complete')));
+  body.once('close', () => req.unpipe(body));
+  return req.pipe(body);
+}
+
+/** How long the rest of a refused body is read and dropped: closing at once would reset the connection, and the reset overtakes the answer. */
+const LINGER_MS = 5_000;
+
+/** To be called before the answer to a request whose body nobody wants to its end. */
+export function dropRest(req: IncomingMessage): void {
+  const socket = req.socket as Socket | null;
+  if (!socket) return; // the reader gave up by ending the connection
+  socket.destroySoon = () => {
+    socket.end(() => {
+      const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+      timer.unref();
+      socket.once('close', () => clearTimeout(timer));
+    });
+  };
+  req.resume();
 }
 
 /** A query as lib/schema/agent.ts writes it. */

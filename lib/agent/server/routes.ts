@@ -5,7 +5,7 @@ import type {Inventory, PullRequest, SaveRequest, Task} from '../../schema/agent
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {parseBound, readLogs} from '../logs/read';
 import {top} from '../top';
-import {checks, type Query, readJsonBody} from './body';
+import {checks, type Query, readJsonBody, uploadBody} from './body';
 import type {ServerParts} from './server';
 import {drained} from './upgrades';
 
@@ -137,7 +137,7 @@ async function pull({req, res, parts, signal}: Context): Promise<void> {
 }
 
 async function load({req, res, query, parts, signal}: Context): Promise<void> {
-  await ndjson(res, parts.images.load(req, signal, query.text('account') || undefined));
+  await ndjson(res, parts.images.load(uploadBody(req), signal, query.text('account') || undefined));
 }
 
 async function save({req, res, parts, signal}: Context): Promise<void> {

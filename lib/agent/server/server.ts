@@ -17,7 +17,7 @@ import type {NodeFacts} from '../../schema/node';
 import {statusOf} from '../../schema/wire';
 import type {Execs} from '../exec/execs';
 import type {Supervisor, SupervisorParts} from '../supervisor';
-import {Query} from './body';
+import {dropRest, Query} from './body';
 import {findRoute, type Route} from './routes';
 import {findUpgrade, type Accept} from './upgrades';
 
@@ -100,8 +100,10 @@ export class AgentServer {
       return;
     }
     const text = JSON.stringify(error.toWire());
-    // What is left of a refused body is not read.
-    if (!req.complete) res.setHeader('connection', 'close');
+    if (!req.complete) {
+      res.setHeader('connection', 'close');
+      dropRest(req);
+    }
     if (req.method === 'HEAD') res.writeHead(statusOf(error.kind), {'x-cetus-error': Buffer.from(text).toString('base64')}).end();
     else res.writeHead(statusOf(error.kind), {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}).end(text);
   }
