@@ -414,6 +414,7 @@ export function fakeVolume(name: string): Volume {
 }
 
 async function* pullLines(reference: string): AsyncIterable<ProgressMessage> {
+  if (reference.startsWith('locked')) throw new CetusError('unauthorized', 'unauthorized: incorrect username or password');
   if (reference.startsWith('missing')) throw new CetusError('notFound', 'manifest unknown');
   yield {status: 'Pulling from library/busybox', id: 'latest'};
   if (reference.startsWith('broken')) throw new CetusError('unavailable', 'the registry went away');

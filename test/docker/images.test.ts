@@ -50,6 +50,13 @@ describe('pull', () => {
     expect(lines(broken.body as string).at(-1)).toEqual({errorDetail: {message: 'the registry went away'}, error: 'the registry went away'});
   });
 
+  it('credentials that a registry refuses are not the client\'s towards us: no 401, at which the CLI would ask for a password', async () => {
+    const {url} = await world();
+    const refused = await request(url).post('/images/create?fromImage=locked&tag=1');
+    expect(refused.status).toBe(403);
+    expect(refused.body).toEqual({message: 'unauthorized: incorrect username or password'});
+  });
+
   it.each([['fromImage=', 400], ['fromSrc=-', 400], ['fromImage=UPPER', 400], ['fromImage=a&changes=CMD', 400]])('refuses ?%s', async (query, status) => {
     const {url} = await world();
     expect((await request(url).post(`/images/create?${query}`)).status).toBe(status);

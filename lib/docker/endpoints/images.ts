@@ -1,5 +1,6 @@
 /** Images: list, pull, inspect, history, tag, remove, prune, save, load. */
-import {CetusError} from '../../base/errors';
+import {CetusError, isCetusError} from '../../base/errors';
+import type {ProgressMessage} from '../../schema/docker';
 import {familiarReference, parseReference} from '../../schema/reference';
 import type {Exchange, Handlers} from '../exchange';
 import {parseRegistryAuth} from '../registry-auth';
@@ -33,7 +34,19 @@ async function pull(x: Exchange): Promise<void> {
   const {reference, allTags} = pullReference(fromImage, x.query.text('tag'));
   const platform = x.speaks(32) ? x.query.text('platform') || undefined : undefined;
   const auth = parseRegistryAuth(x.request.headers['x-registry-auth']);
-  await x.lines(x.datacenter.images.pull(x.caller, reference, {...(platform ? {platform} : {}), ...(allTags ? {allTags} : {})}, auth));
+  await x.lines(registryRefusals(x.datacenter.images.pull(x.caller, reference, {...(platform ? {platform} : {}), ...(allTags ? {allTags} : {})}, auth)));
+}
+
+/**
+ * A registry that does not take the credentials is not we who do not take the client's: at a 401 the CLI asks for a name and a password on
+ * its terminal, and a script hangs there for ever.
+ */
+async function* registryRefusals(lines: AsyncIterable<ProgressMessage>): AsyncGenerator<ProgressMessage> {
+  try {
+    yield* lines;
+  } catch (err) {
+    throw isCetusError(err, 'unauthorized') ? new CetusError('forbidden', err.message, {cause: err, info: err.info}) : err;
+  }
 }
 
 async function inspect(x: Exchange): Promise<void> {
