@@ -2,12 +2,14 @@
 import {type ChildProcess, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
+import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import {traces, type Traces} from './leaks';
+import {SchemaProxy} from './proxy';
 import {Hopeless, until} from './wait';
 
-const PROGRAM = path.resolve(__dirname, '../../dist/main/cetus.js');
+export const PROGRAM = path.resolve(__dirname, '../../dist/main/cetus.js');
 
 export interface Finished { status: number; stdout: string; stderr: string; stdoutBytes: Buffer }
 export interface RunOptions { input?: string | Buffer | NodeJS.ReadableStream; timeoutMs?: number; env?: NodeJS.ProcessEnv }
@@ -17,19 +19,21 @@ export interface Running { pid: number; listen: string[]; admin: string; prefix:
 
 export class TestDatacenter {
   private process: ChildProcess | undefined;
+  private proxy: SchemaProxy | undefined;
   running!: Running;
 
   constructor(readonly dataDir: string, private readonly args: string[] = []) {}
 
+  /** Where clients go. */
   get host(): string {
-    return this.running.listen[0];
+    return this.proxy?.host ?? this.running.listen[0];
   }
 
   async up(): Promise<void> {
     fs.rmSync(path.join(this.dataDir, 'run', 'up.json'), {force: true});
     const out = fs.openSync(path.join(this.dataDir, 'up.log'), 'a');
     // The port is kept over restarts: clients hold it in DOCKER_HOST.
-    const listen = this.running ? this.host.replace('tcp://', '') : '127.0.0.1:0';
+    const listen = this.running ? this.running.listen[0].replace('tcp://', '') : '127.0.0.1:0';
     const child = spawn(process.execPath, [PROGRAM, 'up', '--data', this.dataDir, '--listen', listen, ...this.args], {stdio: ['ignore', out, out]});
     fs.closeSync(out);
     this.process = child;
@@ -37,6 +41,7 @@ export class TestDatacenter {
       if (child.exitCode !== null) throw new Hopeless(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
       return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
     }, 60_000);
+    if (!this.args.includes('--tls-cert')) this.proxy ??= await SchemaProxy.start(this.running.listen[0], this.dataDir);
   }
 
   /** The current process ids: a part that was restarted has a new one. */
@@ -67,14 +72,27 @@ export class TestDatacenter {
     return run(process.execPath, [PROGRAM, ...args, '--admin', this.running.admin], options);
   }
 
+  /** The operator's API: what the datacenter itself knows. */
+  admin<T>(path: string): Promise<T> {
+    return new Promise((resolve, reject) => {
+      http.get({socketPath: this.running.admin.replace('unix://', ''), path}, (res) => {
+        let text = '';
+        res.setEncoding('utf8').on('data', (c: string) => { text += c; })
+          .on('end', () => (res.statusCode === 200 ? resolve(JSON.parse(text) as T) : reject(new Error(`${path}: ${res.statusCode} ${text}`))));
+      }).on('error', reject);
+    });
+  }
+
   /** Removes every container, ends everything, and returns what is left on the machine: it should be nothing. */
   async destroy(): Promise<Traces> {
     if (!this.process || this.process.exitCode !== null || this.process.signalCode !== null) await this.up();
+    const misfits = await this.proxy?.stop() ?? [];
     await this.stop();
     const down = await run(process.execPath, [PROGRAM, 'down', '--data', this.dataDir], {timeoutMs: 60_000});
     if (down.status !== 0) throw new Error(`cetus down: ${down.stderr}`);
     const left = traces(this.dataDir, this.running.prefix);
     fs.rmSync(this.dataDir, {recursive: true, force: true});
+    if (misfits.length) throw new Error(`answers out of the API's schema:\n${misfits.join('\n')}`);
     return left;
   }
 }

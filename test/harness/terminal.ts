@@ -8,8 +8,8 @@ export class Terminal {
   readonly done: Promise<number>;
   private readonly process: ChildProcess;
 
-  constructor(host: string, command: string) {
-    this.process = spawn('script', ['-qec', command, '/dev/null'], {env: {...process.env, DOCKER_HOST: host, TERM: 'xterm', SHELL: '/bin/sh'}, stdio: ['pipe', 'pipe', 'pipe']});
+  constructor(host: string, command: string, env: NodeJS.ProcessEnv = {}) {
+    this.process = spawn('script', ['-qec', command, '/dev/null'], {env: {...process.env, DOCKER_HOST: host, TERM: 'xterm', SHELL: '/bin/sh', ...env}, stdio: ['pipe', 'pipe', 'pipe']});
     this.process.stdout!.setEncoding('utf8').on('data', (text: string) => { this.screen += text; });
     this.done = new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
