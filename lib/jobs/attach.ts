@@ -78,7 +78,8 @@ export function chooseDefaultRoute(attachments: NetworkAttachment[], requests: R
   const priority = (a: NetworkAttachment): number => Object.values(requests).find((r) => r.networkId === a.networkId)?.settings.GwPriority ?? 0;
   const [best] = [...attachments].sort((a, b) =>
     Number(a.internal) - Number(b.internal) || priority(b) - priority(a) || (a.networkName < b.networkName ? -1 : 1));
-  for (const a of attachments) a.isDefaultRoute = a === best;
+  // A container with internal networks only has no way out at all, not even to the node's own addresses.
+  for (const a of attachments) a.isDefaultRoute = a === best && !a.internal;
 }
 
 function aliases(c: Container, network: Network, request: NetworkRequest): string[] {

@@ -78,7 +78,7 @@ test('hints leave Env and reach placement; sharing a namespace is a hint too', a
   await world.dc.containers.create(world.caller(), 'two', {Image: 'busybox', HostConfig: {NetworkMode: 'container:web'}});
   const params = world.ran.at(-1)!.params as ProvisionParams;
   expect(params.placement.expressions).toEqual(['constraint:node==node-1']);
-  expect(params.container.spec.networkMode).toBe(`container:${other.container.id}`);
+  expect(params.container.spec).toMatchObject({networkMode: `container:${other.container.id}`, config: {Hostname: other.container.id.slice(0, 12)}});
 });
 
 test('limits are reserved', async () => {

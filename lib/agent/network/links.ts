@@ -38,7 +38,7 @@ export function insideLines(plug: Plug, mtu: number, make: {hostPid: number} | u
     `link set ${inside} address ${attachment.mac} mtu ${mtu}`,
     `addr add ${attachment.address}/${attachment.prefixLength} dev ${inside}`,
     `link set ${inside} up`,
-    ...(attachment.isDefaultRoute && attachment.gateway ? [`route replace default via ${attachment.gateway} dev ${inside}`] : []),
+    ...(attachment.isDefaultRoute && !attachment.internal && attachment.gateway ? [`route replace default via ${attachment.gateway} dev ${inside}`] : []),
   ];
 }
 

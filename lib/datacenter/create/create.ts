@@ -82,7 +82,7 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
   // Containers that share namespaces share a node. By the node's id, not by affinity: placement may not have heard yet of a container that was just made.
   if (networking.sharedNode) hints.push(`constraint:node==${networking.sharedNode}`);
 
-  const config = {...hinted.config, ...(networking.specMode === 'networks' || networking.specMode === 'none' ? {Hostname: hinted.config.Hostname || shortId(id)} : {})};
+  const config = {...hinted.config, ...(networking.specMode === 'networks' || networking.specMode === 'none' ? {Hostname: hinted.config.Hostname || shortId(id)} : networking.sharedNames ?? {})};
   const {mounts, volumes} = await settleMounts(context, caller, wantedMounts(host, config.Volumes, await inherited(context, caller, host.VolumesFrom ?? []), context.config));
   const ports = networking.specMode === 'networks' ? requestedPorts(host, config.ExposedPorts) : (requestedPorts(host, config.ExposedPorts), []);
   const nowNs = context.clock.nowNs();

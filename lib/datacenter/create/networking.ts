@@ -17,8 +17,9 @@ export interface Networking {
   /** ContainerSpec.networkMode. */
   specMode: string;
   networks: Record<string, NetworkRequest>;
-  /** Id of the node of the container whose network is shared. */
+  /** Id of the node of the container whose network is shared, and that container's names: both bear them. */
   sharedNode?: string;
+  sharedNames?: {Hostname: string; Domainname: string};
 }
 
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
@@ -63,7 +64,7 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
     if (config.MacAddress) throw invalid('conflicting options: mac-address and the network mode');
     if (endpoints.length > 0) throw invalid('conflicting options: cannot attach both user-defined and non-user-defined network-modes');
     const found = await resolveContainer(context, caller.account, other);
-    return {networkMode: `container:${found.id}`, specMode: `container:${found.id}`, networks: {}, sharedNode: found.nodeId};
+    return {networkMode: `container:${found.id}`, specMode: `container:${found.id}`, networks: {}, sharedNode: found.nodeId, sharedNames: {Hostname: found.spec.config.Hostname ?? '', Domainname: found.spec.config.Domainname ?? ''}};
   }
   if (mode === 'host' || mode === 'none') {
     if (mode === 'host') gate('HostConfig.NetworkMode host', 'allowHostNetwork', context.config);

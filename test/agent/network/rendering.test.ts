@@ -29,7 +29,7 @@ describe('ip batches', () => {
       'link set eth0 address 02:42:ac:11:00:02 mtu 1400', 'addr add 172.17.0.2/16 dev eth0', 'link set eth0 up', 'route replace default via 172.17.0.1 dev eth0',
     ]);
     expect(insideLines(plug, 1400, {hostPid: 7})[0]).toBe('link add eth0 type veth peer name vx1 netns 7');
-    expect(insideLines({...plug, attachment: {...attachment, isDefaultRoute: false}}, 1400, undefined).join()).not.toContain('route');
+    for (const none of [{isDefaultRoute: false}, {internal: true}]) expect(insideLines({...plug, attachment: {...attachment, ...none}}, 1400, undefined).join()).not.toContain('route');
   });
 
   test('ports are isolated where containers must not talk, and turn frames round where one publishes', () => {

@@ -1,0 +1,285 @@
+/** Networks with the stock client: reachability, isolation, ports, modes, addresses, names files. */
+import dgram from 'node:dgram';
+import http from 'node:http';
+import net from 'node:net';
+import os from 'node:os';
+import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {busyboxArchive} from '../harness/busybox';
+import {until} from '../harness/wait';
+
+let dc: TestDatacenter;
+beforeAll(async () => {
+  dc = await startCetus();
+  await dc.ok(['load', '-i', await busyboxArchive()]);
+}, 120_000);
+afterAll(async () => {
+  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
+}, 120_000);
+afterEach(async () => {
+  const all = await dc.ok(['ps', '-aq']);
+  if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
+  await dc.ok(['network', 'prune', '-f']);
+});
+
+const SERVER = (text: string, port = 80): string[] => ['sh', '-c', `echo ${text} > /tmp/index.html; exec httpd -f -p ${port} -h /tmp`];
+const inspect = async <T = string>(name: string, format: string): Promise<T> => JSON.parse(await dc.ok(['inspect', '-f', `{{json ${format}}}`, name])) as T;
+const addressOn = (name: string, network: string): Promise<string> => inspect(name, `(index .NetworkSettings.Networks "${network}").IPAddress`);
+/** What a container gets from a URL: the text, or '' where it cannot reach it. (busybox' own -T crashes on this distribution.) */
+const fetchFrom = async (name: string, url: string, seconds = 5): Promise<string> => (await dc.docker(['exec', name, 'timeout', String(seconds), 'wget', '-qO-', url])).stdout.trim();
+const eventually = (name: string, url: string, text: string): Promise<unknown> => until(`${name} to get ${url}`, async () => (await fetchFrom(name, url)) === text);
+/** The machine's own address that is not loopback. */
+const hostAddress = (): string => Object.entries(os.networkInterfaces()).flatMap(([name, list]) => (/^(ce-|docker|br-)/.test(name) ? [] : list ?? [])).find((a) => a.family === 'IPv4' && !a.internal)!.address;
+
+describe('user-defined networks', () => {
+  test('create, ls, inspect, rm, and what is refused', async () => {
+    const id = await dc.ok(['network', 'create', '--subnet', '10.99.7.0/24', '--ip-range', '10.99.7.128/25', '--gateway', '10.99.7.1', '--label', 'tier=back', 'back']);
+    expect(id).toMatch(/^[0-9a-f]{64}$/);
+    expect((await dc.ok(['network', 'ls', '--format', '{{.Name}} {{.Driver}} {{.Scope}}'])).split('\n')).toEqual(['back bridge local', 'bridge bridge local', 'host host local', 'none null local']);
+    expect(await dc.ok(['network', 'ls', '-q', '--no-trunc', '--filter', 'label=tier=back'])).toBe(id);
+    const [seen] = JSON.parse(await dc.ok(['network', 'inspect', id.slice(0, 8)])) as [Record<string, unknown>];
+    expect(seen).toMatchObject({
+      Name: 'back', Id: id, Driver: 'bridge', Internal: false, Labels: {tier: 'back'}, Containers: {},
+      IPAM: {Driver: 'default', Config: [{Subnet: '10.99.7.0/24', IPRange: '10.99.7.128/25', Gateway: '10.99.7.1'}]},
+    });
+    for (const [args, text] of [
+      [['network', 'create', 'back'], 'network with name back already exists'],
+      [['network', 'create', '--subnet', '10.99.7.128/25', 'other'], 'Pool overlaps with other one on this address space'],
+      [['network', 'rm', 'bridge'], 'bridge is a pre-defined network and cannot be removed'],
+      [['network', 'create', '-d', 'overlay', 'other'], 'plugin "overlay" not found'],
+      [['network', 'inspect', 'nope'], 'network nope not found'],
+    ] as const) expect((await dc.docker([...args])).stderr).toContain(text);
+    await dc.ok(['run', '-d', '--name', 'user', '--network', 'back', 'busybox', 'sleep', '1000']);
+    expect(await addressOn('user', 'back')).toBe('10.99.7.128');
+    expect((await dc.docker(['network', 'rm', 'back'])).stderr).toMatch(/network back has active endpoints/);
+    await dc.ok(['rm', '-f', 'user']);
+    expect(await dc.ok(['network', 'rm', 'back'])).toBe('back');
+    expect((await dc.docker(['network', 'inspect', 'back'])).stderr).toContain('network back not found');
+  });
+
+  test('containers of one network reach each other, those of two do not, until connected', async () => {
+    await dc.ok(['network', 'create', 'one']);
+    await dc.ok(['network', 'create', 'two']);
+    await dc.ok(['run', '-d', '--name', 'server', '--network', 'one', 'busybox', ...SERVER('hello')]);
+    await dc.ok(['run', '-d', '--name', 'near', '--network', 'one', 'busybox', 'sleep', '1000']);
+    await dc.ok(['run', '-d', '--name', 'far', '--network', 'two', 'busybox', 'sleep', '1000']);
+    await dc.ok(['run', '-d', '--name', 'plain', 'busybox', 'sleep', '1000']);
+    const url = `http://${await addressOn('server', 'one')}/`;
+    await eventually('near', url, 'hello');
+    expect(await Promise.all([fetchFrom('far', url, 1), fetchFrom('plain', url, 1)])).toEqual(['', '']);
+
+    await dc.ok(['network', 'connect', '--alias', 'guest', 'one', 'far']);
+    await eventually('far', url, 'hello');
+    expect(await inspect<object>('far', '.NetworkSettings.Networks')).toMatchObject({one: {Aliases: ['guest']}, two: {}});
+    expect(Object.values(JSON.parse(await dc.ok(['network', 'inspect', '-f', '{{json .Containers}}', 'one'])) as Record<string, {Name: string}>).map((c) => c.Name).sort()).toEqual(['far', 'near', 'server']);
+    expect(await dc.ok(['exec', 'far', 'ip', '-4', '-o', 'address'])).toMatch(new RegExp(`eth1 +inet ${await addressOn('far', 'one')}/`));
+    expect((await dc.docker(['network', 'connect', 'one', 'far'])).stderr).toMatch(/endpoint with name far already exists in network one/);
+
+    await dc.ok(['network', 'disconnect', 'one', 'far']);
+    expect(await fetchFrom('far', url, 1)).toBe('');
+    expect(await dc.ok(['exec', 'far', 'cat', '/etc/hosts'])).not.toContain('guest');
+    expect(Object.keys(await inspect<object>('far', '.NetworkSettings.Networks'))).toEqual(['two']);
+    expect((await dc.docker(['network', 'disconnect', 'one', 'far'])).stderr).toMatch(/is not connected to (the )?network/);
+  });
+
+  test('a fixed address is kept for its container while it runs, and given back', async () => {
+    await dc.ok(['network', 'create', '--subnet', '10.99.8.0/29', 'tiny']);
+    await dc.ok(['run', '-d', '--name', 'fixed', '--network', 'tiny', '--ip', '10.99.8.5', 'busybox', 'sleep', '1000']);
+    expect(await dc.ok(['exec', 'fixed', 'ip', '-4', '-o', 'address'])).toContain(' 10.99.8.5/29 ');
+    expect((await dc.docker(['run', '--rm', '--network', 'tiny', '--ip', '10.99.8.5', 'busybox', 'true'])).stderr).toContain('Address already in use');
+    expect((await dc.docker(['create', '--network', 'tiny', '--ip', '10.1.2.3', 'busybox'])).stderr).toContain('no configured subnet or ip-range contain the IP address 10.1.2.3');
+    expect((await dc.docker(['create', '--ip', '10.1.2.3', 'busybox'])).stderr).toContain('user specified IP address is supported on user defined networks only');
+    // .1 is the gateway; .2 .3 .4 .6 are left.
+    for (const n of [2, 3, 4, 6]) await dc.ok(['run', '-d', '--name', `n${n}`, '--network', 'tiny', 'busybox', 'sleep', '1000']);
+    const full = await dc.docker(['run', '-d', '--name', 'late', '--network', 'tiny', 'busybox', 'sleep', '1000']);
+    expect(full.stderr).toContain("no available IPv4 addresses on this network's address pools: tiny");
+    await dc.ok(['stop', '-t', '0', 'n3']);
+    expect(await addressOn('n3', 'tiny')).toBe('');
+    await dc.ok(['start', 'late']);
+    expect(await addressOn('late', 'tiny')).toBe('10.99.8.3');
+    await dc.ok(['stop', '-t', '0', 'fixed']);
+    await dc.ok(['start', 'fixed']);
+    expect(await addressOn('fixed', 'tiny')).toBe('10.99.8.5');
+  });
+
+  test('an internal network has no way out', async () => {
+    await dc.ok(['network', 'create', '--internal', 'closed']);
+    await dc.ok(['run', '-d', '--name', 'inside', '--network', 'closed', 'busybox', 'sleep', '1000']);
+    await withServer(hostAddress(), async (url) => expect(await fetchFrom('inside', url, 1)).toBe(''));
+    expect(await dc.ok(['exec', 'inside', 'ip', 'route'])).not.toContain('default');
+  });
+});
+
+describe('outwards and inwards', () => {
+  test('a container reaches a server at the host\'s address, coming from the host', async () => {
+    await dc.ok(['run', '-d', '--name', 'client', 'busybox', 'sleep', '1000']);
+    await withServer(hostAddress(), async (url, peers) => {
+      expect(await fetchFrom('client', url)).toBe('from the host');
+      expect(peers).toHaveLength(1);
+    });
+  });
+
+  test('a published TCP port answers at every address of the host, also from a container, and no longer after stop', async () => {
+    const port = await freePort();
+    await dc.ok(['run', '-d', '--name', 'web', '-p', `${port}:80`, 'busybox', ...SERVER('published')]);
+    for (const host of ['127.0.0.1', 'localhost', hostAddress()]) await until(`an answer at ${host}`, async () => (await get(host, port)) === 'published\n');
+    await dc.ok(['network', 'create', 'else']);
+    await dc.ok(['run', '-d', '--name', 'client', '--network', 'else', 'busybox', 'sleep', '1000']);
+    expect(await fetchFrom('client', `http://${hostAddress()}:${port}/`)).toBe('published');
+    await dc.ok(['stop', '-t', '0', 'web']);
+    expect(await get('127.0.0.1', port)).toBe('ECONNREFUSED');
+    expect(await dc.ok(['port', 'web'])).toBe('');
+    await dc.ok(['start', 'web']);
+    await until('it to be back', async () => (await get('127.0.0.1', port)) === 'published\n');
+  });
+
+  test('UDP', async () => {
+    const port = await freePort();
+    // busybox has no UDP server: the machine's own node is one.
+    const server = "const s = require('dgram').createSocket('udp4').on('message', (m, r) => s.send(m, r.port, r.address)).bind(53)";
+    await dc.ok(['run', '-d', '--name', 'echo', '-v', '/:/host:ro', '-p', `${port}:53/udp`, 'busybox', 'chroot', '/host', process.execPath, '-e', server]);
+    expect(await dc.ok(['port', 'echo'])).toBe(`53/udp -> 0.0.0.0:${port}`);
+    for (const host of ['127.0.0.1', hostAddress()]) await until(`an echo from ${host}`, () => echoed(host, port));
+  });
+
+  test('one address only, any free port, a range, all exposed', async () => {
+    await dc.ok(['run', '-d', '--name', 'local', '-p', '127.0.0.1::80', 'busybox', ...SERVER('local')]);
+    const [, port] = /^80\/tcp -> 127\.0\.0\.1:(\d+)$/.exec(await dc.ok(['port', 'local']))!;
+    await until('an answer', async () => (await get('127.0.0.1', Number(port))) === 'local\n');
+    expect(await get(hostAddress(), Number(port))).toBe('ECONNREFUSED');
+
+    const first = await freePorts(3);
+    const range = `${first}-${first + 2}:80`;
+    const foreign = net.createServer().listen(first + 1, '0.0.0.0');
+    await dc.ok(['run', '-d', '--name', 'r0', '-p', range, 'busybox', ...SERVER('r0')]);
+    await dc.ok(['run', '-d', '--name', 'r1', '-p', range, 'busybox', ...SERVER('r1')]);
+    expect(await dc.ok(['port', 'r0'])).toBe(`80/tcp -> 0.0.0.0:${first}`);
+    // The one in the middle is held by a foreign program.
+    expect(await dc.ok(['port', 'r1'])).toBe(`80/tcp -> 0.0.0.0:${first + 2}`);
+    foreign.close();
+    await dc.ok(['run', '-d', '--name', 'r2', '-p', range, 'busybox', ...SERVER('r2')]);
+    expect(await dc.ok(['port', 'r2'])).toBe(`80/tcp -> 0.0.0.0:${first + 1}`);
+    expect((await dc.docker(['run', '--rm', '-p', range, 'busybox', 'true'])).stderr).toContain('all ports are allocated');
+    await until('an answer', async () => (await get('127.0.0.1', first + 1)) === 'r2\n');
+
+    const wide = await freePorts(2);
+    await dc.ok(['run', '-d', '--name', 'all', '-P', '--expose', '7000', '--expose', '7001/udp', '-p', `${wide}-${wide + 1}:90-91`, 'busybox', 'sleep', '1000']);
+    expect((await dc.ok(['port', 'all'])).split('\n').sort()).toEqual([
+      expect.stringMatching(/^7000\/tcp -> 0\.0\.0\.0:\d+$/), expect.stringMatching(/^7001\/udp -> 0\.0\.0\.0:\d+$/), `90/tcp -> 0.0.0.0:${wide}`, `91/tcp -> 0.0.0.0:${wide + 1}`,
+    ]);
+  });
+
+  test('a taken port is refused at the start in the Engine\'s words; the container stays, and nothing is held', async () => {
+    const port = await freePort();
+    const foreign = net.createServer().listen(port, '0.0.0.0');
+    const other = await freePort();
+    // The free one before the taken one: it must be let go of again.
+    const refused = await dc.docker(['run', '-d', '--name', 'late', '-p', `${other}:81`, '-p', `${port}:80`, 'busybox', ...SERVER('late')]);
+    expect(refused.status).toBe(125);
+    expect(refused.stderr).toMatch(new RegExp(`driver failed programming external connectivity on endpoint late \\([0-9a-f]{64}\\): failed to bind port 0\\.0\\.0\\.0:${port}/tcp: listen tcp4 0\\.0\\.0\\.0:${port}: bind: address already in use`));
+    expect(await inspect('late', '.State')).toMatchObject({Status: 'created', ExitCode: 128});
+    expect(await dc.ok(['port', 'late'])).toBe('');
+    await new Promise((resolve) => foreign.close(resolve));
+
+    await dc.ok(['run', '-d', '--name', 'first', '-p', `${port}:80`, '-p', `${other}:80`, 'busybox', ...SERVER('first')]);
+    const second = await dc.docker(['start', 'late']);
+    expect(second.status).toBe(1);
+    expect(second.stderr).toMatch(new RegExp(`on endpoint late \\([0-9a-f]{64}\\): Bind for 0\\.0\\.0\\.0:(${other}|${port}) failed: port is already allocated`));
+    await dc.ok(['rm', '-f', 'first']);
+    await dc.ok(['start', 'late']);
+    await until('an answer', async () => (await get('127.0.0.1', port)) === 'late\n');
+  });
+});
+
+describe('modes', () => {
+  test('none: loopback only', async () => {
+    expect((await dc.ok(['run', '--rm', '--network', 'none', 'busybox', 'ip', '-o', 'link'])).split('\n').map((l) => l.split(': ')[1])).toEqual(['lo']);
+  });
+
+  test('host: the machine\'s own interfaces, and its name', async () => {
+    const printed = await dc.ok(['run', '--rm', '--network', 'host', 'busybox', 'sh', '-c', 'hostname; ip -4 -o address']);
+    expect(printed.split('\n')[0]).toBe(os.hostname());
+    expect(printed).toContain(` ${hostAddress()}/`);
+  });
+
+  test('container:X: one network for two', async () => {
+    await dc.ok(['run', '-d', '--name', 'base', '--hostname', 'based', 'busybox', ...SERVER('shared')]);
+    expect(await dc.ok(['run', '--rm', '--network', 'container:base', 'busybox', 'sh', '-c', 'until wget -qO- http://127.0.0.1/; do :; done; hostname; cat /etc/hosts'])).toMatch(/^shared\nbased\n[^]*\tbased$/);
+    const conflict = await dc.docker(['run', '--rm', '--network', 'container:base', '-p', '1:1', 'busybox', 'true']);
+    expect(conflict.stderr).toMatch(/conflicting options: port publishing and the container type network mode/);
+    await dc.ok(['stop', '-t', '0', 'base']);
+    expect((await dc.docker(['run', '--rm', '--network', 'container:base', 'busybox', 'true'])).stderr).toMatch(/cannot join network( namespace)? of a non running container/);
+  });
+});
+
+describe('names', () => {
+  test('hostname, hosts and resolv.conf as asked', async () => {
+    await dc.ok(['network', 'create', '--subnet', '10.99.9.0/24', 'named']);
+    const printed = await dc.ok(['run', '--rm', '--network', 'named', '--ip', '10.99.9.7', '--hostname', 'box', '--domainname', 'lab', '--add-host', 'db:10.1.2.3', '--add-host', 'up=::9',
+      '--add-host', 'host.docker.internal:host-gateway', '--dns', '192.0.2.53', '--dns-search', 'example.org', '--dns-option', 'ndots:2', 'busybox', 'sh', '-c', 'hostname; cat /etc/hosts; echo --; cat /etc/resolv.conf']);
+    expect(printed.split('\n')[0]).toBe('box');
+    for (const line of ['127.0.0.1\tlocalhost', '10.1.2.3\tdb', '::9\tup', '10.99.9.7\tbox.lab box']) expect(printed.split('\n')).toContain(line);
+    expect(printed).toMatch(/^\d+\.\d+\.\d+\.\d+\thost\.docker\.internal$/m);
+    expect(printed.split('--\n')[1]!.split('\n')).toEqual(['nameserver 192.0.2.53', 'search example.org', 'options ndots:2']);
+  });
+
+  test('without a word: the container\'s id, and servers that the host uses too', async () => {
+    const id = await dc.ok(['run', '-d', 'busybox', 'sleep', '1000']);
+    const [hostname, hosts, resolv] = (await dc.ok(['exec', id, 'sh', '-c', 'hostname; echo --; cat /etc/hosts; echo --; cat /etc/resolv.conf'])).split('--\n');
+    expect(hostname!.trim()).toBe(id.slice(0, 12));
+    expect(hosts).toContain(`${await addressOn(id, 'bridge')}\t${id.slice(0, 12)}\n`);
+    expect(resolv).toMatch(/^nameserver \d/m);
+    expect(resolv).not.toMatch(/nameserver 127\./);
+  });
+});
+
+async function withServer(address: string, use: (url: string, peers: string[]) => Promise<void>): Promise<void> {
+  const peers: string[] = [];
+  const server = http.createServer((req, res) => {
+    peers.push(req.socket.remoteAddress ?? '');
+    res.end('from the host');
+  });
+  await new Promise<void>((resolve) => server.listen(0, address, resolve));
+  try {
+    await use(`http://${address}:${(server.address() as net.AddressInfo).port}/`, peers);
+  } finally {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+/** The body, or the code of the error. */
+function get(host: string, port: number): Promise<string> {
+  return new Promise((resolve) => {
+    http.get({host, port, agent: false, timeout: 3_000, family: 4}, (res) => {
+      let text = '';
+      res.setEncoding('utf8').on('data', (chunk: string) => (text += chunk)).on('end', () => resolve(text));
+    }).on('timeout', function (this: http.ClientRequest) { this.destroy(new Error('timeout')); }).on('error', (err: NodeJS.ErrnoException) => resolve(err.code ?? err.message));
+  });
+}
+
+function echoed(host: string, port: number): Promise<boolean> {
+  const socket = dgram.createSocket('udp4');
+  return new Promise<boolean>((resolve) => {
+    const timer = setTimeout(() => resolve(false), 1_000);
+    socket.once('message', (message) => {
+      clearTimeout(timer);
+      resolve(message.toString() === 'ping');
+    });
+    socket.on('error', () => resolve(false));
+    socket.send('ping', port, host);
+  }).finally(() => socket.close());
+}
+
+async function freePort(): Promise<number> {
+  return freePorts(1);
+}
+
+/** The first of `count` neighbours that are all free, away from those that the kernel hands out. */
+async function freePorts(count: number): Promise<number> {
+  for (let first = 20_000 + Math.floor(Math.random() * 10_000); ; first += count) {
+    const free = await Promise.all(Array.from({length: count}, (_, i) => new Promise<boolean>((resolve) => {
+      const server = net.createServer().once('error', () => resolve(false)).listen(first + i, '0.0.0.0', () => server.close(() => resolve(true)));
+    })));
+    if (free.every(Boolean)) return first;
+  }
+}
