@@ -5,9 +5,10 @@ import {createAdminServer} from '../admin/server';
 import {createLog} from '../base/log';
 import {createDockerServer, type DockerServer} from '../docker/server';
 import {formatListen, type ListenAddress, parseListen, requireSafe} from './address';
-import {type EndpointConfig, readEndpointConfig} from './config';
+import {readEndpointConfig} from './config';
 import {startControlPlane} from './control-plane';
 import {failLoudly, live} from './lifetime';
+import {readTls} from './tls';
 import {VERSION} from './version';
 
 export async function endpoint(configFile: string): Promise<void> {
@@ -26,7 +27,7 @@ export async function endpoint(configFile: string): Promise<void> {
   const admin = createAdminServer({datacenter: plane.datacenter, log, metrics});
   for (const address of adminListen) await listenOn(address, (at) => admin.listen(at), 0o600);
 
-  const tls = readTls(config);
+  const tls = config.tls && readTls(config.tls);
   const docker: DockerServer[] = [];
   const addresses: string[] = [];
   for (const address of listen) {
@@ -39,11 +40,6 @@ export async function endpoint(configFile: string): Promise<void> {
     await Promise.all([...docker.map((server) => server.close()), admin.close()]);
     await plane.stop();
   }, {listen: addresses});
-}
-
-function readTls(config: EndpointConfig): {cert: Buffer; key: Buffer; ca?: Buffer} | undefined {
-  if (!config.tls) return undefined;
-  return {cert: fs.readFileSync(config.tls.cert), key: fs.readFileSync(config.tls.key), ...(config.tls.ca ? {ca: fs.readFileSync(config.tls.ca)} : {})};
 }
 
 type At = {host: string; port: number} | {path: string};

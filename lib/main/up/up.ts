@@ -14,6 +14,7 @@ import {startContainerd} from '../../agent/containerd/process';
 import {formatListen, parseListen, requireSafe} from '../address';
 import {adminClient} from '../cli/client';
 import type {AgentConfig, EndpointConfig, Policy, TlsFiles} from '../config';
+import {readTls} from '../tls';
 import {SupervisedChild} from './child';
 import {endFormer} from './former';
 import {type Instance, loadInstance, lockDirectory} from './instance';
@@ -43,6 +44,7 @@ export async function up(options: UpOptions): Promise<void> {
   const listen = options.listen.map(parseListen);
   for (const address of listen) requireSafe(address, options.tls !== undefined);
   for (const address of options.adminListen.map(parseListen)) requireSafe(address, false);
+  if (options.tls) readTls(options.tls);
 
   const dir = path.resolve(options.data);
   for (const below of ['', 'run', 'log', 'agent']) fs.mkdirSync(path.join(dir, below), {recursive: true, mode: 0o711});

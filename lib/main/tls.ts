@@ -1,0 +1,22 @@
+/** The endpoint's certificate, read and tried: what cannot serve is refused by the file's name before anything has been started. */
+import fs from 'node:fs';
+import {createSecureContext} from 'node:tls';
+import {CetusError} from '../base/errors';
+import type {TlsFiles} from './config';
+
+export function readTls({cert, key, ca}: TlsFiles): {cert: Buffer; key: Buffer; ca?: Buffer} {
+  const read = (file: string): Buffer => {
+    try {
+      return fs.readFileSync(file);
+    } catch (err) {
+      throw new CetusError('invalid', `TLS: cannot read ${file}: ${(err as Error).message}`, {cause: err});
+    }
+  };
+  const material = {cert: read(cert), key: read(key), ...(ca ? {ca: read(ca)} : {})};
+  try {
+    createSecureContext(material);
+  } catch (err) {
+    throw new CetusError('invalid', `TLS: ${[cert, key, ca].filter(Boolean).join(', ')} cannot be used: ${(err as Error).message}`, {cause: err});
+  }
+  return material;
+}
