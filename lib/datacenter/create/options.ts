@@ -46,6 +46,7 @@ export const HOST_CONFIG_OPTIONS: Record<string, Support> = {
   StorageOpt: refused('size limits of the root file system'),
   KernelMemoryTCP: refused('kernel memory limits'),
   KernelMemory: refused('kernel memory limits'),
+  ...all('CpuCount CpuPercent IOMaximumIOps IOMaximumBandwidth', refused('it exists only on Windows')),
 };
 
 /** Null, and what a client sends when nobody asked for anything. */
