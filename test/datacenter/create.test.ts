@@ -134,6 +134,12 @@ test.each(refusals.map(([what, ...row]) => [what, row] as const))('refused: %s',
   expect(world.ran.filter((r) => r.workflow === 'container.provision')).toEqual([]);
 });
 
+test('named things that are not there are no missing image', async () => {
+  for (const HostConfig of [{NetworkMode: 'nope'}, {NetworkMode: 'container:nobody'}, {VolumesFrom: ['nobody']}, {PidMode: 'container:nobody'}])
+    expect((await failure(create({HostConfig}))).kind).toBe('invalid');
+  expect((await failure(create({Image: 'nope'}))).kind).toBe('notFound');
+});
+
 test('host network where it is refused by configuration', async () => {
   const strict = await createWorld({allowHostNetwork: false, allowBinds: 'off'});
   try {

@@ -47,6 +47,8 @@ describe('user-defined networks', () => {
       [['network', 'rm', 'bridge'], 'bridge is a pre-defined network and cannot be removed'],
       [['network', 'create', '-d', 'overlay', 'other'], 'plugin "overlay" not found'],
       [['network', 'inspect', 'nope'], 'network nope not found'],
+      [['run', '--network', 'nope', 'busybox'], 'Error response from daemon: network nope not found'],
+      [['run', '--network', 'container:nobody', 'busybox'], 'Error response from daemon: No such container: nobody'],
     ] as const) expect((await dc.docker([...args])).stderr).toContain(text);
     await dc.ok(['run', '-d', '--name', 'user', '--network', 'back', 'busybox', 'sleep', '1000']);
     expect(await addressOn('user', 'back')).toBe('10.99.7.128');

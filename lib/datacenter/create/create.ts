@@ -71,11 +71,11 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
   const hinted = takeHints(merged);
   const host = settleHostConfig(givenHost ?? {}, context.config);
   const id = context.ids.hex64();
-  const networking = await settleNetworking(context, predefined, caller, hinted.config, host, body);
+  const networking = await named(settleNetworking(context, predefined, caller, hinted.config, host, body));
   const hints = [...hinted.expressions];
   for (const key of ['IpcMode', 'PidMode'] as const) {
     if (!host[key]?.startsWith('container:')) continue;
-    const shared = await resolveContainer(context, caller.account, host[key].slice('container:'.length));
+    const shared = await named(resolveContainer(context, caller.account, host[key].slice('container:'.length)));
     host[key] = `container:${shared.id}`;
     hints.push(`constraint:node==${shared.nodeId}`);
   }
@@ -110,6 +110,18 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
   };
 }
 
+/**
+ * Another container or a network that the request names and that is not there. Clients take "not found" from create for a missing image: they
+ * pull it and ask again, so only that is worded as such.
+ */
+async function named<T>(lookup: Promise<T>): Promise<T> {
+  try {
+    return await lookup;
+  } catch (err) {
+    throw isCetusError(err, 'notFound') ? new CetusError('invalid', err.message, {cause: err, info: err.info}) : err;
+  }
+}
+
 function checkPlatform(reference: string, has: string, wanted: string | undefined): void {
   if (!wanted || wanted === has || has.startsWith(`${wanted}/`) || wanted.startsWith(`${has}/`) || has.startsWith('/')) return;
   // A bare word is an operating system or an architecture.
@@ -120,7 +132,7 @@ function checkPlatform(reference: string, has: string, wanted: string | undefine
 async function inherited(context: Context, caller: Caller, volumesFrom: string[]): Promise<WantedMount[]> {
   const lists = await Promise.all(volumesFrom.map(async (text) => {
     const {container, readOnly} = parseVolumesFrom(text);
-    return inheritMounts((await resolveContainer(context, caller.account, container)).spec.mounts, readOnly);
+    return inheritMounts((await named(resolveContainer(context, caller.account, container))).spec.mounts, readOnly);
   }));
   return lists.flat();
 }

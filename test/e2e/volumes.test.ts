@@ -1,0 +1,174 @@
+/** Volumes, binds and tmpfs with the stock client: what is kept, what goes, what is refused, and what it all weighs. */
+import fs from 'node:fs';
+import path from 'node:path';
+import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {busyboxArchive} from '../harness/busybox';
+import {buildImage, buildLayer, busyboxLayer, dockerArchive} from '../harness/images';
+
+let dc: TestDatacenter;
+let scratch: string;
+beforeAll(async () => {
+  dc = await startCetus();
+  scratch = path.join(dc.dataDir, 'scratch');
+  fs.mkdirSync(scratch);
+  await dc.ok(['load', '-i', await busyboxArchive()]);
+  const content = await buildLayer([
+    {name: 'content', type: 'directory', mode: 0o750, uid: 1000, gid: 1001}, {name: 'content/file', content: 'from the image\n', mode: 0o640, uid: 1000, gid: 1001},
+    {name: 'content/deep', type: 'directory'}, {name: 'content/deep/link', type: 'symlink', linkname: '../file'},
+  ], 'none');
+  await dc.ok(['load'], {input: await dockerArchive([{image: buildImage([await busyboxLayer('none'), content], {config: {Volumes: {'/content': {}}}}), tags: ['content:latest']}])});
+}, 120_000);
+afterAll(async () => {
+  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
+}, 120_000);
+afterEach(async () => {
+  const all = await dc.ok(['ps', '-aq']);
+  if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
+  await dc.ok(['volume', 'prune', '-af']);
+});
+
+const lines = (text: string): string[] => text.split('\n').filter(Boolean);
+const volumes = async (...args: string[]): Promise<string[]> => lines(await dc.ok(['volume', 'ls', '-q', ...args]));
+const sh = (args: string[], command: string): Promise<string> => dc.ok(['run', '--rm', ...args, 'busybox', 'sh', '-c', command]);
+const refused = async (args: string[]): Promise<string> => {
+  const done = await dc.docker(args);
+  expect(done.status).not.toBe(0);
+  return done.stderr;
+};
+
+describe('named and anonymous', () => {
+  test('a named volume is made where it is missing, outlives its containers, and is shared', async () => {
+    expect(await sh(['-v', 'data:/d'], 'echo kept > /d/file; cat /d/file')).toBe('kept');
+    expect(await sh(['--mount', 'type=volume,source=data,target=/other,readonly'], 'cat /other/file; touch /other/x 2>&1 || true')).toMatch(/^kept\n.*Read-only file system/);
+    expect(await sh(['-v', 'data:/d:ro'], 'touch /d/x 2>&1 || true')).toMatch(/Read-only file system/);
+    expect(await volumes()).toEqual(['data']);
+    const [seen] = JSON.parse(await dc.ok(['volume', 'inspect', 'data'])) as [Record<string, unknown>];
+    expect(seen).toMatchObject({Name: 'data', Driver: 'local', Scope: 'local', Options: null});
+    expect(await dc.ok(['volume', 'rm', 'data'])).toBe('data');
+    expect(await refused(['volume', 'rm', 'data'])).toMatch(/get data: no such volume/);
+    await dc.ok(['volume', 'rm', '-f', 'data']);
+  });
+
+  test('create with labels, and names that are refused', async () => {
+    expect(await dc.ok(['volume', 'create', '--label', 'tier=data', 'made'])).toBe('made');
+    expect(await dc.ok(['volume', 'create', 'made'])).toBe('made');
+    expect(await dc.ok(['volume', 'create'])).toMatch(/^[0-9a-f]{64}$/);
+    expect(await dc.ok(['volume', 'inspect', '-f', '{{json .Labels}}', 'made'])).toBe('{"tier":"data"}');
+    expect(await refused(['volume', 'create', 'x'])).toMatch(/volume name is too short/);
+    expect(await refused(['volume', 'create', 'a/b'])).toMatch(/includes invalid characters for a local volume name/);
+    expect(await refused(['volume', 'create', '-d', 'nfs', 'other'])).toMatch(/plugin "nfs" not found/);
+    expect(await refused(['run', '--rm', '-v', 'relative/path:/d', 'busybox', 'true'])).toMatch(/includes invalid characters for a local volume name/);
+  });
+
+  test('--rm and rm -v take anonymous ones along, named ones stay; rm alone leaves both', async () => {
+    await sh(['-v', '/anonymous', '-v', 'named:/n'], 'true');
+    expect(await volumes()).toEqual(['named']);
+    await dc.ok(['create', '--name', 'one', '-v', '/anonymous', '-v', 'named:/n', 'busybox']);
+    await dc.ok(['create', '--name', 'two', '-v', '/anonymous', 'busybox']);
+    expect(await volumes()).toHaveLength(3);
+    await dc.ok(['rm', 'one']);
+    expect(await volumes()).toHaveLength(3);
+    await dc.ok(['rm', '-v', 'two']);
+    expect(await volumes()).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/), 'named'].sort());
+  });
+
+  test('a volume in use is not removed, running or not', async () => {
+    const id = await dc.ok(['create', '--name', 'holder', '-v', 'held:/d', 'busybox']);
+    expect(await refused(['volume', 'rm', 'held'])).toContain(`remove held: volume is in use - [${id}]`);
+    expect(await refused(['volume', 'rm', '-f', 'held'])).toContain('volume is in use');
+    await dc.ok(['rm', 'holder']);
+    await dc.ok(['volume', 'rm', 'held']);
+  });
+
+  test('ls filters, and prune takes what it should', async () => {
+    await dc.ok(['volume', 'create', '--label', 'keep', 'labelled']);
+    await dc.ok(['volume', 'create', 'plain']);
+    await dc.ok(['create', '--name', 'user', '-v', 'used:/u', '-v', '/anonymous', 'busybox']);
+    await dc.ok(['create', '--name', 'gone', '-v', '/anonymous', 'busybox']);
+    await dc.ok(['rm', 'gone']);
+    expect(await volumes('--filter', 'label=keep')).toEqual(['labelled']);
+    expect(await volumes('--filter', 'name=lab')).toEqual(['labelled']);
+    expect(await volumes('--filter', 'driver=local')).toHaveLength(5);
+    expect(await volumes('--filter', 'dangling=false')).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/), 'used'].sort());
+    const dangling = await volumes('--filter', 'dangling=true');
+    expect(dangling).toHaveLength(3);
+    const anonymous = dangling.find((v) => v.length === 64)!;
+    expect(await dc.ok(['volume', 'prune', '-f'])).toBe(`Deleted Volumes:\n${anonymous}\n\nTotal reclaimed space: 0B`);
+    expect(await dc.ok(['volume', 'prune', '-af', '--filter', 'label!=keep'])).toContain('Deleted Volumes:\nplain\n');
+    expect((await volumes()).filter((v) => v.length < 64)).toEqual(['labelled', 'used']);
+    expect(await refused(['volume', 'ls', '--filter', 'nope=1'])).toMatch(/invalid filter 'nope'/);
+  });
+});
+
+describe('content', () => {
+  test('an empty volume is filled from the image, with owners and modes, once', async () => {
+    const stat = 'cd /content; stat -c "%u:%g %a %n" . file; cat deep/link';
+    expect(await dc.ok(['run', '--rm', '-v', 'filled:/content', 'content', 'sh', '-c', `${stat}; echo changed > file`])).toBe('1000:1001 750 .\n1000:1001 640 file\nfrom the image');
+    expect(await dc.ok(['run', '--rm', '-v', 'filled:/content', 'content', 'cat', '/content/file'])).toBe('changed');
+    expect(await dc.ok(['run', '--rm', '-v', 'bare:/content:nocopy', 'content', 'ls', '/content'])).toBe('');
+    expect(await dc.ok(['run', '--rm', '--mount', 'type=volume,source=sub,target=/content,volume-nocopy=false', 'content', 'ls', '/content'])).toBe('deep\nfile');
+    // The image's own VOLUME is an anonymous one.
+    await dc.ok(['create', '--name', 'own', 'content', 'true']);
+    expect(await dc.ok(['inspect', '-f', '{{range .Mounts}}{{.Type}} {{.Destination}} {{.RW}}{{end}}', 'own'])).toBe('volume /content true');
+  });
+
+  test('--volumes-from shows the other container\'s, read-only if asked', async () => {
+    await dc.ok(['run', '--name', 'source', '-v', 'shared:/s', '-v', '/a', 'busybox', 'sh', '-c', 'echo s > /s/f; echo a > /a/f']);
+    expect(await sh(['--volumes-from', 'source'], 'cat /s/f /a/f; echo more > /a/g')).toBe('s\na');
+    expect(await sh(['--volumes-from', 'source:ro'], 'cat /a/g; touch /s/x 2>&1 || true')).toMatch(/^more\n.*Read-only/);
+    expect(await volumes()).toHaveLength(2);
+    expect(await refused(['run', '--rm', '--volumes-from', 'nobody', 'busybox', 'true'])).toMatch(/No such container: nobody/);
+  });
+
+  test('what volumes and layers weigh', async () => {
+    await dc.ok(['run', '--name', 'writer', '-v', 'heavy:/v', 'busybox', 'sh', '-c', 'dd if=/dev/zero of=/v/f bs=1000 count=3000; dd if=/dev/zero of=/layer bs=1M count=5']);
+    const sizeRw = Number(await dc.ok(['inspect', '-s', '-f', '{{.SizeRw}}', 'writer']));
+    expect(sizeRw).toBeGreaterThanOrEqual(5 << 20);
+    expect(sizeRw).toBeLessThan(6 << 20);
+    expect(await dc.ok(['ps', '-as', '--format', '{{.Size}}'])).toMatch(/^5\.\d+MB \(virtual \d\.\d+MB\)$/);
+    const table = (await dc.ok(['system', 'df'])).split('\n');
+    expect(table.find((l) => l.startsWith('Containers'))).toMatch(/ 1 +0 +5\.\d+MB +5\.\d+MB \(100%\)/);
+    expect(table.find((l) => l.startsWith('Local Volumes'))).toMatch(/ 1 +1 +3MB +0B \(0%\)/);
+    expect(await dc.ok(['system', 'df', '-v'])).toMatch(/^heavy +1 +3MB$/m);
+    expect(await dc.ok(['container', 'prune', '-f'])).toMatch(/Total reclaimed space: 5\.\d+MB/);
+    expect(await dc.ok(['volume', 'prune', '-af'])).toMatch(/Total reclaimed space: 3MB/);
+  });
+});
+
+describe('binds', () => {
+  test('a host directory, both ways, read-only, and a single file', async () => {
+    const dir = path.join(scratch, 'bind');
+    fs.mkdirSync(dir);
+    fs.writeFileSync(path.join(dir, 'file'), 'host\n');
+    expect(await sh(['-v', `${dir}:/b`], 'cat /b/file; echo container > /b/other')).toBe('host');
+    expect(fs.readFileSync(path.join(dir, 'other'), 'utf8')).toBe('container\n');
+    expect(await sh(['-v', `${dir}:/b:ro`], 'touch /b/x 2>&1 || true')).toMatch(/Read-only/);
+    expect(await sh(['-v', `${dir}/file:/etc/one:ro`], 'cat /etc/one')).toBe('host');
+    expect(await dc.ok(['run', '--rm', '-v', `${dir}:/content`, 'content', 'ls', '/content'])).toBe('file\nother');
+    expect(await volumes()).toEqual([]);
+  });
+
+  test('a missing source is made for -v and refused for --mount', async () => {
+    const made = path.join(scratch, 'made/by/us');
+    await sh(['-v', `${made}:/b`], 'true');
+    expect(fs.statSync(made).isDirectory()).toBe(true);
+    const missing = path.join(scratch, 'missing');
+    expect(await refused(['run', '--rm', '--mount', `type=bind,source=${missing},target=/b`, 'busybox', 'true'])).toContain(`invalid mount config for type "bind": bind source path does not exist: ${missing}`);
+    expect(fs.existsSync(missing)).toBe(false);
+    expect(await dc.ok(['ps', '-aq'])).toBe('');
+    expect(await refused(['run', '--rm', '-v', '/tmp:/', 'busybox', 'true'])).toContain("destination can't be '/'");
+    expect(await refused(['run', '--rm', '-v', 'one:/d', '-v', 'two:/d', 'busybox', 'true'])).toContain('Duplicate mount point: /d');
+  });
+});
+
+describe('tmpfs', () => {
+  test('defaults, size, mode, exec', async () => {
+    const options = async (args: string[]): Promise<string> => (await sh(args, 'grep " /t " /proc/mounts; stat -c %a /t')).replace(/\n/, ' mode ');
+    expect(await options(['--tmpfs', '/t'])).toMatch(/^tmpfs \/t tmpfs rw,nosuid,nodev,noexec,relatime.* mode 1777$/);
+    expect(await options(['--tmpfs', '/t:size=1m,mode=0700,exec'])).toMatch(/^tmpfs \/t tmpfs rw,nosuid,nodev,relatime.*size=1024k.* mode 700$/);
+    expect(await options(['--mount', 'type=tmpfs,target=/t,tmpfs-size=2m,tmpfs-mode=0750'])).toMatch(/size=2048k.* mode 750$/);
+    expect(await sh(['--tmpfs', '/t:size=1m'], 'dd if=/dev/zero of=/t/f bs=1M count=2 2>&1 || true')).toMatch(/No space left on device/);
+    await dc.ok(['run', '--name', 'forgetful', '--tmpfs', '/t', 'busybox', 'sh', '-c', 'ls /t; touch /t/f']);
+    expect(await dc.ok(['start', '-a', 'forgetful'])).toBe('');
+  });
+});
