@@ -119,7 +119,7 @@ export function createAgent(options: AgentOptions): Agent {
       await controlPlane?.close();
       await reports.close();
       execs.suspend();
-      await Promise.all([...supervisor.units.values()].map((unit) => unit.suspend()));
+      await supervisor.suspend();
       await following;
       tasks.close();
       await network.close();

@@ -29,7 +29,6 @@ export async function recover(supervisor: Supervisor, parts: SupervisorParts): P
   await each(units, async (unit) => {
     await parts.execs.recover(unit.id);
     await supervisor.reconcile(unit);
-    if (unit.gone) supervisor.units.delete(unit.id);
   });
   await each(orphans, async (id) => {
     await supervisor.eraseOrphan(id).catch((err: unknown) => log.error({err, containerId: id}, 'a container that belongs to nobody could not be taken away'));
@@ -37,6 +36,7 @@ export async function recover(supervisor: Supervisor, parts: SupervisorParts): P
   await each(lostSandboxes, async (id) => {
     await network.removeSandbox(id).catch((err: unknown) => log.error({err, containerId: id}, 'a network sandbox that belongs to nobody could not be taken away'));
   });
+  await supervisor.settled();
   const recovery = {containers: supervisor.units.size, reattached: supervisor.running, orphans, sandboxes: lostSandboxes};
   log.info(recovery, 'the node\'s containers have been taken up');
   return recovery;

@@ -14,12 +14,17 @@ import type {RuntimeEvent} from './runtime/runtime';
 
 export type SupervisorParts = NodeParts & {execs: Execs};
 
+/** Taking away what a container leaves takes milliseconds; who depends on it does not wait for ever. */
+const SETTLE_MS = 5_000;
+
 const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
 export class Supervisor {
   readonly units = new Map<string, ContainerUnit>();
   /** Creates under way: a removal, or the same create again, waits for them. */
   private readonly creating = new Map<string, Promise<ContainerUnit>>();
+  /** Gone for everybody; the last of them is being taken away. */
+  private readonly erasing = new Map<string, ContainerUnit>();
 
   constructor(private readonly parts: SupervisorParts) {}
 
@@ -41,6 +46,8 @@ export class Supervisor {
       case 'container.create': return {observation: (await this.create(body)).observation};
       case 'container.start': {
         const {networks, attachments, ports} = body;
+        // A port may be a container's that has just ended: its node still holds it for a moment after its lease was given back.
+        if (ports.length) await this.settled();
         return {observation: await this.unit(body.containerId).handle({kind: 'start', task: key, launch: {networks, attachments, ports}})};
       }
       case 'container.stop': return {observation: await this.stop(body, key)};
@@ -56,15 +63,18 @@ export class Supervisor {
         await this.parts.network.ensureNetwork(body.network);
         return {};
       case 'network.remove':
+        await this.settled();
         await this.parts.network.removeNetwork(body.networkId);
         return {};
       case 'network.connect': return {observation: await this.connect(body)};
       case 'network.disconnect': return {observation: await this.disconnect(body.containerId, body.networkId)};
       case 'volume.ensure': return await this.parts.volumes.ensure(body.volumeId, body.options);
       case 'volume.remove':
+        await this.settled();
         await this.parts.volumes.remove(body.volumeId);
         return {};
       case 'image.remove':
+        await this.settled();
         await this.parts.images.remove(body.imageId, body.account);
         return {};
       default: return unreachable(body);
@@ -82,9 +92,23 @@ export class Supervisor {
     await Promise.all([...this.units.values()].map((unit) => this.reconcile(unit)));
   }
 
+  /** Resolves when nothing of ended and removed containers is left to be taken away; after a bound also where something resists. */
+  async settled(): Promise<void> {
+    const late = new AbortController();
+    const done = Promise.all([...[...this.units.values()].map((unit) => unit.cleaning), ...[...this.erasing.values()].map((unit) => unit.erased)]);
+    await Promise.race([done, this.parts.clock.sleep(SETTLE_MS, late.signal).catch(() => undefined)]);
+    late.abort();
+  }
+
+  /** The agent goes: containers stay as they are. */
+  async suspend(): Promise<void> {
+    await Promise.all([...this.units.values(), ...this.erasing.values()].map((unit) => unit.suspend()));
+  }
+
   async reconcile(unit: ContainerUnit): Promise<void> {
     try {
       await unit.reconcile();
+      if (unit.gone) this.forget(unit);
     } catch (err) {
       this.parts.log.error({err, containerId: unit.id}, 'a container\'s state could not be compared with the runtime\'s');
     }
@@ -130,6 +154,7 @@ export class Supervisor {
   private async make(body: Extract<TaskBody, {kind: 'container.create'}>): Promise<ContainerUnit> {
     const {spec} = body;
     const {parts} = this;
+    await this.erasing.get(spec.id)?.erased;
     if (!ID.test(spec.id)) throw new CetusError('invalid', `invalid container id "${spec.id}"`);
     parseLogOptions(spec.logConfig, spec);
     if (spec.config.StopSignal) parseSignal(spec.config.StopSignal);
@@ -157,22 +182,28 @@ export class Supervisor {
     return wasAlive && !unit.gone ? await unit.handle({kind: 'stopped'}) : observation;
   }
 
-  /** Repeatable: what is gone already is a success, also where only the runtime still knows it. */
+  /** Repeatable: what is gone already is a success, also where only the runtime still knows it. Answers once the removal can no longer fail to happen. */
   private async remove(id: string, force: boolean): Promise<void> {
     if (!ID.test(id)) throw new CetusError('invalid', `invalid container id "${id}"`);
     await this.creating.get(id)?.catch(() => undefined);
+    if (this.erasing.has(id)) return;
     const unit = this.units.get(id);
-    if (unit && !unit.gone) {
-      try {
-        await unit.handle({kind: 'remove', force});
-      } catch (err) {
-        // Two removals at once: the second finds the work done.
-        if (!unit.gone || asCetusError(err).kind !== 'notFound') throw err;
-      }
-    } else {
-      await this.eraseOrphan(id);
+    if (!unit) return await this.eraseOrphan(id);
+    try {
+      await unit.handle({kind: 'remove', force});
+    } catch (err) {
+      // Two removals at once: the second finds the work done.
+      if (!unit.gone || asCetusError(err).kind !== 'notFound') throw err;
     }
+    this.forget(unit);
+  }
+
+  private forget(unit: ContainerUnit): void {
+    const {id} = unit;
     if (this.units.get(id) === unit) this.units.delete(id);
+    if (this.erasing.has(id)) return;
+    this.erasing.set(id, unit);
+    void unit.erased.then(() => this.erasing.delete(id));
   }
 
   /** Whatever of a container exists without a unit: a create that was cut short, or a leftover of a life before. */

@@ -25,6 +25,7 @@ describe('a container on a node', () => {
     expect(node.sink.reports_[1]).toMatchObject({attributes: {exitCode: '3'}});
     await node.task({kind: 'container.remove', containerId: 'c1', force: false});
     await node.task({kind: 'container.remove', containerId: 'c1', force: false});
+    await node.agent.supervisor.settled();
     expect(await node.runtime.list()).toEqual([]);
     expect(await node.network.sandboxes()).toEqual([]);
     expect(existsSync(`${node.dataDir}/containers/c1`)).toBe(false);
@@ -64,6 +65,50 @@ describe('a container on a node', () => {
     expect(await refusal(node.start('c1'))).toBe('conflict: cannot start a paused container, try unpause instead');
     await node.task({kind: 'container.remove', containerId: 'c1', force: true});
     expect(await refusal(node.start('c1'))).toBe('notFound: No such container: c1');
+  });
+
+  it('answers a removal once nothing can stop it, and takes the remains away behind the answer', async () => {
+    const {runtime} = node;
+    let allow!: () => void;
+    const allowed = new Promise<void>((resolve) => (allow = resolve));
+    const {deleteTask, remove} = runtime;
+    runtime.deleteTask = async (id) => {
+      await allowed;
+      return deleteTask.call(runtime, id);
+    };
+    let refusals = 2;
+    runtime.remove = async (id) => {
+      if ((refusals -= 1) >= 0) throw new CetusError('unavailable', 'not now');
+      return remove.call(runtime, id);
+    };
+    await node.create('c1', ['true']);
+    await node.start('c1');
+    await until('exited', () => node.status('c1') === 'exited');
+    // Neither the ended task's removal nor the snapshot's is waited for.
+    await node.task({kind: 'container.remove', containerId: 'c1', force: false});
+    expect(() => node.status('c1')).toThrow('No such container: c1');
+    expect(await runtime.list()).toHaveLength(1);
+    await node.task({kind: 'container.remove', containerId: 'c1', force: false});
+    allow();
+    await node.agent.supervisor.settled();
+    expect(refusals).toBe(-1);
+    expect(await runtime.list()).toEqual([]);
+    expect(existsSync(`${node.dataDir}/containers/c1`)).toBe(false);
+  });
+
+  it('finishes in its next life a removal that it had answered', async () => {
+    const {runtime} = node;
+    const {remove} = runtime;
+    runtime.remove = () => Promise.reject(new CetusError('unavailable', 'not in this life'));
+    await node.create('c1', ['true']);
+    await node.task({kind: 'container.remove', containerId: 'c1', force: false});
+    await node.agent.close();
+    expect(existsSync(`${node.dataDir}/containers/c1`)).toBe(true);
+    runtime.remove = remove;
+    await node.boot();
+    expect(() => node.status('c1')).toThrow('No such container: c1');
+    expect(await runtime.list()).toEqual([]);
+    expect(existsSync(`${node.dataDir}/containers/c1`)).toBe(false);
   });
 
   it('says why a process cannot be started, with the shell\'s exit codes', async () => {

@@ -26,12 +26,20 @@ import {startFailure} from './start-failure';
 
 /** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
 const DRAIN_MS = 2_000;
+const FIRST_ERASE_DELAY_MS = 100;
+const MAX_ERASE_DELAY_MS = 60_000;
 
 export class ContainerUnit {
   readonly id: string;
   record: ContainerRecord;
   hub: StdioHub;
   gone = false;
+  /** What an ended process left is taken away behind the exit's report: nobody but the next start has to wait for it. Never rejects. */
+  cleaning: Promise<void> = Promise.resolve();
+  /** Once `gone`: resolves when nothing of the container is left on the node, or the agent goes. Never rejects. */
+  erased: Promise<void> = Promise.resolve();
+  private taskGone = false;
+  private readonly suspended = new AbortController();
   private readonly lock = new Lock();
   private readonly launcher: Launcher;
   private logOptions: LogOptions;
@@ -137,6 +145,7 @@ export class ContainerUnit {
       // What the FIFOs still hold is in the log before the exit is saved: whoever finds an exit saved does not look into them again.
       if (state.status === 'stopped' && this.running) await this.drain();
       await this.apply({kind: 'found', task: state, at, ranForMs: this.ranForMs(state.exitedAt || at)});
+      await this.cleaning;
     } finally {
       release();
     }
@@ -188,10 +197,11 @@ export class ContainerUnit {
   /** The agent goes; the process, its FIFOs and its open log lines stay. */
   async suspend(): Promise<void> {
     this.gone = true;
+    this.suspended.abort(new CetusError('canceled', 'the agent closes'));
     this.restart?.abort();
     this.probes?.abort();
     this.hub.suspend();
-    await this.log?.close('suspend');
+    await Promise.all([this.log?.close('suspend'), this.cleaning, this.erased]);
   }
 
   private view(): ContainerView {
@@ -248,7 +258,9 @@ export class ContainerUnit {
   }
 
   private async launch(launch: NonNullable<ContainerRecord['launch']>): Promise<void> {
+    await this.cleaning;
     this.renewHub();
+    this.taskGone = false;
     try {
       this.log = this.openLog();
       const pid = await this.launcher.launch(launch, this.hub, this.log);
@@ -259,6 +271,7 @@ export class ContainerUnit {
       const byHand = this.observation.status !== 'restarting';
       this.parts.log.warn({err, containerId: this.id}, 'a container could not be started');
       await this.apply({kind: 'startFailed', error: failure.error.message, exitCode: failure.exitCode, at: formatNs(this.parts.clock.nowNs())});
+      await this.cleaning;
       if (byHand) throw failure.error;
     }
   }
@@ -321,30 +334,51 @@ export class ContainerUnit {
     }, signal);
   }
 
-  private async cleanUp(keepSandbox: boolean): Promise<void> {
+  private cleanUp(keepSandbox: boolean): void {
     const {runtime, network} = this.parts;
-    this.hub.finish();
-    const log = this.log;
-    this.log = undefined;
+    const log = this.letGo();
     if (!this.running) for (const wake of this.exitWaiters.splice(0)) wake();
-    this.parts.execsEnded(this.id);
-    await Promise.all([
-      log?.close('end'),
-      runtime.deleteTask(this.id),
-      keepSandbox || this.spec.networkMode === 'host' ? undefined : network.removeSandbox(this.id),
-    ]).catch((err: unknown) => this.parts.log.error({err, containerId: this.id}, 'what an ended container leaves could not be taken away; the next start or removal tries again'));
+    this.cleaning = this.cleaning.then(async () => {
+      await Promise.all([
+        log?.close('end'),
+        runtime.deleteTask(this.id),
+        keepSandbox || this.spec.networkMode === 'host' ? undefined : network.removeSandbox(this.id),
+      ]);
+      this.taskGone = true;
+    }).catch((err: unknown) => this.parts.log.error({err, containerId: this.id}, 'what an ended container leaves could not be taken away; the next start or removal tries again'));
   }
 
-  private async erase(): Promise<void> {
-    const {runtime, network, store} = this.parts;
-    this.hub.finish();
-    await this.log?.close('end');
-    this.parts.execsEnded(this.id);
-    await runtime.deleteTask(this.id);
-    await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
-    // Last: as long as spec.json is there, whoever comes finds what is left to do.
-    store.erase(this.id);
+  /** The process is gone, and `removing` is on disk: for everybody the container is gone now, and what is left of it goes behind the answer. */
+  private erase(): void {
+    const log = this.letGo();
     this.gone = true;
+    this.erased = this.eraseRemains(log);
+  }
+
+  private async eraseRemains(log: LogWriter | undefined): Promise<void> {
+    const {runtime, network, store, clock} = this.parts;
+    const {signal} = this.suspended;
+    for (let delayMs = FIRST_ERASE_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_ERASE_DELAY_MS)) {
+      try {
+        await Promise.all([this.cleaning, log?.close('end')]);
+        if (!this.taskGone && this.record.launch) await runtime.deleteTask(this.id);
+        await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
+        // Last: as long as spec.json is there, whoever comes finds what is left to do.
+        store.erase(this.id);
+        return;
+      } catch (err) {
+        this.parts.log.error({err, containerId: this.id, againInMs: delayMs}, 'what is left of a removed container could not be taken away; trying again');
+        await clock.sleep(delayMs, signal).catch(() => undefined);
+      }
+    }
+  }
+
+  private letGo(): LogWriter | undefined {
+    this.hub.finish();
+    this.parts.execsEnded(this.id);
+    const {log} = this;
+    this.log = undefined;
+    return log;
   }
 
   private ranForMs(at: string): number {

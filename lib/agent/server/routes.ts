@@ -85,6 +85,8 @@ async function postTask({req, res, task: run, log}: Context): Promise<void> {
 
 async function inventory({supervisor, execs, parts}: Context): Promise<Inventory> {
   const {runtime, network, images, volumes} = parts;
+  // What is about to be gone does not count as being there.
+  await supervisor.settled();
   const [snapshots, namespaces, bridges, publishedPorts, volumeIds, imageIds] = await Promise.all([
     runtime.snapshots(), network.sandboxes(), network.bridges(), network.publishedPorts(), volumes.list(), images.list(),
   ]);
