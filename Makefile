@@ -26,16 +26,16 @@ lint: node_modules/.cetus-installed
 	@npx --no-install depcruise --config .dependency-cruiser.cjs --output-type err lib
 
 test: setup-test build lint
-	@npx --no-install jest --forceExit=false
+	@node tools/test.mjs
 
 unit: build
-	@npx --no-install jest --selectProjects unit
+	@node tools/test.mjs unit
 
 integration: setup-test build
-	@npx --no-install jest --selectProjects integration --runInBand
+	@node tools/test.mjs integration
 
 e2e: setup-test build
-	@npx --no-install jest --selectProjects e2e --runInBand
+	@node tools/test.mjs e2e
 
 bench: setup-bench build
 	@node tools/bench/main.mjs
