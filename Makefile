@@ -5,7 +5,7 @@ DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 SHELL  := /bin/bash
 
-.PHONY: run busybox test unit integration e2e bench build lint clean setup-run setup-test setup-bench
+.PHONY: run busybox test unit integration e2e chaos bench build lint clean setup-run setup-test setup-bench
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -36,6 +36,10 @@ integration: setup-test build
 
 e2e: setup-test build
 	@node tools/test.mjs e2e
+
+# Twelve random kills of each part during each action, in place of two: about ten minutes
+chaos: setup-test build
+	@CETUS_CHAOS=$${CETUS_CHAOS:-12} npx --no-install jest --selectProjects e2e --testPathPatterns test/e2e/survival --runInBand
 
 bench: setup-bench build
 	@node tools/bench/main.mjs

@@ -1,80 +1,89 @@
 /**
- * kill -9 of each of our processes at many moments of create, start, stop and rm, under the stock client. After each death: every job ends,
- * the datacenter serves again, nothing leaks, and a container that has nothing to do with it never noticed.
+ * kill -9 of each of our processes at many moments of create, start, stop and rm, under the stock client. After each death: the client has been
+ * answered, every job ends, the datacenter serves again, nothing leaks, and a container that has nothing to do with it never noticed.
+ *
+ * CETUS_CHAOS=N makes N kills of each pair instead of two, at random moments (`make chaos`).
  */
-import http from 'node:http';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {Aftermath, gap} from '../harness/aftermath';
 import {busyboxArchive} from '../harness/busybox';
+import {NOTHING_LEFT, startCetus, type Finished, type TestDatacenter} from '../harness/cetus';
 import {until} from '../harness/wait';
 
+const CHAOS = Number(process.env.CETUS_CHAOS ?? 0);
+const VICTIMS = ['endpoint', 'agent', 'postgres', 'containerd'] as const;
+type Victim = typeof VICTIMS[number];
+/** The client itself needs 25 ms to start, and no action here takes longer than 80 ms more. */
+const CLIENT_MS = 25;
+const LONGEST_MS = 80;
+/** Whoever waits for an answer gets one within this time: more than ten times what it usually takes. */
+const ANSWER_MS = 20_000;
+/** What a client may be told: that nobody is there any more, or the Engine's error document. Never nothing, never a stack. */
+const REFUSAL = /error during connect|Cannot connect to the Docker daemon|EOF|connection reset|Error response from daemon|Error: |context canceled/;
+
 let dc: TestDatacenter;
+let after: Aftermath;
 let bystanderPid: string;
+let alone: Record<string, number>;
+const answers: {victim: string; doing: string; delayMs: number; ms: number; said: string}[] = [];
 
 beforeAll(async () => {
   dc = await startCetus();
+  after = new Aftermath(dc);
   await dc.ok(['load', '-i', await busyboxArchive()]);
   await dc.ok(['run', '-d', '--name', 'bystander', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']);
   bystanderPid = await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander']);
+  alone = await after.marks();
 }, 120_000);
 afterAll(async () => {
+  if (CHAOS) process.stderr.write(`${answers.map((a) => `${a.victim} ${a.doing} +${a.delayMs} ms: ${Math.round(a.ms)} ms, ${a.said || 'done'}`).join('\n')}\n`);
   await dc.ok(['rm', '-fv', 'bystander']).catch(() => undefined);
   expect(await dc.destroy()).toEqual(NOTHING_LEFT);
 }, 120_000);
 
-const admin = <T>(path: string): Promise<T> => new Promise((resolve, reject) => {
-  http.get({socketPath: dc.running.admin.replace('unix://', ''), path}, (res) => {
-    let text = '';
-    res.setEncoding('utf8').on('data', (c: string) => { text += c; }).on('end', () => (res.statusCode === 200 ? resolve(JSON.parse(text) as T) : reject(new Error(`${path}: ${res.statusCode} ${text}`))));
-  }).on('error', reject);
-});
-const objects = (bucket: string): Promise<{key: string; value: Record<string, unknown>}[]> => admin(`/v1/store/${bucket}?limit=1000`);
-
-const serves = (): Promise<unknown> => until('the datacenter to serve', async () => (await dc.docker(['ps', '-q'], {timeoutMs: 10_000})).status === 0, 40_000);
-
-/** What may exist while only the bystander does. */
-async function nothingLeaked(): Promise<void> {
-  await until('every job to end', async () => (await objects('jobs')).every((j) => ['succeeded', 'failed', 'canceled'].includes(String(j.value.execution))), 60_000);
-  await until('the node to hold the bystander alone', async () => {
-    const containers = await objects('containers');
-    const addresses = await objects('addresses');
-    const reservations = await objects('reservations');
-    const left = {
-      containers: containers.length, addresses: addresses.length, ports: (await objects('ports')).length, locks: (await objects('locks')).length,
-      reserved: reservations.flatMap((r) => Object.keys(r.value.containers as object)).length,
-    };
-    if (JSON.stringify(left) !== JSON.stringify({containers: 1, addresses: 1, ports: 0, locks: 0, reserved: 1})) throw new Error(JSON.stringify(left));
-    return true;
-  }, 30_000);
-  const inventory = await admin<{containers: unknown[]; namespaces: string[]; snapshots: string[]; publishedPorts: unknown[]}>(`/v1/nodes/${(await objects('nodes'))[0].value.name as string}/inventory`);
-  expect(inventory.containers).toHaveLength(1);
-  expect(inventory.namespaces).toHaveLength(1);
-  expect(inventory.publishedPorts).toHaveLength(0);
-  expect(await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander'])).toBe(bystanderPid);
+/** Kills while the client waits, and returns what the client was told. */
+async function killDuring(victim: Victim, doing: string, args: string[], delayMs: number): Promise<Finished> {
+  const from = performance.now();
+  const acting = dc.docker(args, {timeoutMs: 60_000});
+  await new Promise((resolve) => setTimeout(resolve, delayMs + CLIENT_MS));
+  process.kill(dc.pids()[victim], 'SIGKILL');
+  const answer = await acting;
+  const ms = performance.now() - from;
+  answers.push({victim, doing, delayMs: Math.round(delayMs), ms, said: answer.status ? answer.stderr.trim() : ''});
+  if (answer.status !== 0) expect(answer.stderr).toMatch(REFUSAL);
+  expect(ms).toBeLessThan(ANSWER_MS);
+  return answer;
 }
 
-const VICTIMS = ['endpoint', 'agent', 'postgres', 'containerd'] as const;
-const DELAYS_MS = [0, 4, 9, 16, 30, 55];
-const ACTIONS: Record<string, {prepare: string[][]; act: string[]}> = {
-  create: {prepare: [], act: ['create', '--name', 'victim', 'busybox', 'sleep', '1000']},
-  start: {prepare: [['create', '--name', 'victim', '-p', '0:80', 'busybox', 'sleep', '1000']], act: ['start', 'victim']},
-  stop: {prepare: [['run', '-d', '--name', 'victim', '-p', '0:80', 'busybox', 'sleep', '1000']], act: ['stop', '-t', '0', 'victim']},
-  rm: {prepare: [['create', '--name', 'victim', '-v', '/anonymous', 'busybox', 'sleep', '1000']], act: ['rm', '-v', 'victim']},
+async function undisturbed(): Promise<void> {
+  await after.nothingLeaked(alone);
+  expect(await dc.ok(['inspect', '-f', '{{.State.Pid}} {{.State.Running}} {{.RestartCount}}', 'bystander'])).toBe(`${bystanderPid} true 0`);
+}
+
+interface Action { prepare?: string[]; act: string[]; state: string }
+const ACTIONS: Record<string, Action> = {
+  create: {act: ['create', '--name', 'victim', '-v', '/anonymous', 'busybox', 'sleep', '1000'], state: 'created'},
+  start: {prepare: ['create', '--name', 'victim', '-p', '0:80', 'busybox', 'sleep', '1000'], act: ['start', 'victim'], state: 'running'},
+  stop: {prepare: ['run', '-d', '--name', 'victim', '-p', '0:80', 'busybox', 'sleep', '1000'], act: ['stop', '-t', '0', 'victim'], state: 'exited'},
+  rm: {prepare: ['create', '--name', 'victim', '-v', '/anonymous', 'busybox', 'sleep', '1000'], act: ['rm', '-v', 'victim'], state: ''},
 };
+
+/** Different ones for each pair, spread over the whole action. */
+function moments(pair: number): number[] {
+  if (CHAOS) return Array.from({length: CHAOS}, (_, n) => ((n + Math.random()) / CHAOS) * LONGEST_MS);
+  return [((pair * 7) % 16) * 2.5, 40 + ((pair * 5) % 16) * 2.5];
+}
 
 describe.each(VICTIMS)('kill -9 of %s', (victim) => {
   test.each(Object.keys(ACTIONS))('during %s, at many moments', async (name) => {
-    const {prepare, act} = ACTIONS[name];
-    for (const delayMs of DELAYS_MS) {
-      for (const args of prepare) await dc.ok(args);
-      const acting = dc.docker(act, {timeoutMs: 60_000});
-      await new Promise((resolve) => setTimeout(resolve, delayMs + 25)); // the client itself needs about 25 ms to start
-      process.kill(dc.pids()[victim], 'SIGKILL');
-      await acting;
-      await serves();
+    const {prepare, act, state} = ACTIONS[name];
+    for (const delayMs of moments(VICTIMS.indexOf(victim) * 4 + Object.keys(ACTIONS).indexOf(name))) {
+      if (prepare) await dc.ok(prepare);
+      await killDuring(victim, name, act, delayMs);
+      await after.serves();
       // Whatever the first answer was, asking again must lead to the state asked for.
       await until(`${act.join(' ')} to be true in the end`, async () => {
-        const state = await dc.docker(['inspect', '-f', '{{.State.Status}}', 'victim']);
-        if (name === 'rm' ? state.status !== 0 : state.stdout.trim() === {create: 'created', start: 'running', stop: 'exited'}[name]) return true;
+        const now = await dc.docker(['inspect', '-f', '{{.State.Status}}', 'victim']);
+        if (state ? now.stdout.trim() === state : now.status !== 0) return true;
         await dc.docker(act, {timeoutMs: 60_000});
         return false;
       }, 60_000);
@@ -83,23 +92,48 @@ describe.each(VICTIMS)('kill -9 of %s', (victim) => {
         return (await dc.docker(['inspect', 'victim'])).status !== 0;
       }, 60_000);
     }
-    await nothingLeaked();
+    await undisturbed();
   }, 300_000);
 });
 
-test('the bystander lost no line', async () => {
-  const lines = (await dc.ok(['logs', 'bystander'])).split('\n').map(Number);
-  expect(lines.length).toBeGreaterThan(100);
-  expect(lines.findIndex((n, at) => n !== at)).toBe(-1);
-}, 60_000);
-
-test('cetus up itself killed, then started again: the container runs on and loses no line', async () => {
-  await dc.stop('SIGKILL');
-  await dc.up();
-  await serves();
-  expect(await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander'])).toBe(bystanderPid);
-  const before = (await dc.ok(['logs', 'bystander'])).split('\n').length;
-  await until('it to go on', async () => (await dc.ok(['logs', 'bystander'])).split('\n').length > before);
-  const lines = (await dc.ok(['logs', 'bystander'])).split('\n').map(Number);
-  expect(lines.findIndex((n, at) => n !== at)).toBe(-1);
+test.each(['agent', 'postgres', 'containerd'] as const)('docker run -d goes through although %s dies under it', async (victim) => {
+  for (const delayMs of moments(20).concat(120)) {
+    const answer = await killDuring(victim, 'run', ['run', '-d', '--name', 'victim', 'busybox', 'sleep', '1000'], delayMs);
+    expect(answer).toMatchObject({status: 0});
+    expect(await dc.ok(['inspect', '-f', '{{.State.Running}}', 'victim'])).toBe('true');
+    await dc.ok(['rm', '-f', 'victim']);
+    await after.serves();
+  }
+  await undisturbed();
 }, 120_000);
+
+test.each(['containerd', 'agent', 'postgres'] as const)('%s dies twice while many containers are being made', async (victim) => {
+  const names = Array.from({length: 16}, (_, n) => `many-${n}`);
+  const running = names.map((name) => dc.docker(['run', '-d', '--name', name, 'busybox', 'sleep', '1000'], {timeoutMs: 60_000}));
+  for (let deaths = 0; deaths < 2; deaths += 1) {
+    const pid = await until('it to live', () => dc.pids()[victim]);
+    // In the middle of the work, wherever that is: a few have come to be.
+    await until('some to be made', async () => (await after.objects('containers')).length > 3 + deaths * 5, 30_000);
+    process.kill(pid, 'SIGKILL');
+    await until('its next life', () => dc.pids()[victim] !== pid && dc.pids()[victim] !== 0);
+  }
+  const finished = await Promise.all(running);
+  for (const one of finished) if (one.status !== 0) expect(one.stderr).toMatch(REFUSAL);
+  await after.serves();
+  await after.jobsEnded();
+  // Who was told that it runs finds it running.
+  const up = (await dc.ok(['ps', '--format', '{{.Names}}'])).split('\n');
+  expect(names.filter((name, n) => finished[n].status === 0 && !up.includes(name))).toEqual([]);
+  await until('all to be removed', async () => {
+    const left = (await dc.ok(['ps', '-aq', '--filter', 'name=many-'])).split('\n').filter(Boolean);
+    if (left.length) await dc.docker(['rm', '-f', ...left], {timeoutMs: 60_000});
+    return left.length === 0;
+  }, 60_000);
+  await undisturbed();
+}, 180_000);
+
+test('the bystander lost no line', async () => {
+  const log = await dc.ok(['logs', 'bystander']);
+  expect(log.split('\n').length).toBeGreaterThan(100);
+  expect(gap(log)).toBe(-1);
+}, 60_000);

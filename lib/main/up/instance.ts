@@ -80,7 +80,11 @@ export function routedSubnets(table: string): string[] {
 export async function lockDirectory(dataDir: string): Promise<() => void> {
   const file = path.join(dataDir, 'run', 'up.sock');
   for (let tries = 0; tries < 2; tries += 1) {
-    const server = net.createServer((socket) => socket.end(`${process.pid}\n`));
+    const server = net.createServer((socket) => {
+      // Whoever asks hangs up as soon as it has been let in: that must not be our end.
+      socket.on('error', () => undefined);
+      socket.end(`${process.pid}\n`);
+    });
     try {
       await new Promise<void>((resolve, reject) => server.once('error', reject).listen(file, resolve));
       server.unref();

@@ -16,6 +16,7 @@ import {adminClient} from '../cli/client';
 import type {AgentConfig, EndpointConfig, Policy, TlsFiles} from '../config';
 import {readTls} from '../tls';
 import {SupervisedChild} from './child';
+import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
 import {type Instance, loadInstance, lockDirectory} from './instance';
 import {OwnPostgres} from './own-postgres';
@@ -51,6 +52,7 @@ export async function up(options: UpOptions): Promise<void> {
   const unlock = await lockDirectory(dir);
   const instance = loadInstance(dir);
   const log = createLog({name: 'up', level: options.logLevel as never, stream: fs.createWriteStream(path.join(dir, 'log', 'up.log'), {flags: 'a'})});
+  failLoudly(log);
   const screen = new Screen();
   const parts: Part[] = [];
 

@@ -1,0 +1,103 @@
+/** What must be true of a datacenter after something in it died, whatever it was: jobs end, nothing is left over, bystanders never noticed. */
+import fs from 'node:fs';
+import http from 'node:http';
+import path from 'node:path';
+import type {Inventory} from '../../lib/schema/agent';
+import {type TestDatacenter} from './cetus';
+import {processesOf, traces} from './leaks';
+import {until} from './wait';
+
+interface Row { key: string; value: Record<string, unknown> }
+
+const ENDED = ['succeeded', 'failed', 'canceled'];
+
+export class Aftermath {
+  constructor(private readonly dc: TestDatacenter) {}
+
+  /** GET of the operator's API. */
+  admin<T>(url: string): Promise<T> {
+    return new Promise((resolve, reject) => {
+      http.get({socketPath: this.dc.running.admin.replace('unix://', ''), path: url, timeout: 10_000}, (res) => {
+        let text = '';
+        res.setEncoding('utf8').on('data', (c: string) => { text += c; })
+          .on('end', () => (res.statusCode === 200 ? resolve(JSON.parse(text) as T) : reject(new Error(`${url}: ${res.statusCode} ${text}`))));
+      }).on('error', reject);
+    });
+  }
+
+  objects(bucket: string): Promise<Row[]> {
+    return this.admin(`/v1/store/${bucket}?limit=1000`);
+  }
+
+  /** A client is answered, and the node takes orders. */
+  async serves(): Promise<void> {
+    await until('the datacenter to serve', async () => {
+      if ((await this.dc.docker(['ps', '-q'], {timeoutMs: 10_000})).status !== 0) return false;
+      return (await this.inventory()).containers.length >= 0;
+    }, 40_000);
+  }
+
+  async inventory(): Promise<Inventory> {
+    return this.admin(`/v1/nodes/${String((await this.objects('nodes'))[0]!.value['name'])}/inventory`);
+  }
+
+  async jobsEnded(): Promise<void> {
+    await until('every job to end', async () => {
+      const open = (await this.objects('jobs')).filter((j) => !ENDED.includes(String(j.value['execution'])));
+      if (open.length) throw new Error(JSON.stringify(open.map((j) => ({id: j.key, workflow: j.value['workflow'], execution: j.value['execution'], error: j.value['error']}))));
+      return true;
+    }, 60_000);
+  }
+
+  /** Everything that containers leave marks in, counted: in the store, on the node, in the kernel. */
+  async marks(): Promise<Record<string, number>> {
+    const {dataDir, running: {prefix}} = this.dc;
+    const [containers, addresses, ports, locks, reservations, volumes] = await Promise.all(['containers', 'addresses', 'ports', 'locks', 'reservations', 'volumes'].map((b) => this.objects(b)));
+    const node = await this.inventory();
+    const machine = traces(dataDir, prefix);
+    const io = path.join(dataDir, 'agent', 'state', 'io');
+    return {
+      containers: containers!.length, addresses: addresses!.length, ports: ports!.length, locks: locks!.length, volumes: volumes!.length,
+      reserved: reservations!.flatMap((r) => Object.keys(r.value['containers'] as object)).length,
+      onNode: node.containers.length, snapshots: node.snapshots.length, sandboxes: node.namespaces.length, published: node.publishedPorts.length, nodeVolumes: node.volumes.length,
+      specs: fs.readdirSync(path.join(dataDir, 'agent', 'containers')).length,
+      shims: processesOf(dataDir).filter((line) => /containerd-shim/.test(line)).length,
+      bundles: list(path.join(dataDir, 'containerd', 'state', 'io.containerd.runtime.v2.task', 'cetus')).length,
+      runc: list(path.join(dataDir, 'agent', 'state', 'runc', 'cetus')).length,
+      fifoSets: list(io).length, keepers: processesOf(dataDir).filter((line) => /^\d+ sleep/.test(line) && fs.existsSync(`/proc/${line.split(' ')[0]}/fd/0`) && linkOf(line).startsWith(io)).length,
+      mounts: machine.mounts.length, links: machine.links.length, namespaces: machine.namespaces.length, tables: machine.tables.length, cgroups: machine.cgroups.length,
+    };
+  }
+
+  /** Waits until the marks are those of `before`; what the node itself clears up takes its moment. */
+  async nothingLeaked(before: Record<string, number>): Promise<void> {
+    await this.jobsEnded();
+    await until('nothing to be left', async () => {
+      const now = await this.marks();
+      const more = Object.keys(now).filter((key) => now[key] !== before[key]).map((key) => `${key}: ${now[key]} instead of ${before[key]}`);
+      if (more.length) throw new Error(more.join(', '));
+      return true;
+    }, 30_000);
+  }
+}
+
+/** The first line of a container that counts which is not one more than the line before; -1 where all is well. */
+export function gap(log: string): number {
+  return log.split('\n').map(Number).findIndex((n, at) => n !== at);
+}
+
+function list(dir: string): string[] {
+  try {
+    return fs.readdirSync(dir);
+  } catch {
+    return [];
+  }
+}
+
+function linkOf(line: string): string {
+  try {
+    return fs.readlinkSync(`/proc/${line.split(' ')[0]}/fd/0`);
+  } catch {
+    return '';
+  }
+}
