@@ -1,3 +1,7 @@
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {readAgentConfig, readEndpointConfig} from '../../lib/main/config';
 import {formatListen, isLoopback, parseListen, requireSafe} from '../../lib/main/address';
 import {chooseBlock} from '../../lib/main/up/instance';
 
@@ -28,4 +32,16 @@ test('an instance takes a block of addresses that the machine does not use', () 
   const used = Array.from({length: 15}, (_, n) => `10.${n * 16}.1.1/16`);
   expect(chooseBlock('any', used)).toBe('10.240.0.0/12');
   expect(chooseBlock('any', ['10.0.0.1/8'])).toBe('172.16.0.0/12');
+});
+
+test('the sample configurations are ones', () => {
+  expect(readEndpointConfig('etc/endpoint.json').policy.allowBinds).toBe('/srv');
+  expect(readAgentConfig('etc/agent.json').prefix).toBe('n1');
+});
+
+test('an unknown setting is refused by name', () => {
+  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-config-')), 'agent.json');
+  fs.writeFileSync(file, JSON.stringify({...readAgentConfig('etc/agent.json'), colour: 'red'}));
+  expect(() => readAgentConfig(file)).toThrow(/must NOT have additional properties \(colour\)/);
+  fs.rmSync(path.dirname(file), {recursive: true});
 });
