@@ -13,7 +13,7 @@ import {deviceNumber, devicesOf} from './devices';
 import {DEFAULT_SHM_BYTES, INIT_PATH, mountsOf} from './mounts';
 import {type CgroupAbilities, resourcesOf, rlimits} from './resources';
 import {layersOf, readInside} from './root-files';
-import {customSeccomp, defaultSeccomp, type OciSeccomp} from './seccomp';
+import {customSeccomp, defaultSeccomp, kernelHasX32, type OciSeccomp} from './seccomp';
 import {resolveUser, type User} from './user';
 
 export interface SpecBuilderOptions {
@@ -25,6 +25,8 @@ export interface SpecBuilderOptions {
   /** CapBnd of our own process. */
   capabilities?: readonly string[];
   kernelVersion?: string;
+  /** Default: asked of the kernel's configuration. */
+  x32?: boolean;
 }
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -32,8 +34,9 @@ const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 export function createSpecBuilder(options: SpecBuilderOptions): SpecBuilder {
   const capabilities = options.capabilities ?? ownCapabilities();
   const kernelVersion = options.kernelVersion ?? os.release();
+  const x32 = options.x32 ?? kernelHasX32(kernelVersion);
   return {
-    container: (input) => containerSpec(input, {...options, capabilities, kernelVersion}),
+    container: (input) => containerSpec(input, {...options, capabilities, kernelVersion, x32}),
     process: async ({spec, config, pid}) => {
       const privileged = config.Privileged === true;
       const user = config.User || spec.config.User || '';
@@ -70,7 +73,7 @@ async function containerSpec(input: SpecInput, known: Known): Promise<OciSpec> {
   const namespaces = await namespacesOf(input, known.cgroups.version);
   const ownNetwork = spec.networkMode !== 'host';
   const ipc = await ipcSources(input);
-  const seccomp = seccompOf(host, process.capabilities.bounding, known.kernelVersion);
+  const seccomp = seccompOf(host, process.capabilities.bounding, known);
 
   return {
     ociVersion: '1.0.2',
@@ -152,10 +155,10 @@ function securityOptions(host: HostConfig): SecurityOptions {
 
 const unsupportedSecurity = (option: string): CetusError => new CetusError('unsupported', `HostConfig.SecurityOpt ${option} is not supported: this node has no such policy`);
 
-function seccompOf(host: HostConfig, capabilities: readonly string[], kernelVersion: string): OciSeccomp | undefined {
+function seccompOf(host: HostConfig, capabilities: readonly string[], known: Known): OciSeccomp | undefined {
   const {seccomp} = securityOptions(host);
   if (seccomp === 'unconfined' || (host.Privileged && seccomp === undefined)) return undefined;
-  return seccomp === undefined ? defaultSeccomp(capabilities) : customSeccomp(seccomp, capabilities, kernelVersion);
+  return seccomp === undefined ? defaultSeccomp(capabilities, process.arch, known.x32) : customSeccomp(seccomp, capabilities, known.kernelVersion);
 }
 
 interface Namespace { type: string; path?: string }

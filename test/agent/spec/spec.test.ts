@@ -1,11 +1,12 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import {gzipSync} from 'node:zlib';
 import fc from 'fast-check';
 import {ALL_CAPABILITIES, available, capabilitiesFor, DEFAULT_CAPABILITIES} from '../../../lib/agent/spec/capabilities';
 import {createSpecBuilder} from '../../../lib/agent/spec/builder';
 import {layersOf, readInside} from '../../../lib/agent/spec/root-files';
-import {customSeccomp, defaultSeccomp} from '../../../lib/agent/spec/seccomp';
+import {customSeccomp, defaultSeccomp, kernelHasX32} from '../../../lib/agent/spec/seccomp';
 import {resolveUser} from '../../../lib/agent/spec/user';
 import type {ContainerSpec, ResolvedMount} from '../../../lib/schema/container';
 import type {Config, HostConfig} from '../../../lib/schema/docker';
@@ -135,6 +136,16 @@ describe('seccomp', () => {
     expect(names(['CAP_SYS_ADMIN'])).toEqual(expect.arrayContaining(['mount', 'clone3', 'setns']));
     for (const never of ['kexec_load', 'keyctl', 'add_key', 'userfaultfd', 'swapon', 'io_uring_setup']) expect(names([...ALL_CAPABILITIES])).not.toContain(never);
     expect(new Set(names([])).size).toBe(names([]).length);
+  });
+  test('x32 is left out of the filter only where the kernel says that it has none', () => {
+    expect(defaultSeccomp([], 'x64').architectures).toEqual(['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32']);
+    expect(defaultSeccomp([], 'x64', false).architectures).toEqual(['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86']);
+    const kernel = (files: Record<string, Buffer>) => kernelHasX32('6.1', (file) => files[file] ?? (() => { throw new Error('ENOENT'); })());
+    expect(kernel({})).toBe(true);
+    expect(kernel({'/boot/config-6.1': Buffer.from('CONFIG_X86_X32_ABI=y\n')})).toBe(true);
+    expect(kernel({'/boot/config-6.1': Buffer.from('CONFIG_X86=y\n# CONFIG_X86_X32 is not set\n')})).toBe(false);
+    expect(kernel({'/proc/config.gz': gzipSync('# CONFIG_X86_X32_ABI is not set\n')})).toBe(false);
+    expect(kernel({'/proc/config.gz': Buffer.from('not gzip')})).toBe(true);
   });
   test('a profile of one\'s own: conditions, architecture, mistakes', () => {
     const profile = {defaultAction: 'SCMP_ACT_ERRNO', archMap: [{architecture: 'SCMP_ARCH_X86_64', subArchitectures: ['SCMP_ARCH_X86']}], syscalls: [
