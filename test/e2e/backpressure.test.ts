@@ -1,0 +1,123 @@
+/**
+ * Clients that stop reading, and a process that does: bytes wait where they are, endpoint and agent keep their size, and nobody holds a
+ * container for ever. A follower of logs has a place in a file, so it delays only itself; an attached client is on the container's pipe, so it
+ * holds the container back until the agent cuts it off (STALL_MS, two minutes: the length of this suite).
+ */
+import {type ChildProcess, spawn} from 'node:child_process';
+import {once} from 'node:events';
+import fs from 'node:fs';
+import path from 'node:path';
+import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {busyboxArchive} from '../harness/busybox';
+import {until} from '../harness/wait';
+
+const MB = 1_000_000;
+/** Of output; as a log it is a third longer. */
+const OUTPUT_BYTES = 200 * MB;
+const LINE = 'abcdefghijklmnopqrstuvwxyz0123456789'.repeat(5);
+const CHATTER = `yes ${LINE} | head -c ${OUTPUT_BYTES}`;
+const STALL_BOUND_MS = 170_000;
+const MAX_RSS_BYTES = 400 * MB;
+
+let dc: TestDatacenter;
+const clients: ChildProcess[] = [];
+beforeAll(async () => {
+  dc = await startCetus();
+  await dc.ok(['load', '-i', await busyboxArchive()]);
+}, 120_000);
+afterAll(async () => {
+  // A stopped process ends by SIGKILL all the same.
+  for (const client of clients) client.kill('SIGKILL');
+  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
+}, 120_000);
+
+test('clients that stop reading cost no memory and stop no container for ever', async () => {
+  // Attached, and asleep after its first bytes: the container's output stands still with it.
+  const attached = client(['run', '--name', 'held', 'busybox', 'sh', '-c', CHATTER], ['ignore', 'pipe', 'ignore']);
+  await once(attached.stdout!, 'readable');
+  attached.kill('SIGSTOP');
+  const stoppedAt = Date.now();
+  const held = await steady('the held container\'s log', () => logBytes('held'));
+  expect(held).toBeGreaterThan(0);
+  expect(held).toBeLessThan(OUTPUT_BYTES / 2);
+
+  // A follower that reads nothing does not delay the container at all.
+  await dc.ok(['run', '-d', '--name', 'followed', 'busybox', 'sh', '-c', `echo first; sleep 1; ${CHATTER}; echo; sleep 1000`]);
+  const follower = client(['logs', '-f', 'followed'], ['ignore', 'pipe', 'ignore']);
+  await once(follower.stdout!, 'readable');
+  follower.kill('SIGSTOP');
+  await until('the whole output in the log', () => logBytes('followed') > OUTPUT_BYTES, 60_000);
+
+  // A process that never reads its stdin, and a client with more than everybody's buffers for it.
+  const fed = client(['run', '-i', '--name', 'deaf', 'busybox', 'sleep', '1000'], ['pipe', 'ignore', 'ignore']);
+  const fedBytes = feed(fed);
+  await steady('what the deaf container was sent', fedBytes);
+  expect(fedBytes()).toBeLessThan(20 * MB);
+
+  sizesAreBounded();
+
+  // The follower wakes up: every byte is there.
+  follower.kill('SIGCONT');
+  // The echo after it closes the last line, which would else be held back as an open one.
+  const all = 'first\n'.length + OUTPUT_BYTES + '\n'.length;
+  let seen = 0;
+  for await (const chunk of follower.stdout!) {
+    seen += (chunk as Buffer).length;
+    if (seen >= all) break;
+  }
+  expect(seen).toBe(all);
+
+  // The sleeper is cut off, no earlier than documented, and the container goes on to its end.
+  expect(logBytes('held')).toBe(held);
+  await until('the held container to end', async () => (await dc.ok(['inspect', '-f', '{{.State.Status}}', 'held'])) === 'exited', STALL_BOUND_MS);
+  expect(Date.now() - stoppedAt).toBeGreaterThan(100_000);
+  expect(logBytes('held')).toBeGreaterThan(OUTPUT_BYTES);
+  sizesAreBounded();
+}, 300_000);
+
+function client(args: string[], stdio: ('ignore' | 'pipe')[]): ChildProcess {
+  const child = spawn('docker', args, {stdio: stdio as never, env: {...process.env, DOCKER_HOST: dc.host, DOCKER_CONFIG: path.join(dc.dataDir, 'docker-config')}});
+  clients.push(child);
+  return child;
+}
+
+/** Writes as much as the client takes, and tells how much that was. */
+function feed(child: ChildProcess): () => number {
+  const block = Buffer.alloc(64 * 1024);
+  let taken = 0;
+  child.stdin!.on('error', () => undefined);
+  const write = (): void => {
+    child.stdin!.write(block, (err) => {
+      if (err) return;
+      taken += block.length;
+      write();
+    });
+  };
+  write();
+  return () => taken;
+}
+
+/** The value once it has been the same for three seconds. */
+async function steady(what: string, value: () => number): Promise<number> {
+  let last = -1;
+  let since = Date.now();
+  return until(`${what} to stand still`, () => {
+    const now = value();
+    if (now !== last) [last, since] = [now, Date.now()];
+    return now > 0 && Date.now() - since > 3000 ? now : undefined;
+  }, 60_000);
+}
+
+function logBytes(name: string): number {
+  const containers = path.join(dc.dataDir, 'agent', 'containers');
+  const id = fs.readdirSync(containers).find((i) => (JSON.parse(fs.readFileSync(path.join(containers, i, 'spec.json'), 'utf8')) as {spec: {name: string}}).spec.name === name);
+  return id === undefined ? 0 : fs.statSync(path.join(containers, id, `${id}-json.log`), {throwIfNoEntry: false})?.size ?? 0;
+}
+
+function sizesAreBounded(): void {
+  const pids = dc.pids();
+  for (const part of ['endpoint', 'agent']) {
+    const rss = Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${pids[part]}/status`, 'utf8'))![1]) * 1024;
+    expect({part, rss: rss < MAX_RSS_BYTES ? 'bounded' : rss}).toEqual({part, rss: 'bounded'});
+  }
+}
