@@ -16,6 +16,8 @@ export interface WriterOptions {
   stallMs: number;
   /** ... and the commit (which flushes to disk) within this. */
   commitMs: number;
+  /** Takes over the flush to disk, so that a blob can be used before it is through. Absent: commit waits for it. */
+  flushing?(digest: string, flush: Promise<void>): void;
 }
 
 const CHUNK = 1024 * 1024;

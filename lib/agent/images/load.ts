@@ -5,14 +5,15 @@
 import type {Readable} from 'node:stream';
 import type {NodeImage} from '../../schema/agent';
 import type {ProgressMessage} from '../../schema/docker';
-import {planImages, type PlannedImage} from './archive/plan';
-import {readArchive} from './archive/reader';
+import {planImages} from './archive/plan';
+import {readArchive, type ArchiveContents} from './archive/reader';
+import {EarlyUnpack} from './early-unpack';
 import type {ImageLimits} from './limits';
 import {layerId, progressLine} from './progress';
 import {recordImage, unpackPlan} from './record';
 import {nodePlatform} from './registry/platform';
 import type {BlobStore, Hold} from './store';
-import type {Unpacker} from './unpack';
+import type {LayerToUnpack, Unpacker} from './unpack';
 
 export interface LoadParts { store: BlobStore; unpacker: Unpacker; limits: ImageLimits }
 type Emit = (line: ProgressMessage) => void;
@@ -22,9 +23,10 @@ export async function loadArchive(parts: LoadParts, archive: Readable, account: 
   const hold = await store.hold('load');
   let done = false;
   try {
-    const contents = await readArchive(store, hold, archive, limits, signal);
+    const contents = await readWhileUnpacking(parts, hold, archive, emit, signal);
     const planned = await planImages(contents, (digest) => store.document(digest), nodePlatform(), limits);
-    for (const image of planned) await unpackImage(parts, hold, image, emit, signal);
+    for (const {manifest, config} of planned)
+      for (const step of unpackPlan(manifest, config)) await unpackLayer(parts, hold, step, emit, signal);
     const images: NodeImage[] = [];
     for (const {manifestBytes, manifest, config, references} of planned) {
       const {image} = await recordImage(store, hold, {account, manifestBytes, manifest, config, labels: {}});
@@ -37,12 +39,25 @@ export async function loadArchive(parts: LoadParts, archive: Readable, account: 
   }
 }
 
-async function unpackImage({store, unpacker}: LoadParts, hold: Hold, {manifest, config}: PlannedImage, emit: Emit, signal: AbortSignal): Promise<void> {
-  for (const step of unpackPlan(manifest, config)) {
-    const {layer, diffId, chainId} = step;
-    if (await store.snapshotExists(chainId) && await hold.keepSnapshot(chainId)) continue;
-    emit(progressLine(layerId(diffId), 'Loading layer', 0, layer.size));
-    await unpacker.unpack(hold, step, signal);
-    emit(progressLine(layerId(diffId), 'Loading layer', layer.size, layer.size));
+async function readWhileUnpacking(parts: LoadParts, hold: Hold, archive: Readable, emit: Emit, signal: AbortSignal): Promise<ArchiveContents> {
+  const {store, limits} = parts;
+  const failed = new AbortController();
+  const either = AbortSignal.any([signal, failed.signal]);
+  const early = new EarlyUnpack((step) => unpackLayer(parts, hold, step, emit, either));
+  try {
+    return await readArchive(store, hold, archive, limits, (file, document) => early.add(file, document), signal);
+  } catch (err) {
+    failed.abort(err);
+    throw err;
+  } finally {
+    await early.finish();
   }
+}
+
+async function unpackLayer({store, unpacker}: LoadParts, hold: Hold, step: LayerToUnpack, emit: Emit, signal: AbortSignal): Promise<void> {
+  const {layer, diffId, chainId} = step;
+  if (await store.snapshotExists(chainId) && await hold.keepSnapshot(chainId)) return;
+  emit(progressLine(layerId(diffId), 'Loading layer', 0, layer.size));
+  await unpacker.unpack(hold, step, signal);
+  emit(progressLine(layerId(diffId), 'Loading layer', layer.size, layer.size));
 }

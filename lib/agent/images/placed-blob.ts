@@ -39,6 +39,7 @@ class PlacedBlob implements BlobSink {
   private gatheredBytes = 0;
   private position: number;
   private underWay: Promise<void> = Promise.resolve();
+  private flushed: Promise<void> = Promise.resolve();
   private closed = false;
 
   constructor(private readonly client: ContainerdClient, private readonly root: string, private readonly options: WriterOptions & {total: number}, private readonly file: FileHandle, private hash: Hash, start: number) {
@@ -70,7 +71,10 @@ class PlacedBlob implements BlobSink {
       const {size} = await this.file.stat();
       if (size !== total || (expected !== undefined && digest !== expected))
         throw new CetusError('invalid', expected === undefined ? 'unexpected end of data' : `filesystem layer verification failed for digest ${expected}`);
-      await this.file.sync();
+      this.flushed = this.file.sync();
+      this.flushed.catch(() => undefined);
+      if (this.options.flushing) this.options.flushing(digest, this.flushed);
+      else await this.flushed;
       await this.claim(digest, labels);
       await this.client.content.abort({ref});
       return digest;
@@ -83,7 +87,10 @@ class PlacedBlob implements BlobSink {
     if (this.closed) return;
     this.closed = true;
     await this.underWay.catch(() => undefined);
-    await this.file.close();
+    // A flush that somebody else waits for goes on; the file is closed after it.
+    const closed = this.flushed.catch(() => undefined).then(() => this.file.close());
+    if (this.options.flushing) closed.catch(() => undefined);
+    else await closed;
   }
 
   /** One write is under way while the next is gathered and hashed. */

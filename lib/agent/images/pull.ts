@@ -11,6 +11,7 @@ import {familiarReference, parseImageName, type Reference} from '../../schema/re
 import type {Downloads} from './downloads';
 import type {ImageLimits} from './limits';
 import {parseConfig, parseManifest, type Manifest} from './manifest';
+import {Pace} from './pace';
 import {layerId, progressLine, secondsLine, statusLine, Throttle} from './progress';
 import {Repository, type FetchedManifest} from './registry/client';
 import {choosePlatform, formatPlatform, nodePlatform, parsePlatform, satisfies, type Platform} from './registry/platform';
@@ -107,6 +108,7 @@ async function fetchLayers(parts: PullParts, hold: Hold, repository: Repository,
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
   const throttle = new Throttle(clock);
+  const pace = new Pace(clock);
   const queue = [...wanted.values()];
   for (const layer of queue.slice(limits.parallelLayers)) emit(statusLine(layerId(layer.digest), 'Waiting'));
   const outcomes = new Map(queue.map((layer) => [layer.digest, deferred()]));
@@ -115,8 +117,17 @@ async function fetchLayers(parts: PullParts, hold: Hold, repository: Repository,
       const {digest, size} = layer;
       const id = layerId(digest);
       const settle = outcomes.get(digest)!;
+      let here = 0;
+      try {
+        await pace.start(either);
+      } catch (err) {
+        settle.reject(err);
+        continue;
+      }
       try {
         await downloads.fetch(hold, repository, layer, sourceLabel(reference), (bytes) => {
+          pace.arrived(bytes - here);
+          here = bytes;
           if (throttle.due(id, bytes, size)) emit(progressLine(id, 'Downloading', bytes, size));
           if (bytes >= size) emit(statusLine(id, 'Verifying Checksum'));
         }, either);
@@ -125,6 +136,8 @@ async function fetchLayers(parts: PullParts, hold: Hold, repository: Repository,
       } catch (err) {
         settle.reject(err);
         failed.abort(err);
+      } finally {
+        pace.end();
       }
     }
   });

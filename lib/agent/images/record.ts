@@ -18,6 +18,7 @@ export async function recordImage(store: BlobStore, hold: Hold, image: ImageToRe
   const imageId = manifest.config.digest;
   const layers = await Promise.all(plan.map(async ({layer, diffId, chainId}) => (
     {digest: layer.digest, mediaType: layer.mediaType, size: layer.size, diffId, unpackedSize: await store.snapshotSize(chainId)})));
+  await store.flushed([imageId, ...manifest.layers.map((layer) => layer.digest)]);
   const upToDate = await store.record(account, imageId, target);
   return {image: {imageId, manifest: target, config, layers, size: layers.reduce((sum, l) => sum + l.unpackedSize, 0)}, upToDate};
 }

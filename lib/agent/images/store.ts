@@ -35,6 +35,8 @@ export class BlobStore {
   /** Tells this process's holds from those of its predecessor. */
   private readonly process: string;
   private root: Promise<string | undefined> | undefined;
+  /** A failed one stays: the blob is not to be trusted before the agent starts anew. */
+  private readonly flushes = new Map<string, Promise<void>>();
 
   constructor(readonly client: ContainerdClient, readonly limits: ImageLimits, private readonly clock: Clock, private readonly ids: Ids) {
     this.process = ids.uuid();
@@ -54,7 +56,8 @@ export class BlobStore {
       // What it was fetching when it died can be resumed.
       const {resources} = await found(this.client.leases.listResources({id})) ?? {resources: []};
       for (const resource of resources) if (resource.type === 'ingests' && PARTIAL_REF.test(resource.id)) await this.keepPartial(resource.id);
-      await found(this.client.leases.delete({id}));
+      // At once: what it had not yet flushed to disk must not be taken for whole.
+      await found(this.client.leases.delete({id, sync: true}));
     }
   }
 
@@ -96,6 +99,19 @@ export class BlobStore {
     // Another machine's containerd, or another mount namespace: the disk cannot be looked at from here.
     const disk = await fs.statfs(root).catch(() => undefined);
     if (disk && disk.bavail * disk.bsize - bytes < this.limits.freeDiskBytes) throw new CetusError('noSpace', `write ${root}: no space left on device`);
+  }
+
+  /** The blob is in use before it is on disk: whoever records an image of it waits with `flushed`. */
+  flushing(digest: string, flush: Promise<void>): void {
+    this.flushes.set(digest, flush);
+    flush.then(() => {
+      if (this.flushes.get(digest) === flush) this.flushes.delete(digest);
+    }, () => undefined);
+  }
+
+  /** A power cut after this leaves these blobs whole. */
+  async flushed(digests: string[]): Promise<void> {
+    await Promise.all(digests.map((digest) => this.flushes.get(digest)));
   }
 
   snapshotLabel(chainId: string): Record<string, string> {
@@ -220,7 +236,8 @@ export class Hold {
 
   /** Opens (or resumes) the write `ref`; undefined where the expected blob is already here. */
   async writer(ref: string, total: number | undefined, expected: string | undefined): Promise<BlobSink | undefined> {
-    return openSink(this.client, await this.store.contentRoot(), {ref, total, expected, stallMs: this.store.limits.stallMs, commitMs: this.store.limits.unpackMs});
+    return openSink(this.client, await this.store.contentRoot(), {
+      ref, total, expected, stallMs: this.store.limits.stallMs, commitMs: this.store.limits.unpackMs, flushing: (digest, flush) => this.store.flushing(digest, flush)});
   }
 
   async abort(ref: string): Promise<void> {

@@ -24,12 +24,16 @@ const LEGACY_JSON = /^[0-9a-f]{64}\/json$/;
 const LEGACY_VERSION = /^[0-9a-f]{64}\/VERSION$/;
 const BLOB = /^blobs\/sha256\/([0-9a-f]{64})$/;
 const HEAD_BYTES = 6;
+const SHORT_BYTES = 256 * 1024;
 /** Blobs whose commit (a flush to disk) is still under way while the next ones are read. */
 const COMMITS = 4;
 const SPACE_CHECK_BYTES = 256 * 1024 * 1024;
 
-export async function readArchive(store: BlobStore, hold: Hold, archive: Readable, limits: ImageLimits, signal: AbortSignal): Promise<ArchiveContents> {
-  const reader = new ArchiveReader(store, hold, limits, signal);
+/** Told of each file as soon as it is in the store; with its text where it is short and begins as JSON does. */
+export type OnStored = (file: StoredFile, document: Buffer | undefined) => void;
+
+export async function readArchive(store: BlobStore, hold: Hold, archive: Readable, limits: ImageLimits, onStored: OnStored, signal: AbortSignal): Promise<ArchiveContents> {
+  const reader = new ArchiveReader(store, hold, limits, onStored, signal);
   const onAbort = (): void => void archive.destroy(signal.reason as Error);
   signal.addEventListener('abort', onAbort, {once: true});
   try {
@@ -52,7 +56,7 @@ class ArchiveReader {
   private documentBytes = 0;
   private unchecked = SPACE_CHECK_BYTES;
 
-  constructor(private readonly store: BlobStore, private readonly hold: Hold, private readonly limits: ImageLimits, private readonly signal: AbortSignal) {}
+  constructor(private readonly store: BlobStore, private readonly hold: Hold, private readonly limits: ImageLimits, private readonly onStored: OnStored, private readonly signal: AbortSignal) {}
 
   async read(archive: Readable): Promise<ArchiveContents> {
     const tar = await decompress(archive);
@@ -120,13 +124,15 @@ class ArchiveReader {
     const writer = expected !== undefined && await this.hold.keepBlob(expected) ? undefined : await this.hold.writer(ref, size, expected);
     if (!writer) {
       // Already here. Its bytes are checked all the same: who brings only a name must not get at another account's blob.
-      this.contents.files.set(name, await this.verify(expected!, size, data));
+      const sample = new Sample(size);
+      const digest = await this.verify(expected!, data, sample);
+      this.stored(name, {digest, size, head: sample.head}, sample);
       return;
     }
-    let head = Buffer.alloc(0);
+    const sample = new Sample(size);
     try {
       for await (const chunk of data) {
-        if (head.length < HEAD_BYTES) head = Buffer.concat([head, chunk]).subarray(0, HEAD_BYTES);
+        sample.add(chunk);
         await writer.write(chunk);
       }
     } catch (err) {
@@ -138,7 +144,7 @@ class ArchiveReader {
       async (digest) => {
         // A blob that was here before under another hold: containerd keeps the old one and drops this write.
         if (!(await this.hold.keepBlob(digest))) throw new CetusError('internal', `containerd lost ${digest} while an archive was read`);
-        this.contents.files.set(name, {digest, size, head: Buffer.from(head)});
+        this.stored(name, {digest, size, head: sample.head}, sample);
       },
       async (err: unknown) => {
         await this.hold.abort(ref).catch(() => undefined);
@@ -151,15 +157,38 @@ class ArchiveReader {
     this.signal.throwIfAborted();
   }
 
-  private async verify(expected: string, size: number, data: AsyncIterable<Buffer>): Promise<StoredFile> {
+  private async verify(expected: string, data: AsyncIterable<Buffer>, sample: Sample): Promise<string> {
     const hash = createHash('sha256');
-    let head = Buffer.alloc(0);
     for await (const chunk of data) {
-      if (head.length < HEAD_BYTES) head = Buffer.concat([head, chunk]).subarray(0, HEAD_BYTES);
+      sample.add(chunk);
       hash.update(chunk);
     }
     if (`sha256:${hash.digest('hex')}` !== expected) throw new CetusError('invalid', `filesystem layer verification failed for digest ${expected}`);
-    return {digest: expected, size, head: Buffer.from(head)};
+    return expected;
+  }
+
+  private stored(name: string, file: StoredFile, sample: Sample): void {
+    this.contents.files.set(name, file);
+    this.onStored(file, sample.document);
+  }
+}
+
+/** What is looked at of a file that passes by. */
+class Sample {
+  head: Buffer = Buffer.alloc(0);
+  private chunks: Buffer[] | undefined;
+
+  constructor(size: number) {
+    if (size <= SHORT_BYTES) this.chunks = [];
+  }
+
+  add(chunk: Buffer): void {
+    if (this.head.length < HEAD_BYTES) this.head = Buffer.concat([this.head, chunk]).subarray(0, HEAD_BYTES);
+    if (this.chunks && this.head[0] === 0x7b) this.chunks.push(Buffer.from(chunk));
+  }
+
+  get document(): Buffer | undefined {
+    return this.chunks && this.chunks.length > 0 ? Buffer.concat(this.chunks) : undefined;
   }
 }
 
