@@ -16,8 +16,8 @@ import type {Caller, NetworkVerbs} from './verbs';
 const BUCKET = BUCKETS.networks.name;
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
 /** What nodes honour; any other com.docker.network.* option is refused, other names are the caller's own. */
-const DRIVER_OPTIONS = new Set(['com.docker.network.bridge.name', 'com.docker.network.bridge.enable_icc', 'com.docker.network.bridge.enable_ip_masquerade',
-  'com.docker.network.bridge.host_binding_ipv4', 'com.docker.network.driver.mtu', 'com.docker.network.bridge.default_bridge']);
+const DRIVER_OPTIONS = new Set(['com.docker.network.bridge.enable_icc', 'com.docker.network.bridge.enable_ip_masquerade', 'com.docker.network.bridge.host_binding_ipv4',
+  'com.docker.network.driver.mtu']);
 
 type Body = Parameters<NetworkVerbs['create']>[1];
 

@@ -25,6 +25,11 @@ test('request over image', async () => {
   expect(container.status).toBe('created');
 });
 
+test('ports published on the host\'s own network are discarded, and it is said', async () => {
+  const {warnings} = await world.dc.containers.create(world.caller(), 'hosted', {Image: 'busybox', HostConfig: {NetworkMode: 'host', PortBindings: {'80/tcp': [{HostPort: '80'}]}}});
+  expect(warnings).toEqual(['Published ports are discarded when using host network mode']);
+});
+
 test('host ports: one, any, any of a range', async () => {
   const {container, placement} = await made({HostConfig: {PortBindings: {'80/tcp': [{HostIp: '127.0.0.1', HostPort: ''}, {HostPort: '8080'}, {HostPort: '8000-8005'}, {HostPort: '0'}, {HostPort: '90-90'}]}}});
   expect(container.requestedPorts.filter((p) => p.containerPort === 80)).toEqual([

@@ -93,6 +93,8 @@ describe('networks', () => {
     expect(await list({dangling: ['true']})).toEqual(['shop']);
     expect((await failure(world.dc.networks.create(me, {Name: 'shop'}))).message).toBe('network with name shop already exists');
     expect((await failure(world.dc.networks.create(me, {Name: 'xx', Driver: 'overlay'}))).kind).toBe('notFound');
+    // The names of a node's interfaces are the node's: two accounts could ask for the same.
+    expect((await failure(world.dc.networks.create(me, {Name: 'xx', Options: {'com.docker.network.bridge.name': 'br7'}}))).message).toMatch(/^network option com\.docker\.network\.bridge\.name is not supported/);
     expect((await failure(world.dc.networks.create(me, {Name: 'xx', EnableIPv6: true}))).message).toMatch(/^EnableIPv6 is not supported/);
     const {subnet} = await world.dc.networks.get(me, 'shop');
     expect((await failure(world.dc.networks.create(me, {Name: 'xx', IPAM: {Config: [{Subnet: subnet}]}}))).message).toMatch(/Pool overlaps with other one on this address space/);

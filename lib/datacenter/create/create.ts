@@ -55,8 +55,11 @@ function withName(params: ProvisionParams, account: string, name: string): Provi
 }
 
 function warningsOf(body: CreateContainerBody): string[] {
-  return body.HostConfig?.OomKillDisable && !body.HostConfig.Memory
-    ? ['OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.'] : [];
+  const {OomKillDisable, Memory, NetworkMode, PortBindings, PublishAllPorts} = body.HostConfig ?? {};
+  return [
+    ...(OomKillDisable && !Memory ? ['OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.'] : []),
+    ...(NetworkMode === 'host' && (PublishAllPorts || Object.keys(PortBindings ?? {}).length) ? ['Published ports are discarded when using host network mode'] : []),
+  ];
 }
 
 async function draft(context: Context, predefined: PredefinedNetworks, caller: Caller, body: CreateContainerBody, platform?: string): Promise<ProvisionParams> {
