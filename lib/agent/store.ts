@@ -1,17 +1,21 @@
 /**
- * Where the agent keeps things under its data directory, and how: whole files by write-temp-and-rename, in one synchronous step.
+ * Where the agent keeps things under its data directory, and how: whole files by write-temp-and-rename, in one synchronous step; a container's
+ * record, which changes several times in each of its lives, by appending a line to state.log. (Renaming onto a file that exists makes
+ * ext4 allocate and send off the new one's blocks then and there: 0.8 ms, and on a busy disk 4 to 70, in the middle of a start; an append takes 0.02.)
  *
  * Synchronous because these files are a kilobyte in the page cache (40 us, where a trip through the thread pool costs 100 us and three
  * awaits), and because a step without an await cannot be interleaved. Not fsynced: kill -9 of the agent loses nothing; after a power cut
  * the control plane's records are the durable ones, and generations jump (REBOOT_GENERATION_STEP) so that a lost write is never mistaken for news.
  */
-import {closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, writeFileSync, writeSync} from 'node:fs';
+import {closeSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, writeFileSync, writeSync} from 'node:fs';
 import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {ContainerSpec} from '../schema/container';
 import type {ImageConfigFile} from '../schema/docker';
 import type {ContainerRecord} from './container/record';
 
+/** Beyond it the state's file begins anew with its last line. */
+const MAX_STATE_BYTES = 128 * 1024;
 export const REBOOT_GENERATION_STEP = 1_000;
 
 const REMOVED = 'removed-';
@@ -39,6 +43,10 @@ export function readJson<T>(path: string): T | undefined {
     if ((err as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw err;
   }
+  return parse<T>(text);
+}
+
+function parse<T>(text: string): T | undefined {
   try {
     return JSON.parse(text) as T;
   } catch {
@@ -75,11 +83,35 @@ export class NodeStore {
   }
 
   saveRecord(id: string, record: ContainerRecord): void {
-    writeWhole(join(this.dir(id), 'state.json'), JSON.stringify(record));
+    const path = join(this.dir(id), 'state.log');
+    // A line break first: whatever a torn line before it held, this one stands alone.
+    const line = `\n${JSON.stringify(record)}`;
+    const fd = openSync(path, 'a', 0o640);
+    let bytes: number;
+    try {
+      writeSync(fd, line);
+      bytes = fstatSync(fd).size;
+    } finally {
+      closeSync(fd);
+    }
+    if (bytes > MAX_STATE_BYTES) writeWhole(path, line);
   }
 
+  /** The last line that is whole. */
   loadRecord(id: string): ContainerRecord | undefined {
-    return readJson(join(this.dir(id), 'state.json'));
+    let text: string;
+    try {
+      text = readFileSync(join(this.dir(id), 'state.log'), 'utf8');
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw err;
+    }
+    const lines = text.split('\n');
+    for (let line = lines.pop(); line !== undefined; line = lines.pop()) {
+      const record = line && parse<ContainerRecord>(line);
+      if (record) return record;
+    }
+    return undefined;
   }
 
   /** A file that is bind mounted into the container: written in place, because a rename would leave the mount on the old one. */

@@ -1,4 +1,4 @@
-/** What the node remembers of a container beside its spec: state.json, written before anybody is told. Only its own unit writes it. */
+/** What the node remembers of a container beside its spec: the last line of state.log, written before anybody is told. Only its own unit writes it. */
 import {ZERO_TIME} from '../../base/clock';
 import type {NodeNetwork} from '../../schema/agent';
 import type {ContainerObservation, NetworkAttachment, PublishedPort} from '../../schema/container';

@@ -22,6 +22,7 @@ const {O_RDONLY, O_WRONLY, O_NONBLOCK} = fs.constants;
 const NAMES = ['stdin', 'stdout', 'stderr'] as const;
 const SPARE_SETS = 8;
 const SPARE_KEPT_SETS = 4;
+const REFILL_PAUSE_MS = 15;
 const FOREVER_SECONDS = '2147483647';
 
 export class Fifos {
@@ -42,7 +43,7 @@ export class Fifos {
     fs.mkdirSync(this.live, {recursive: true, mode: 0o700});
     fs.mkdirSync(this.spare, {recursive: true, mode: 0o700});
     for (const name of fs.readdirSync(this.spare)) if (!fs.existsSync(`/proc/${name.split('-')[0]}`)) discard(path.join(this.spare, name));
-    this.refill();
+    this.refill(0);
     await this.filling;
   }
 
@@ -88,10 +89,10 @@ export class Fifos {
     return fs.readdirSync(this.live);
   }
 
-  private refill(): void {
+  private refill(pauseMs = REFILL_PAUSE_MS): void {
     if (this.filling || this.closed || (this.plain.length >= SPARE_SETS / 2 && this.kept.length >= SPARE_KEPT_SETS / 2)) return;
-    // After the caller's own work: the fork would delay it.
-    this.filling = new Promise<void>(resolve => { setImmediate(resolve); })
+    // Each fork holds our process up for milliseconds: not before the caller's order is with the shim, for which there is nothing to do but wait.
+    this.filling = new Promise<void>(resolve => { setTimeout(resolve, pauseMs); })
       .then(async () => {
         this.plain.push(...await this.make(SPARE_SETS - this.plain.length, false));
         this.kept.push(...await this.make(SPARE_KEPT_SETS - this.kept.length, true));
