@@ -231,6 +231,13 @@ describe('the network of a node', () => {
     world.inHost('ip', 'link', 'add', net(1).bridgeName, 'type', 'bridge');
     await expect(driver.ensureNetwork(net(1))).rejects.toMatchObject({kind: 'conflict', message: /does not belong to network net-1/});
     await expect(driver.ensureNetwork(net(2, {bridgeName: 'x; reboot'}))).rejects.toMatchObject({kind: 'invalid'});
+    // Another datacenter's bridge, say: answers would go to whichever route comes first.
+    world.inHost('ip', 'link', 'add', 'foreign', 'type', 'bridge');
+    world.inHost('ip', 'address', 'add', `${net(3).gateway}/24`, 'dev', 'foreign');
+    await expect(driver.ensureNetwork(net(3))).rejects.toMatchObject({kind: 'conflict', message: /interface foreign of this machine has the address .* already/});
+    world.inHost('ip', 'link', 'del', 'foreign');
+    await driver.ensureNetwork(net(3));
+    await driver.removeNetwork(net(3).id);
   });
 
   test('a warm start is quick', async () => {

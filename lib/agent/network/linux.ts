@@ -2,7 +2,7 @@
  * NodeNetworking with iproute2 and nftables. Repeatable throughout; what is half made when a step fails is taken away before the error is thrown,
  * and what a crash leaves is found by the next open(). See README.md for the rules and for the measurements behind the shape of this.
  */
-import {readdir, readFile, statfs, writeFile} from 'node:fs/promises';
+import {readdir, statfs, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {type Clock, systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
@@ -12,6 +12,7 @@ import type {NetworkAttachment, PublishedPort} from '../../schema/container';
 import {type Coprocess, ipCoprocess} from './coprocess';
 import {Flows} from './flows';
 import {ForwardAccess} from './forward';
+import {DEFAULT_MTU, holderOf, linkAlias, uplinkMtu} from './interfaces';
 import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './links';
 import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf, ourBridges} from './names';
 import type {NodeNetworking, SandboxRequest} from './network';
@@ -39,7 +40,6 @@ export interface LinuxNetworkingOptions {
 }
 
 const NSFS_MAGIC = 0x6e736673;
-const DEFAULT_MTU = 1500;
 
 export function createLinuxNetworking(options: LinuxNetworkingOptions): NodeNetworking {
   return new LinuxNetworking(options);
@@ -289,9 +289,11 @@ class LinuxNetworking implements NodeNetworking {
   }
 
   private async makeNetwork(network: NodeNetwork): Promise<void> {
-    const existing = await this.linkAlias(network.bridgeName);
+    const existing = await linkAlias(network.bridgeName);
     const ours = `${this.names.aliasPrefix}${network.id}`;
     if (existing !== undefined && existing !== ours) throw new CetusError('conflict', `interface ${network.bridgeName} exists and does not belong to network ${network.name}`);
+    const holder = existing === undefined ? await holderOf(network.gateway) : undefined;
+    if (holder) throw new CetusError('conflict', `network ${network.name}: interface ${holder} of this machine has the address ${network.gateway} already`);
     const before = this.networks.get(network.id);
     if (before && before.bridgeName !== network.bridgeName) throw new CetusError('conflict', `network ${network.name} has bridge ${before.bridgeName} on this node, not ${network.bridgeName}`);
     this.networks.put(network.id, network);
@@ -367,13 +369,6 @@ class LinuxNetworking implements NodeNetworking {
   private async ourBridges(): Promise<{name: string; networkId: string}[]> {
     return ourBridges(await tool('ip', ['-j', 'link', 'show', 'type', 'bridge']), this.names.aliasPrefix);
   }
-  /** undefined: no such interface; '': no alias. */
-  private async linkAlias(name: string): Promise<string | undefined> {
-    const {code, output} = await tryTool('ip', ['-j', 'link', 'show', 'dev', name]);
-    if (code !== 0) return undefined;
-    return (JSON.parse(output) as {ifalias?: string}[])[0]?.ifalias ?? '';
-  }
-
   /** One change at a time per container and per network. */
   private exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
     const before = this.busy.get(key) ?? Promise.resolve();
@@ -399,15 +394,4 @@ function refuse(doing: string): (output: string) => void {
 
 async function isNamespace(name: string): Promise<boolean> {
   return (await statfs(`${NETNS_DIR}/${name}`).catch(() => undefined))?.type === NSFS_MAGIC;
-}
-
-/** Of the interface with the default route: a bridge with a higher one would leave it to luck whether large packets get through. */
-async function uplinkMtu(): Promise<number> {
-  const route = (await readFile('/proc/net/route', 'utf8')).split('\n').map(line => line.split('\t')).find(f => f[1] === '00000000');
-  return Number(route?.[8]) || (route ? await deviceMtu(route[0]!) : DEFAULT_MTU);
-}
-
-async function deviceMtu(device: string): Promise<number> {
-  const {output} = await tryTool('ip', ['-j', 'link', 'show', 'dev', device]);
-  return output ? (JSON.parse(output) as {mtu: number}[])[0]?.mtu ?? DEFAULT_MTU : DEFAULT_MTU;
 }
