@@ -155,7 +155,9 @@ describe('binds', () => {
     const missing = path.join(scratch, 'missing');
     expect(await refused(['run', '--rm', '--mount', `type=bind,source=${missing},target=/b`, 'busybox', 'true'])).toContain(`invalid mount config for type "bind": bind source path does not exist: ${missing}`);
     expect(fs.existsSync(missing)).toBe(false);
+    expect(await refused(['create', '--mount', `type=bind,source=${missing},target=/b`, '--mount', 'type=volume,source=unborn,target=/v', 'busybox'])).toContain('bind source path does not exist');
     expect(await dc.ok(['ps', '-aq'])).toBe('');
+    expect(await volumes()).toEqual([]);
     expect(await refused(['run', '--rm', '-v', '/tmp:/', 'busybox', 'true'])).toContain("destination can't be '/'");
     expect(await refused(['run', '--rm', '-v', 'one:/d', '-v', 'two:/d', 'busybox', 'true'])).toContain('Duplicate mount point: /d');
   });

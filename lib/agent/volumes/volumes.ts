@@ -76,7 +76,7 @@ export class Volumes {
   async prepare(spec: ContainerSpec, rootMounts: () => Promise<SnapshotMount[]>): Promise<void> {
     const fresh: VolumeMount[] = [];
     for (const mount of spec.mounts) {
-      if (mount.type === 'bind' && mount.createSource) await makeMissing(mount.source);
+      if (mount.type === 'bind') await checkSource(mount);
       if (mount.type !== 'volume') continue;
       await this.ensure(mount.volumeId, {});
       if (!mount.noCopy && !mount.subpath && (await readdir(this.path(mount.volumeId))).length === 0) fresh.push(mount);
@@ -93,8 +93,7 @@ export class Volumes {
     switch (mount.type) {
       case 'tmpfs': return '';
       case 'bind':
-        if (mount.createSource) await makeMissing(mount.source);
-        else if (!(await exists(mount.source))) throw new CetusError('invalid', `invalid mount config for type "bind": bind source path does not exist: ${mount.source}`);
+        await checkSource(mount);
         return mount.source;
       case 'volume': {
         const {mountpoint} = await this.ensure(mount.volumeId, {});
@@ -156,8 +155,10 @@ async function within(root: string, subpath: string): Promise<string> {
 }
 
 /** A source that is there may be a file, a socket or a device; a missing one becomes a directory, as with the Engine. */
-async function makeMissing(source: string): Promise<void> {
-  if (!(await exists(source))) await mkdir(source, {recursive: true});
+async function checkSource({source, createSource}: Extract<ResolvedMount, {type: 'bind'}>): Promise<void> {
+  if (await exists(source)) return;
+  if (!createSource) throw new CetusError('invalid', `invalid mount config for type "bind": bind source path does not exist: ${source}`);
+  await mkdir(source, {recursive: true});
 }
 
 async function exists(path: string): Promise<boolean> {
