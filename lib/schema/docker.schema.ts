@@ -35,12 +35,12 @@ const resources = {
   NanoCpus: int, OomKillDisable: bool, PidsLimit: int, Ulimits: list(object({Name: text, Soft: int, Hard: int})),
 };
 
-const restartPolicy = object({Name: {type: ['string', 'null'], enum: ['', 'no', 'always', 'unless-stopped', 'on-failure', null]}, MaximumRetryCount: int});
+const restartPolicy = object({Name: text, MaximumRetryCount: int});
 
 const mount = {
   type: 'object',
   properties: {
-    Type: {type: 'string', enum: ['bind', 'volume', 'tmpfs', 'npipe', 'cluster', 'image']}, Source: text, Target: text, ReadOnly: bool, Consistency: text,
+    Type: text, Source: text, Target: text, ReadOnly: bool, Consistency: text,
     BindOptions: object({Propagation: text, NonRecursive: bool, CreateMountpoint: bool, ReadOnlyNonRecursive: bool, ReadOnlyForceRecursive: bool}),
     VolumeOptions: object({NoCopy: bool, Labels: stringMap, DriverConfig: object({Name: text, Options: stringMap}), Subpath: text}),
     TmpfsOptions: object({SizeBytes: int, Mode: int, Options: list(strings)}),

@@ -63,7 +63,7 @@ describe('create', () => {
     ['{"Env":"A=1"}', 'invalid JSON: Env must be'],
     ['{"HostConfig":{"Memory":"64m"}}', 'invalid JSON: HostConfig.Memory must be integer'],
     ['{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":8080}]}}}', 'HostPort must be string'],
-    ['{"HostConfig":{"RestartPolicy":{"Name":"sometimes"}}}', 'HostConfig.RestartPolicy.Name must be equal'],
+    ['{"HostConfig":{"RestartPolicy":{"Name":["no"]}}}', 'HostConfig.RestartPolicy.Name must be string'],
   ])('refuses the body %s', async (body, text) => {
     const {url} = await world();
     const got = await request(url).post('/containers/create').set('Content-Type', 'application/json').send(body);

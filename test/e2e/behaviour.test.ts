@@ -63,6 +63,7 @@ describe('restart policies', () => {
     await until('its end', async () => (await state('fine')).Status === 'exited');
     expect(await inspect('fine', '.RestartCount')).toBe(0);
     expect(await refused(['run', '--rm', '--restart', 'always', 'busybox', 'true'])).toMatch(/conflicting options: cannot specify both --restart and --rm/);
+    expect(await refused(['create', '--restart', 'sometimes', 'busybox'])).toMatch(/invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'/);
   });
 
   test('over a restart of Cetus: what runs goes on, what ended meanwhile comes back, what a person stopped stays', async () => {
