@@ -1,5 +1,6 @@
 /** A registry in this process that serves one image and lies as told: for what no honest registry can be made to do. */
 import http from 'node:http';
+import https from 'node:https';
 import type {AddressInfo} from 'node:net';
 
 export interface Request { method: string; path: string; headers: http.IncomingHttpHeaders }
@@ -9,7 +10,8 @@ export class LyingRegistry {
   readonly requests: Request[] = [];
   /** By path ("/v2/", "/v2/app/blobs/sha256:..."); what is missing answers 404. */
   readonly paths = new Map<string, Handler>();
-  private readonly server = http.createServer((req, res) => {
+  private readonly server: http.Server;
+  private readonly answer = (req: http.IncomingMessage, res: http.ServerResponse): void => {
     const {pathname} = new URL(req.url!, 'http://registry');
     this.requests.push({method: req.method!, path: pathname, headers: req.headers});
     res.on('error', () => undefined);
@@ -18,7 +20,11 @@ export class LyingRegistry {
       answer.end('{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}');
     });
     handler(req, res);
-  });
+  };
+
+  constructor(tls?: {cert: string; key: string}) {
+    this.server = tls ? https.createServer(tls, this.answer) : http.createServer(this.answer);
+  }
 
   async start(): Promise<this> {
     await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));

@@ -4,6 +4,7 @@ import {Repository} from '../../../lib/agent/images/registry/client';
 import {Transport} from '../../../lib/agent/images/registry/transport';
 import {systemClock} from '../../../lib/base/clock';
 import type {RegistryAuth} from '../../../lib/schema/docker';
+import {selfSigned} from '../../fleet/certificate';
 import {LyingRegistry} from './lying-registry';
 
 const limits = {...DEFAULT_LIMITS, stallMs: 300, connectMs: 1000, tries: 2, documentBytes: 10_000};
@@ -161,6 +162,20 @@ describe('a repository', () => {
       registry.paths.set('/v2/', (_req, res) => res.writeHead(401, {'www-authenticate': 'Basic realm="x"'}).end());
       await expect(repository().manifest('1')).rejects.toMatchObject({kind: 'unauthorized', message: expect.stringContaining('no basic auth credentials')});
     });
+  });
+
+  test('a registry on this machine may show any certificate, and is not asked in plain HTTP then', async () => {
+    const secure = await new LyingRegistry(selfSigned()).start();
+    try {
+      secure.serve(path, manifest, {'content-type': MEDIA.ociManifest});
+      expect((await repository(undefined, secure.host).manifest('1')).bytes).toEqual(manifest);
+      expect(transport.schemes.get(secure.host)).toBe('https:');
+      // The same server by an address that is not loopback's: there its certificate counts.
+      const far = repository(undefined, secure.host.replace('127.0.0.1', '0.0.0.0'));
+      await expect(far.manifest('1')).rejects.toMatchObject({kind: 'unavailable', message: expect.stringMatching(/tls: failed to verify certificate: x509: /)});
+    } finally {
+      await secure.stop();
+    }
   });
 
   test('only loopback and what is configured may speak plain HTTP', () => {

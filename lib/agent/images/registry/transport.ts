@@ -40,7 +40,7 @@ export class Transport {
     const {stallMs, connectMs} = options.limits;
     const common = {headersTimeout: stallMs, bodyTimeout: stallMs, maxHeaderSize: 32 * 1024, pipelining: 1, keepAliveTimeout: 4000};
     this.verified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs}});
-    this.unverified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs, rejectUnauthorized: false}});
+    this.unverified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs, rejectUnauthorized: false}, requestTls: {rejectUnauthorized: false}});
     this.local = new Agent({...common, connect: {timeout: connectMs, rejectUnauthorized: false}});
   }
 
