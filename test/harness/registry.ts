@@ -50,19 +50,25 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
     complaint = (complaint + text.toString()).slice(-2000);
   });
   const url = `http://127.0.0.1:${port}`;
-  await until('the registry to answer', async () => {
-    if (child.exitCode !== null) throw new Error(`docker-registry ended: ${complaint}`);
-    return (await fetch(`${url}/v2/`)).status < 500;
-  });
+  const stop = async (): Promise<void> => {
+    await ended(child);
+    tokens?.server.closeAllConnections();
+    tokens?.server.close();
+    await fs.rm(directory, {recursive: true, force: true});
+  };
+  try {
+    await until('the registry to answer', async () => {
+      if (child.exitCode !== null) throw new Error(`docker-registry ended: ${complaint}`);
+      return (await fetch(`${url}/v2/`)).status < 500;
+    });
+  } catch (err) {
+    await stop();
+    throw err;
+  }
   return {
     host: `127.0.0.1:${port}`, url, tokenRequests: tokens?.requests ?? [],
     pushHeaders: (repository): Record<string, string> => (tokens ? {authorization: `Bearer ${tokens.sign('pusher', [{type: 'repository', name: repository, actions: ['pull', 'push']}])}`} : {}),
-    stop: async () => {
-      await ended(child);
-      tokens?.server.closeAllConnections();
-      tokens?.server.close();
-      await fs.rm(directory, {recursive: true, force: true});
-    },
+    stop,
   };
 }
 
