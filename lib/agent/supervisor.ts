@@ -92,10 +92,10 @@ export class Supervisor {
     await Promise.all([...this.units.values()].map((unit) => this.reconcile(unit)));
   }
 
-  /** Resolves when nothing of ended and removed containers is left to be taken away; after a bound also where something resists. */
+  /** Resolves when what is done behind answers is done: nothing is being made, nothing is left to be taken away. After a bound also where something resists. */
   async settled(): Promise<void> {
     const late = new AbortController();
-    const done = Promise.all([...[...this.units.values()].map((unit) => unit.cleaning), ...[...this.erasing.values()].map((unit) => unit.erased)]);
+    const done = Promise.all([...this.units.values(), ...this.erasing.values()].map((unit) => unit.settled()));
     await Promise.race([done, this.parts.clock.sleep(SETTLE_MS, late.signal).catch(() => undefined)]);
     late.abort();
   }
@@ -159,18 +159,21 @@ export class Supervisor {
     parseLogOptions(spec.logConfig, spec);
     if (spec.config.StopSignal) parseSignal(spec.config.StopSignal);
     const [image] = await Promise.all([
-      parts.images.prepare(spec.image.id, spec.image.manifestDigest),
+      parts.images.prepare(spec.image.id, spec.image.manifestDigest, {trusting: true}),
       ...body.volumes.map((volume) => parts.volumes.ensure(volume.id, volume.options)),
     ]);
     const stored = {spec, image: image.config, parentSnapshot: image.parentSnapshot};
     // Before anything exists in the runtime: whoever finds the snapshot finds its owner.
     parts.store.saveSpec(spec.id, stored);
-    await parts.runtime.create({id: spec.id, parentSnapshot: image.parentSnapshot, labels: {'cetus.account': spec.account}});
-    await parts.volumes.prepare(spec, () => parts.runtime.mounts(spec.id));
     const unit = this.units.get(spec.id) ?? new ContainerUnit(parts, stored);
     unit.save();
-    this.units.set(spec.id, unit);
     unit.prepare();
+    // Waits for the snapshot only where the image fills a volume.
+    await parts.volumes.prepare(spec, () => unit.rootMounts()).catch(async (err: unknown) => {
+      await unit.settled();
+      throw err;
+    });
+    this.units.set(spec.id, unit);
     return unit;
   }
 

@@ -47,7 +47,7 @@ export async function loadTo(ctx: Ctx<unknown>, nodeId: string, archive: Readabl
 }
 
 /** True where the node had to fetch the image first: by digest, so that it is the very same. */
-export async function holdOnNode(ctx: Ctx<unknown>, nodeId: string, container: Container, secrets: PullSecrets | undefined): Promise<boolean> {
+export async function holdOnNode(ctx: Ctx<unknown>, nodeId: string, container: Pick<Container, 'account' | 'imageId' | 'imageReference' | 'node'>, secrets: PullSecrets | undefined): Promise<boolean> {
   const image = await ctx.moray.peek<Image>(IMAGES, `${container.account}/${container.imageId}`);
   if (!image) throw new CetusError('notFound', `No such image: ${container.imageReference}`);
   if (image.value.nodes.includes(nodeId)) return false;

@@ -67,6 +67,46 @@ describe('a container on a node', () => {
     expect(await refusal(node.start('c1'))).toBe('notFound: No such container: c1');
   });
 
+  it('answers a create before its snapshot is made, and makes at the start what is missing', async () => {
+    const {runtime} = node;
+    const {create} = runtime;
+    let allow!: () => void;
+    const allowed = new Promise<void>((resolve) => (allow = resolve));
+    runtime.create = async (request) => {
+      await allowed;
+      return create.call(runtime, request);
+    };
+    await node.create('slow', ['true']);
+    expect(await runtime.list()).toEqual([]);
+    const started = node.start('slow');
+    const removed = node.create('gone', ['true']).then(() => node.task({kind: 'container.remove', containerId: 'gone', force: false}));
+    await removed;
+    allow();
+    await started;
+    await until('exited', () => node.status('slow') === 'exited');
+
+    let refusals = 2;
+    runtime.create = async (request) => {
+      if ((refusals -= 1) >= 0) throw new CetusError('unavailable', 'not now');
+      return create.call(runtime, request);
+    };
+    await node.create('late', ['true']);
+    await node.agent.supervisor.settled();
+    expect((await runtime.list()).map(({id}) => id)).toEqual(['slow']);
+    // Also one whose agent died in between.
+    await node.create('next', ['true']);
+    await node.agent.close();
+    for (const {id} of await runtime.list()) if (id === 'next') await runtime.remove(id);
+    await node.boot();
+    for (const id of ['late', 'next']) {
+      await node.start(id);
+      await until('exited', () => node.status(id) === 'exited');
+    }
+    for (const id of ['slow', 'late', 'next']) await node.task({kind: 'container.remove', containerId: id, force: false});
+    await node.agent.supervisor.settled();
+    expect(await runtime.list()).toEqual([]);
+  });
+
   it('answers a removal once nothing can stop it, and takes the remains away behind the answer', async () => {
     const {runtime} = node;
     let allow!: () => void;

@@ -1,13 +1,14 @@
 /**
  * From a record to a running process: network sandbox, OCI spec, the three /etc files and the volumes side by side, then the runtime's
- * two calls. The OCI spec is built at create already where it depends on nothing of the start; only the namespace's path is filled in.
+ * two calls. The snapshot is made, and the OCI spec built where it depends on nothing of the start, behind create's answer; only the
+ * namespace's path is filled in.
  */
 import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {NetworkAttachment} from '../../schema/container';
 import type {LogWriter} from '../logs/writer';
-import type {OciSpec} from '../runtime/runtime';
+import type {OciSpec, SnapshotMount} from '../runtime/runtime';
 import type {StdioHub} from '../stdio/hub';
 import type {StoredSpec} from '../store';
 import {hostnameOf, hostsFile, resolvConf} from './files';
@@ -16,14 +17,28 @@ import type {Launch} from './record';
 
 export class Launcher {
   private built: Promise<OciSpec> | undefined;
+  /** The container's snapshot; undefined where this life of the agent has not seen it yet, or where making it failed. */
+  private root: Promise<void> | undefined;
 
   constructor(private readonly parts: NodeParts, private readonly stored: () => StoredSpec) {}
 
-  /** Builds the OCI spec ahead. A failure is kept to itself: the start builds again and says why. */
+  /** Makes the snapshot and builds the OCI spec ahead. A failure is kept to itself: the start tries again and says why. */
   prepare(): void {
+    this.snapshot().catch(() => undefined);
     if (this.dependsOnOthers()) return;
     this.built = this.build();
     this.built.catch(() => (this.built = undefined));
+  }
+
+  /** The container's writable layer, made by now. */
+  async rootMounts(): Promise<SnapshotMount[]> {
+    await this.snapshot();
+    return await this.parts.runtime.mounts(this.stored().spec.id);
+  }
+
+  /** Nothing is being made any more. Never rejects. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([this.root, this.built]);
   }
 
   forget(): void {
@@ -36,7 +51,7 @@ export class Launcher {
     const built = this.built ?? this.build();
     // Used once: sources of binds are looked at anew by the next start.
     this.built = undefined;
-    const [netnsPath, oci] = await Promise.all([this.sandbox(launch), built, this.writeFiles(launch)]);
+    const [netnsPath, oci] = await Promise.all([this.sandbox(launch), built, this.writeFiles(launch), this.snapshot()]);
     const io = {stdin: spec.config.OpenStdin === true, terminal: spec.config.Tty === true};
     const task = await runtime.createTask(spec.id, withNetns(oci, netnsPath), io);
     // Before the start: the first byte has a reader.
@@ -49,6 +64,27 @@ export class Launcher {
     const {spec} = this.stored();
     if (spec.networkMode !== 'networks') return;
     this.parts.store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostnameOf(spec, this.parts.nodeName), attachments));
+  }
+
+  private snapshot(): Promise<void> {
+    if (this.root) return this.root;
+    const root = this.makeSnapshot();
+    this.root = root;
+    root.catch(() => {
+      if (this.root === root) this.root = undefined;
+    });
+    return root;
+  }
+
+  private async makeSnapshot(): Promise<void> {
+    const {runtime, images, log} = this.parts;
+    const {spec, parentSnapshot} = this.stored();
+    const create = (parent: string): Promise<void> => runtime.create({id: spec.id, parentSnapshot: parent, labels: {'cetus.account': spec.account}});
+    await create(parentSnapshot).catch(async (err: unknown) => {
+      // The image's layers may be gone from the snapshotter, which create did not look at.
+      log.warn({err, containerId: spec.id}, 'a snapshot could not be made; its image is unpacked again');
+      await create((await images.prepare(spec.image.id, spec.image.manifestDigest)).parentSnapshot);
+    });
   }
 
   private async sandbox(launch: Launch): Promise<string> {
@@ -82,7 +118,7 @@ export class Launcher {
     return await parts.specs.container({
       spec, image, mounts, hostname: hostnameOf(spec, parts.nodeName), netnsPath: '',
       files: {hosts: join(filesDir, 'hosts'), hostname: join(filesDir, 'hostname'), resolvConf: join(filesDir, 'resolv.conf')},
-      rootMounts: () => parts.runtime.mounts(spec.id),
+      rootMounts: () => this.rootMounts(),
       pidOf: (id) => parts.pidOf(id),
     });
   }

@@ -11,7 +11,7 @@ import type {Resources, RestartPolicy} from '../../schema/docker';
 import {LogWriter} from '../logs/writer';
 import type {LogSource} from '../logs/read';
 import {type LogOptions, parseLogOptions} from '../logs/options';
-import type {ProcessExit} from '../runtime/runtime';
+import type {ProcessExit, SnapshotMount} from '../runtime/runtime';
 import type {StoredSpec} from '../store';
 import {REBOOT_GENERATION_STEP} from '../store';
 import {StdioHub} from '../stdio/hub';
@@ -90,9 +90,18 @@ export class ContainerUnit {
     if (this.hub.closed) this.hub = new StdioHub(this.tty, this.parts.clock);
   }
 
-  /** First half of `start` that needs nothing of it: done at create, so that the start finds it ready. */
+  /** First half of `start` that needs nothing of it: done behind create's answer, so that the start finds it ready. */
   prepare(): void {
     this.launcher.prepare();
+  }
+
+  rootMounts(): Promise<SnapshotMount[]> {
+    return this.launcher.rootMounts();
+  }
+
+  /** Nothing is under way on the node for this container beside what it was told to do. Never rejects. */
+  async settled(): Promise<void> {
+    await Promise.all([this.cleaning, this.erased, this.launcher.settled()]);
   }
 
   /** Saves the record of a container that has just been created. */
@@ -201,7 +210,7 @@ export class ContainerUnit {
     this.restart?.abort();
     this.probes?.abort();
     this.hub.suspend();
-    await Promise.all([this.log?.close('suspend'), this.cleaning, this.erased]);
+    await Promise.all([this.log?.close('suspend'), this.settled()]);
   }
 
   private view(): ContainerView {
@@ -360,7 +369,7 @@ export class ContainerUnit {
     const {signal} = this.suspended;
     for (let delayMs = FIRST_ERASE_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_ERASE_DELAY_MS)) {
       try {
-        await Promise.all([this.cleaning, log?.close('end')]);
+        await Promise.all([this.cleaning, this.launcher.settled(), log?.close('end')]);
         if (!this.taskGone && this.record.launch) await runtime.deleteTask(this.id);
         await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
         // Last: as long as spec.json is there, whoever comes finds what is left to do.

@@ -9,8 +9,11 @@ export interface AgentImages {
   load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   /** A tar: OCI layout plus manifest.json; blobs byte for byte as stored. */
   save(request: SaveRequest, signal: AbortSignal): Promise<Readable>;
-  /** Chain id of the unpacked top layer and the image's config; unpacks where needed; notFound where blobs are missing. */
-  prepare(imageId: string, manifestDigest: string): Promise<{parentSnapshot: string; config: ImageConfigFile}>;
+  /**
+   * Chain id of the unpacked top layer and the image's config; unpacks where needed; notFound where blobs are missing. `trusting`: what was
+   * unpacked once in this life is not looked at again (a call to containerd less); whoever then misses the layers asks without it.
+   */
+  prepare(imageId: string, manifestDigest: string, options?: {trusting?: boolean}): Promise<{parentSnapshot: string; config: ImageConfigFile}>;
   /** Takes the account's hold away; blobs and snapshots go when no account holds the image. Repeatable. */
   remove(imageId: string, account: string): Promise<void>;
   list(): Promise<string[]>;

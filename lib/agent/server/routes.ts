@@ -26,7 +26,10 @@ const ITEMS: Record<string, ItemRoute> = {
   'GET containers': async ({res, supervisor}, id) => json(res, supervisor.unit(id).observation),
   'GET containers logs': logs,
   'GET containers top': containerTop,
-  'GET containers usage': async ({res, parts, supervisor}, id) => json(res, {sizeRw: await parts.runtime.usage(supervisor.unit(id).id)}),
+  'GET containers usage': async ({res, parts, supervisor}, id) => {
+    await supervisor.unit(id).rootMounts();
+    json(res, {sizeRw: await parts.runtime.usage(id)});
+  },
   'POST containers resize': async ({res, query, supervisor, parts}, id) => {
     if (!supervisor.unit(id).running) throw new CetusError('conflict', `container ${id} is not running`);
     await parts.runtime.resize(id, '', query.number('h', 0), query.number('w', 0));

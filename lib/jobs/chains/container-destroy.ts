@@ -111,7 +111,9 @@ async function forget(ctx: Ctx<DestroyParams>): Promise<{writes: BatchOp[]}> {
   const {containerId} = ctx.params;
   const {nodeId, volumeIds, wasRunning} = ctx.outputs['mark'] as Marked;
   const removed = new Set((ctx.outputs['remove'] as Removed).volumeIds);
-  const stored = wasRunning ? await afterItsEnd(ctx) : await ctx.moray.peek<Container>(CONTAINERS, containerId);
+  const [stored, reservation] = await Promise.all([
+    wasRunning ? afterItsEnd(ctx) : ctx.moray.peek<Container>(CONTAINERS, containerId), reserve(ctx, nodeId, containerId, null),
+  ]);
   if (!stored) return {writes: []};
   const c = stored.value;
   const writes: BatchOp[] = [
@@ -119,7 +121,6 @@ async function forget(ctx: Ctx<DestroyParams>): Promise<{writes: BatchOp[]}> {
     ...releaseLeases(containerId),
     {op: 'deleteMany', bucket: BUCKETS.execs.name, filter: eq('containerId', containerId)},
   ];
-  const reservation = await reserve(ctx, nodeId, containerId, null);
   if (reservation) writes.push(reservation);
   for (const id of volumeIds) {
     const volume = await ctx.moray.peek<Volume>(VOLUMES, id);

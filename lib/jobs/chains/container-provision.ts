@@ -108,9 +108,10 @@ async function unplace(ctx: Ctx<ProvisionParams>, output: unknown): Promise<{wri
 }
 
 async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
-  const {containerId, nodeId} = ctx.outputs['place'] as Placed;
-  const {value: container} = await ctx.moray.get<Container>(CONTAINERS, containerId);
-  const imageFetched = await holdOnNode(ctx, nodeId, container, ctx.secrets as PullSecrets | undefined);
+  const {containerId, nodeId, node} = ctx.outputs['place'] as Placed;
+  const [{value: container}, imageFetched] = await Promise.all([
+    ctx.moray.get<Container>(CONTAINERS, containerId), holdOnNode(ctx, nodeId, {...ctx.params.container, node}, ctx.secrets as PullSecrets | undefined),
+  ]);
   const volumes = await Promise.all(container.volumeIds.map(async (id) => (await ctx.moray.get<Volume>(VOLUMES, id)).value));
   const mountpoints: Record<string, string> = {};
   for (const {id, name, account, options, mountpoint} of volumes) {
