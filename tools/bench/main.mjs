@@ -99,7 +99,7 @@ try {
 
   if (!wanted || wanted.includes('logs')) {
     for (const engine of [cetus, dockerd]) await docker(engine, ['run', '--name', 'talker', 'busybox', 'sh', '-c', `${text} | head -c 100000000`]);
-    await row('logs', 'docker logs of 100 MB', 5, 1, (engine) => docker(engine, ['logs', 'talker']));
+    await row('logs', 'docker logs of 100 MB', 5, 1, (engine) => docker(engine, ['logs', 'talker']).then((n) => { if (n !== 100_000_000) throw new Error(`${engine.name}: ${n} bytes of the log`); }));
     for (const engine of [cetus, dockerd]) await docker(engine, ['rm', 'talker']);
   }
 

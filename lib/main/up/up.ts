@@ -133,10 +133,17 @@ async function joined(adminSocket: string): Promise<void> {
   });
 }
 
+/**
+ * The endpoint hands streams on. V8 starts with a young generation so small that chunks under way are promoted out of it, and each 64 MB of
+ * them then costs a collection of the whole heap: 1.75 s of CPU for a GiB of stdin instead of 0.6 s. It grows to twice this size anyway. The
+ * agent, whose heap is smaller, gains nothing.
+ */
+const NODE_FLAGS: Record<'endpoint' | 'agent', string[]> = {endpoint: ['--min-semi-space-size=8'], agent: []};
+
 function child(name: 'endpoint' | 'agent', configFile: string, dir: string, log: Log): SupervisedChild {
   return new SupervisedChild({
     name, log, readyTimeoutMs: READY_TIMEOUT_MS, logFile: path.join(dir, 'log', `${name}.log`),
-    args: [path.resolve(__dirname, '..', 'cetus.js'), name, '--config', configFile],
+    args: [...NODE_FLAGS[name], path.resolve(__dirname, '..', 'cetus.js'), name, '--config', configFile],
   });
 }
 
