@@ -182,6 +182,7 @@ export class Supervisor {
     const signal = body.signal ? parseSignal(body.signal) : undefined;
     const wasAlive = unit.running;
     const observation = await unit.handle({kind: 'stop', task: key, signal, timeoutSeconds: body.timeoutSeconds});
+    await portsFree(unit);
     return wasAlive && !unit.gone ? await unit.handle({kind: 'stopped'}) : observation;
   }
 
@@ -199,6 +200,7 @@ export class Supervisor {
       if (!unit.gone || asCetusError(err).kind !== 'notFound') throw err;
     }
     this.forget(unit);
+    await portsFree(unit);
   }
 
   private forget(unit: ContainerUnit): void {
@@ -252,4 +254,9 @@ export class Supervisor {
     });
     return unit.observation;
   }
+}
+
+/** Whoever stops or removes a container may give its port to a foreign program next, which asks us nothing: the answer waits until the port is free. */
+async function portsFree(unit: ContainerUnit): Promise<void> {
+  if (unit.record.launch?.ports.length) await unit.cleaning;
 }

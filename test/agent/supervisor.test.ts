@@ -2,6 +2,11 @@ import {existsSync, readFileSync} from 'node:fs';
 import {CetusError} from '../../lib/base/errors';
 import {TestNode, until} from './node';
 
+const NETWORK = {id: 'n1', account: 'a', name: 'front', bridgeName: 'ce-1', subnet: '172.18.0.0/16', gateway: '172.18.0.1', internal: false, options: {}};
+const ATTACHMENT = {
+  networkId: 'n1', networkName: 'front', endpointId: 'e1', address: '172.18.0.2', prefixLength: 16, gateway: '172.18.0.1', mac: '02:42:ac:12:00:02', aliases: [], isDefaultRoute: true, internal: false,
+};
+
 describe('a container on a node', () => {
   let node: TestNode;
   beforeEach(async () => {
@@ -134,6 +139,20 @@ describe('a container on a node', () => {
     expect(refusals).toBe(-1);
     expect(await runtime.list()).toEqual([]);
     expect(existsSync(`${node.dataDir}/containers/c1`)).toBe(false);
+  });
+
+  it.each(['stop', 'remove'] as const)('answers a %s once the published ports are free for anybody', async (how) => {
+    const port = {protocol: 'tcp' as const, containerPort: 80, hostIp: '', hostPort: 8080};
+    const {removeSandbox} = node.network;
+    node.network.removeSandbox = async (id) => {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      await removeSandbox.call(node.network, id);
+    };
+    await node.create('c1', ['sleep', '1000'], {spec: {networkMode: 'networks'}});
+    await node.task({kind: 'container.start', containerId: 'c1', networks: [NETWORK], attachments: [ATTACHMENT], ports: [port]});
+    expect(await node.network.publishedPorts()).toEqual([port]);
+    await node.task(how === 'stop' ? {kind: 'container.stop', containerId: 'c1', timeoutSeconds: 0, signal: null} : {kind: 'container.remove', containerId: 'c1', force: true});
+    expect(await node.network.publishedPorts()).toEqual([]);
   });
 
   it('finishes in its next life a removal that it had answered', async () => {
