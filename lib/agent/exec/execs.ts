@@ -136,8 +136,9 @@ export class Execs {
     }
     if (entry.state !== 'running') return;
     await this.drain(entry);
-    this.finish(entry, exit.exitCode);
+    // The client's stream ends before the report leaves: it is the one who waits. Both in one tick, so whoever asks then finds the exit code.
     entry.hub.finish();
+    this.finish(entry, exit.exitCode);
     await this.parts.runtime.deleteExec(entry.containerId, entry.id)
       .catch((err: unknown) => this.parts.log.debug({err, execId: entry.id}, 'an ended exec could not be taken away; its container\'s end does it'));
   }
