@@ -188,7 +188,7 @@ export class Exchange {
   /** Any thrown value as the Engine would answer it; after the headers have gone, the answer is cut. */
   fail(thrown: unknown): void {
     const {status, error} = errorAnswer(thrown);
-    if (status >= 500 && !isCetusError(error, 'notImplemented')) this.log.error({err: asCetusError(thrown), operation: this.request.operation.id}, 'request failed');
+    if (status >= 500 && !isCetusError(error, 'notImplemented') && !(this.gone && isCetusError(error, 'canceled'))) this.log.error({err: asCetusError(thrown), operation: this.request.operation.id}, 'request failed');
     if (this.gone) return;
     if (this.transport.started) return this.transport.cut();
     if (status === 304) return this.empty(304);

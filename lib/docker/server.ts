@@ -21,7 +21,7 @@ import {systemHandlers} from './endpoints/system';
 import {volumeHandlers} from './endpoints/volumes';
 import {errorBody} from './errors';
 import {type DockerConfig, type Edge, Exchange, type Handler, type Handlers} from './exchange';
-import {claimHijacks} from './hijack';
+import {claimHijacks, closeGently} from './hijack';
 import {type ListenAddress, requireTlsUnlessLoopback} from './listen';
 import {type Match, OPERATIONS, type Operation, matchOperation, notImplementedMessage} from './operations';
 import {Query} from './query';
@@ -179,7 +179,9 @@ function onClientError(err: NodeJS.ErrnoException, socket: Socket): void {
   }
   const status = err.code === 'HPE_HEADER_OVERFLOW' ? '431 Request Header Fields Too Large'
     : err.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
-  socket.end(`HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${status}`);
+  socket.write(`HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n${status}`);
+  // The parser has let go of the socket: unread, the client's own end would never be noticed, and the descriptor stay for ever.
+  closeGently(socket);
 }
 
 function listen(http: HttpServer, address: ListenAddress, hasTls: boolean): Promise<ListenAddress> {

@@ -85,6 +85,8 @@ export class HttpTransport implements Transport {
     const {req} = this;
     // Not the request itself: a reader that gives up destroys its stream, and Node would destroy the connection with it, answer and all.
     const body = new PassThrough();
+    // The client may leave while nobody reads yet, or no longer: without a listener that would end the process. Readers see it all the same.
+    body.on('error', () => undefined);
     // Silence counts from the last byte, not from the start: a load may take hours. A reader of ours that is busy is silence as well,
     // so the bound is generous.
     let timer: NodeJS.Timeout | undefined;

@@ -200,6 +200,20 @@ it('what is not HTTP is told so and cut', async () => {
   await client.rest();
 });
 
+it('what is not HTTP leaves no connection behind when its client goes', async () => {
+  const {address, edge} = await world();
+  const http = (edge.server as unknown as {server: import('node:net').Server}).server;
+  const client = await RawClient.connect(address);
+  client.send('\x16\x03\x01 hello\r\n\r\n');
+  await client.head();
+  client.socket.end();
+  let left = 1;
+  await until('the connection to be gone', () => {
+    http.getConnections((_err, count) => { left = count; });
+    return left === 0;
+  }, 2_000);
+});
+
 it('writes the error line of a progress stream', () => {
   expect(errorLine('x')).toEqual({errorDetail: {message: 'x'}, error: 'x'});
 });

@@ -41,6 +41,8 @@ export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunct
  */
 export function uploadBody(req: IncomingMessage): Readable {
   const body = new PassThrough();
+  // The caller may leave while nobody reads yet, or no longer; readers see it all the same.
+  body.on('error', () => undefined);
   req.once('aborted', () => body.destroy(new CetusError('canceled', 'the caller left before its request was complete')));
   body.once('close', () => req.unpipe(body));
   return req.pipe(body);
