@@ -8,6 +8,7 @@ import {PREDEFINED, type Predefined, type PredefinedNetworks} from './networks-p
 import type {Caller} from './verbs';
 
 const BUCKET = BUCKETS.networks.name;
+const MAX_NAME = 1024;
 
 export async function resolveNetwork(context: Context, predefined: PredefinedNetworks, caller: Caller, nameOrId: string): Promise<Network> {
   if ((PREDEFINED as readonly string[]).includes(nameOrId)) return (await predefined.of(caller))[nameOrId as Predefined];
@@ -15,6 +16,8 @@ export async function resolveNetwork(context: Context, predefined: PredefinedNet
     const found = await context.moray.peek<Network>(BUCKET, nameOrId);
     if (found?.value.account === caller.account) return found.value;
   }
+  // Longer than the store takes a name: there is none.
+  if (nameOrId.length > MAX_NAME) throw new CetusError('notFound', `network ${nameOrId} not found`);
   const [named] = await context.moray.list<Network>(BUCKET, eq('accountName', `${caller.account}/${nameOrId}`), {limit: 1});
   if (named) return named.value;
   if (/^[0-9a-f]+$/.test(nameOrId)) {

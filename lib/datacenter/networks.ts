@@ -1,5 +1,5 @@
 /** The verbs on networks. Each account has its own bridge, host and none; subnets are unique in the datacenter. */
-import {isIPv4} from 'node:net';
+import {BlockList, isIPv4} from 'node:net';
 import {CetusError, isCetusError} from '../base/errors';
 import {eq} from '../moray/filter';
 import {BUCKETS} from '../schema/buckets';
@@ -28,6 +28,13 @@ function checkCidr(text: string, what: string): void {
     throw invalid(`invalid ${what} ${text}: invalid CIDR block notation`);
   }
   if (!/^\d{1,2}$/.test(length ?? '') || Number(length) > 32) throw invalid(`invalid ${what} ${text}: invalid CIDR block notation`);
+}
+
+function within(subnet: string, address: string): boolean {
+  const [base, length] = subnet.split('/');
+  const block = new BlockList();
+  block.addSubnet(base!, Number(length), 'ipv4');
+  return block.check(address, 'ipv4');
 }
 
 function checkBody(body: Body): void {
@@ -65,7 +72,10 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
       if (ipam.IPRange) checkCidr(ipam.IPRange, 'ip-range');
       if ((ipam.Gateway || ipam.IPRange || Object.keys(ipam.AuxiliaryAddresses ?? {}).length > 0) && !ipam.Subnet) throw invalid('invalid network config: gateway, ip-range and auxiliary addresses need a subnet');
       if (ipam.Gateway && !isIPv4(ipam.Gateway)) throw invalid(`invalid gateway ${ipam.Gateway}: parent subnet is an IPv4 block`);
+      if (ipam.Gateway && !within(ipam.Subnet!, ipam.Gateway)) throw invalid(`no matching subnet for gateway ${ipam.Gateway}`);
+      if (ipam.IPRange && !within(ipam.Subnet!, ipam.IPRange.split('/')[0]!)) throw invalid(`no matching subnet for range ${ipam.IPRange}`);
       for (const [name, address] of Object.entries(ipam.AuxiliaryAddresses ?? {})) if (!isIPv4(address)) throw invalid(`invalid auxiliary address ${name}: ${address}`);
+      for (const address of Object.values(ipam.AuxiliaryAddresses ?? {})) if (!within(ipam.Subnet!, address)) throw invalid(`no matching subnet for aux-address ${address}`);
       const draft = networkDraft(context, caller.account, body.Name, {
         internal: body.Internal ?? false, attachable: body.Attachable ?? false, labels: body.Labels ?? {}, options: body.Options ?? {}, ipamOptions: body.IPAM?.Options ?? {},
         subnet: ipam.Subnet ?? '', gateway: ipam.Gateway ?? '', ipRange: ipam.IPRange ?? '', auxAddresses: ipam.AuxiliaryAddresses ?? {},

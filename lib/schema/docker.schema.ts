@@ -7,7 +7,7 @@ const nullable = <T extends {type: string | string[]}>(schema: T): T => ({...sch
 const text = {type: ['string', 'null'], maxLength: 65_536};
 const bool = {type: ['boolean', 'null']};
 // Go's int64; JavaScript's safe range is narrower, which no real limit reaches.
-const int = {type: ['integer', 'null']};
+const int = {type: ['integer', 'null'], minimum: -(2 ** 63), maximum: 2 ** 63};
 const list = (items: object) => ({type: ['array', 'null'], maxItems: 10_000, items});
 const map = (values: object) => ({type: ['object', 'null'], maxProperties: 10_000, additionalProperties: values});
 const object = (properties: Record<string, object>) => nullable({type: 'object', properties});

@@ -23,7 +23,8 @@ export async function resolveContainer(context: Pick<Context, 'moray'>, account:
     if (found) return found;
   }
   const name = nameOrId.replace(/^\//, '');
-  if (name === '') throw noSuchContainer(nameOrId);
+  // Longer than any name or id can be: it need not be looked for.
+  if (name === '' || name.length > 255) throw noSuchContainer(nameOrId);
   const [named] = await context.moray.list<Container>(BUCKET, eq('accountName', `${account}/${name}`), {limit: 1});
   if (named && named.value.provisioning !== true) return named.value;
   if (!ID_PREFIX.test(name)) throw noSuchContainer(nameOrId);
