@@ -99,7 +99,8 @@ class FifoInput extends Writable {
   private readonly begun: Promise<void>;
 
   constructor(private readonly file: string, private standIn: number | undefined, end: number | undefined) {
-    super({highWaterMark: 64 * 1024});
+    // Several times what the FIFO holds: when it has room, there is something to write, and the source is not stopped after each chunk.
+    super({highWaterMark: 512 * 1024});
     this.begun = new Promise(resolve => { this.ready = resolve; });
     if (standIn === undefined) this.ready();
     if (end === undefined) return;
