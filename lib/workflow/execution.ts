@@ -4,7 +4,7 @@
  * target's lock is somebody else's and nothing was written at all.
  */
 import {formatNs, type Clock} from '../base/clock';
-import {asCetusError, CetusError, isCetusError, unreachable} from '../base/errors';
+import {asCetusError, CetusError, fromWire, isCetusError, unreachable} from '../base/errors';
 import type {Log} from '../base/log';
 import type {BatchOp, Etag, Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
@@ -12,7 +12,7 @@ import type {Job, Lock} from '../schema/job';
 import type {ActStep, Chain, PlanStep, StepContext} from './chain';
 import {commitJob, LeaseLost, rereadJob, Refused, type Saved} from './commit';
 import type {Gates} from './gate';
-import {next, outputsOf, type Limits} from './next';
+import {next, outputsOf, undoTriesOf, type Limits} from './next';
 import {bounded, MAX_OUTPUT_BYTES, wireError} from './record';
 import {keepLease} from './lease';
 import {must} from './state';
@@ -35,7 +35,7 @@ export interface ExecutionDeps {
   limits: ExecutionLimits;
 }
 
-export interface Inline { secrets?: unknown; onProgress?(message: unknown): void }
+export interface Inline { secrets?: unknown; onProgress?(message: unknown): void; /** What the job's end will be is decided; how long the way back takes is not. */ onUnwinding?(error: CetusError): void }
 
 export type Ending =
   | {kind: 'ended'; job: Job; /** the first failing step's own error, with its cause */ error?: CetusError}
@@ -134,6 +134,7 @@ export class Execution {
 
   private async unwind(error: Job['error'] & object): Promise<void> {
     const unwinding = must(this.job, {type: 'unwind', error});
+    this.inline.onUnwinding?.(this.firstError ?? fromWire(error));
     // Plans not yet committed must be, before their undo reads the store. Where nothing is pending, the next commit takes this along.
     if (this.pending.length) await this.save(unwinding);
     else this.job = unwinding;
@@ -172,9 +173,9 @@ export class Execution {
     const undoing = started ? this.job : this.after({type: 'start-undo', step});
     await this.save(must(undoing, {type: 'undo-failed', step, error: wireError(err, `undo ${step}`), at: this.at()}));
     this.settle();
-    const tries = this.job.steps.find((s) => s.step === step)!.tries;
-    if (tries >= this.deps.limits.undoTries) return;
-    const delayMs = Math.min(this.deps.limits.undoFirstDelayMs * 2 ** (tries - 1), this.deps.limits.undoMaxDelayMs);
+    const record = this.job.steps.find((s) => s.step === step)!;
+    if (record.tries >= undoTriesOf(record, this.deps.limits)) return;
+    const delayMs = Math.min(this.deps.limits.undoFirstDelayMs * 2 ** (record.tries - 1), this.deps.limits.undoMaxDelayMs);
     await this.renewing(() => this.pause(delayMs));
   }
 

@@ -3,7 +3,7 @@
  * the one that lost it, which is the whole of recovery.
  */
 import type {WireError} from '../base/errors';
-import type {Job} from '../schema/job';
+import type {Job, StepRecord} from '../schema/job';
 import type {ActStep, Chain, PlanStep} from './chain';
 
 export type Move =
@@ -19,7 +19,17 @@ export type Move =
   /** Ended, or still waiting for somebody to claim it. */
   | {move: 'rest'};
 
-export interface Limits { /** tries of one undo before the job is stuck */ undoTries: number }
+export interface Limits {
+  /** Tries of one undo before the job is stuck. */
+  undoTries: number;
+  /** The same where nobody answered (a node that is away): no person could do better than wait for it. Default: as many. */
+  unansweredUndoTries?: number;
+}
+
+export function undoTriesOf(record: StepRecord, limits: Limits): number {
+  const unanswered = record.error?.kind === 'unavailable' || record.error?.kind === 'timeout';
+  return unanswered ? limits.unansweredUndoTries ?? limits.undoTries : limits.undoTries;
+}
 
 export function next(job: Job, chain: Chain, limits: Limits): Move {
   if (job.execution === 'running') return forward(job, chain);
@@ -55,7 +65,7 @@ function backward(job: Job, chain: Chain, limits: Limits): Move {
     if (!record || record.state === 'undone' || !step.undo) continue;
     // A plan that failed wrote nothing. An act that failed, or of which only the intent is known, may have done anything.
     if (step.kind === 'plan' && record.state === 'failed') continue;
-    if (record.state === 'undo-failed' && record.tries >= limits.undoTries) return {move: 'get-stuck'};
+    if (record.state === 'undo-failed' && record.tries >= undoTriesOf(record, limits)) return {move: 'get-stuck'};
     return step.kind === 'plan' ? {move: 'undo-plan', step, output: record.output} : {move: 'undo-act', step, output: record.output};
   }
   return {move: 'end-unwound'};

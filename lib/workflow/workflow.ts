@@ -49,7 +49,9 @@ const LOCKS = BUCKETS.locks.name;
 const JOBS = BUCKETS.jobs.name;
 const DEFAULT_LOCK_WAIT_MS = 30_000;
 const DEFAULT_WAIT_MS = 60_000;
-const DEFAULT_LIMITS: ExecutionLimits = {undoTries: 6, replans: 30, undoFirstDelayMs: 200, undoMaxDelayMs: 10_000};
+/** Who asked is told of the failure when the way back takes longer than this: what cannot be taken back now may be taken back in an hour. */
+const UNWINDING_PATIENCE_MS = 8_000;
+const DEFAULT_LIMITS: ExecutionLimits = {undoTries: 6, unansweredUndoTries: 360, replans: 30, undoFirstDelayMs: 200, undoMaxDelayMs: 10_000};
 
 export function createWorkflow(options: WorkflowOptions): RunningWorkflow {
   return new Engine(options);
@@ -104,9 +106,18 @@ class Engine implements RunningWorkflow {
     this.refuseWhenStopped();
     const chain = this.registry.current(request.workflow);
     const job = newJob(request, chain, this.clock, this.ids);
-    const outcome = this.runInline(chain, job, request).finally(() => this.inline.delete(outcome));
+    const ended = new AbortController();
+    let early!: (err: CetusError) => void;
+    const failed = new Promise<never>((_resolve, reject) => { early = reject; });
+    failed.catch(() => undefined);
+    const outcome = this.runInline(chain, job, request, (err) => {
+      this.clock.sleep(UNWINDING_PATIENCE_MS, ended.signal).then(() => early(failureOf({...job, execution: 'unwinding'}, err, err)), () => undefined);
+    }).finally(() => {
+      ended.abort();
+      this.inline.delete(outcome);
+    });
     this.inline.add(outcome);
-    return resultOf<R>(...(await this.within(outcome, request.deadlineMs, job)));
+    return resultOf<R>(...(await Promise.race([this.within(outcome, request.deadlineMs, job), failed])));
   }
 
   async enqueue(request: RunRequest): Promise<Job> {
@@ -178,12 +189,12 @@ class Engine implements RunningWorkflow {
 
   // ---- inline
 
-  private async runInline(chain: Chain, job: Job, request: RunRequest): Promise<[Job, CetusError | undefined]> {
+  private async runInline(chain: Chain, job: Job, request: RunRequest, onUnwinding: (err: CetusError) => void): Promise<[Job, CetusError | undefined]> {
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
     return this.inLine(job, untilMs, async () => {
       for (;;) {
         const claimed = must(job, {type: 'claim', runner: this.options.runnerId, untilMs: this.clock.now() + this.leaseMs, at: formatNs(this.clock.nowNs())});
-        const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request)});
+        const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request), onUnwinding});
         if (ending.kind === 'ended') return [ending.job, ending.error];
         if (ending.kind === 'locked') await this.targetFree(job, untilMs);
         else if (this.stopped) throw new CetusError('unavailable', `this runner stops; job ${job.id} goes on elsewhere`, {info: {jobId: job.id}});
@@ -280,6 +291,9 @@ function busy(target: string, holder: string): CetusError {
 function resultOf<R>(job: Job, cause: CetusError | undefined): R {
   if (job.execution === 'succeeded') return (job.result ?? null) as R;
   // A failed undo has its own story; who asked is told what went wrong first, and which job to look at.
-  const error = fromWire(job.error ?? {kind: 'internal', message: `job ${job.id} ended as ${job.execution}`});
-  throw new CetusError(error.kind, error.message, {cause, info: {...error.info, jobId: job.id, execution: job.execution}});
+  throw failureOf(job, fromWire(job.error ?? {kind: 'internal', message: `job ${job.id} ended as ${job.execution}`}), cause);
+}
+
+function failureOf(job: Job, error: CetusError, cause: CetusError | undefined): CetusError {
+  return new CetusError(error.kind, error.message, {cause, info: {...error.info, jobId: job.id, execution: job.execution}});
 }

@@ -117,7 +117,7 @@ class Model {
     }
     const workflow = createWorkflow({
       moray: connection, chains: [this.chain(() => name)], services: {}, runnerId: name, log: silentLog(), clock: this.clock, ids: new SeqIds(this.incarnations),
-      random: this.random, leaseMs: 6000, pollMs: 1000, limits: {undoTries: 40},
+      random: this.random, leaseMs: 6000, pollMs: 1000, limits: {undoTries: 40, unansweredUndoTries: 40},
     });
     await workflow.start();
     return {workflow, connection, name};

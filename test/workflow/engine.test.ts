@@ -171,6 +171,27 @@ describe('failure', () => {
     expect(await world.things()).toEqual([]);
     await world.clock.until(workflow.stop());
   });
+
+  it('waits long for a node that is away, answers who asked meanwhile, and takes everything back when it returns', async () => {
+    const world = await new World().open();
+    const workflow = world.runner();
+    await workflow.start();
+    const away = async (): Promise<never> => { throw new CetusError('unavailable', 'node alpha is lost'); };
+    world.script.act = away;
+    world.script.undoAct = away;
+    const from = world.clock.now();
+    await expect(world.make(workflow)).rejects.toMatchObject({kind: 'unavailable', message: 'node alpha is lost', info: {execution: 'unwinding'}});
+    expect(world.clock.now() - from).toBeLessThan(10_000);
+    await world.clock.pass(5 * 60_000);
+    expect(await world.jobs()).toMatchObject([{execution: 'unwinding'}]);
+    expect(await world.locks()).toHaveLength(1);
+    world.script.undoAct = undefined;
+    const [job] = await world.jobs();
+    await expect(world.clock.until(workflow.wait(job!.id))).resolves.toMatchObject({execution: 'failed', error: {message: 'node alpha is lost'}});
+    expect(await world.locks()).toEqual([]);
+    expect(await world.things()).toEqual([]);
+    await world.clock.until(workflow.stop());
+  });
 });
 
 describe('the target\'s lock', () => {
