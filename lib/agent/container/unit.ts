@@ -20,12 +20,16 @@ import {healthPlan, runProbes} from './health';
 import {Launcher} from './launch';
 import {Lock} from './lock';
 import {type ContainerRecord, newRecord} from './record';
-import {parseSignal} from './signals';
+import {parseSignal, SIGKILL} from './signals';
 import type {NodeParts} from './node-parts';
 import {startFailure} from './start-failure';
 
 /** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
 const DRAIN_MS = 2_000;
+/** Failures of a start that say nothing about how far it came. */
+const UNHEARD: ReadonlySet<string> = new Set(['unavailable', 'timeout', 'canceled']);
+const UNHEARD_TRIES = 100;
+const UNHEARD_PAUSE_MS = 50;
 const FIRST_ERASE_DELAY_MS = 100;
 const MAX_ERASE_DELAY_MS = 60_000;
 
@@ -276,12 +280,33 @@ export class ContainerUnit {
       this.startedMs = this.parts.clock.now();
       await this.apply({kind: 'started', pid, at: formatNs(this.parts.clock.nowNs())});
     } catch (err) {
+      if (UNHEARD.has(asCetusError(err).kind)) await this.endUnheard();
       const failure = startFailure(err);
       const byHand = this.observation.status !== 'restarting';
       this.parts.log.warn({err, containerId: this.id}, 'a container could not be started');
       await this.apply({kind: 'startFailed', error: failure.error.message, exitCode: failure.exitCode, at: formatNs(this.parts.clock.nowNs())});
       await this.cleaning;
       if (byHand) throw failure.error;
+    }
+  }
+
+  /**
+   * The runtime died under the start, so nobody knows how far it came. What may run must not run on: the next try would meet it, and the
+   * failure's clean-up takes the network from under it.
+   */
+  private async endUnheard(): Promise<void> {
+    const {runtime, clock, log} = this.parts;
+    for (let tries = 1; ; tries += 1) {
+      try {
+        const {status} = await runtime.state(this.id);
+        if (status === 'none') return;
+        if (status !== 'stopped') await runtime.kill(this.id, '', SIGKILL, true).catch(ifGone);
+        await runtime.deleteTask(this.id);
+        return;
+      } catch (err) {
+        if (tries >= UNHEARD_TRIES) return void log.error({err, containerId: this.id}, 'what a start that broke off left behind could not be ended');
+        await clock.sleep(UNHEARD_PAUSE_MS);
+      }
     }
   }
 

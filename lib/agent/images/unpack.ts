@@ -10,6 +10,7 @@ import type {Ids} from '../../base/ids';
 import {formatBytes} from '../../base/units';
 import type {Descriptor} from '../../schema/docker';
 import type {Mount} from '../containerd/messages';
+import {prepareSnapshot} from '../containerd/snapshots';
 import {hasStatus} from '../containerd/status';
 import type {ImageLimits} from './limits';
 import {MEDIA} from './manifest';
@@ -45,7 +46,7 @@ export class Unpacker {
   private async make(hold: Hold, {layer, diffId, chainId, parent}: LayerToUnpack, signal: AbortSignal): Promise<void> {
     const key = `unpack-${this.ids.uuid()}`;
     const {snapshots} = hold.client;
-    const {mounts} = await snapshots.prepare({snapshotter: SNAPSHOTTER, key, parent});
+    const {mounts} = await prepareSnapshot(hold.client, {snapshotter: SNAPSHOTTER, key, parent});
     try {
       const applied = await this.apply(hold, layer, mounts, key, signal);
       if (applied.digest !== diffId)

@@ -15,6 +15,8 @@ import {type ContainerdClient, encodeAny} from '../containerd/connect';
 import {type Any, type Mount, type Process, formatTimestamp} from '../containerd/messages';
 import {hasStatus} from '../containerd/status';
 import {containerdEvents} from './containerd-events';
+import {prepareSnapshot} from '../containerd/snapshots';
+import {leftBundle, takeBundleAway} from './bundles';
 import {Fifos} from './fifos';
 import {type OpenedIo, openIo} from './process-io';
 import type {CreateRequest, IoRequest, OciSpec, ProcessIo, Runtime, RuntimeEvent, RuntimeState, SnapshotMount, TaskStatus} from './runtime';
@@ -90,7 +92,7 @@ class ContainerdRuntime implements Runtime {
     checkIdentifier(request.id);
     const key = {snapshotter: this.snapshotter, key: request.id};
     try {
-      const {mounts} = await this.client.snapshots.prepare({
+      const {mounts} = await prepareSnapshot(this.client, {
         ...key, parent: request.parentSnapshot, labels: {...request.labels, [CONTAINER_LABEL]: 'true', [ROOT_LABEL]: 'true'},
       });
       this.rootfs.set(request.id, mounts);
@@ -114,7 +116,14 @@ class ContainerdRuntime implements Runtime {
     const [set, rootfs] = await Promise.all([this.claimTask(id), this.rootfsOf(id), this.putObject(id, spec)]);
     const io = openIo({set, io: request, fresh: true, closeIo: () => this.closeIo(id, '')});
     try {
-      const {pid} = await this.client.tasks.create({containerId: id, rootfs, ...paths(set, request)});
+      const create = (): Promise<{pid: number}> => this.client.tasks.create({containerId: id, rootfs, ...paths(set, request)});
+      const {pid} = await create().catch(async (err: unknown) => {
+        const bundle = leftBundle(err, id);
+        if (!bundle || (await this.state(id)).status !== 'none') throw err;
+        this.options.log.warn({id, bundle}, 'a killed containerd left a bundle behind; it is taken away');
+        await takeBundleAway(bundle);
+        return create();
+      });
       io.shimReady();
       this.opened.set(id, io);
       return {pid, io};
