@@ -54,6 +54,26 @@ describe('a container on a node', () => {
     expect(of('deaf')).toHaveLength(5);
   });
 
+  it('ends a process whose start was not answered, so that the next try does not meet it', async () => {
+    await node.create('c1', ['sleep', '1000']);
+    // The runtime dies under the call: the process runs, the answer is lost.
+    const start = node.runtime.startTask.bind(node.runtime);
+    node.runtime.startTask = async (id) => {
+      await start(id);
+      node.runtime.startTask = start;
+      throw new CetusError('unavailable', 'containerd: the connection dropped');
+    };
+    await expect(node.start('c1', 'job-a')).rejects.toMatchObject({kind: 'unavailable'});
+    expect((await node.runtime.state('c1')).status).toBe('none');
+    expect(await node.network.sandboxes()).toEqual([]);
+    // The runtime's return makes the agent look at everything.
+    await node.agent.supervisor.reconcileAll();
+    expect(node.status('c1')).toBe('created');
+    await node.start('c1', 'job-a');
+    expect(observation('c1')).toMatchObject({status: 'running', error: ''});
+    expect(await node.runtime.state('c1')).toMatchObject({status: 'running', pid: observation('c1').pid});
+  });
+
   it('refuses in the Engine\'s words', async () => {
     await node.create('c1', ['sleep', '1000']);
     const refusal = async (promise: Promise<unknown>): Promise<string> => promise.then(() => 'done', (err: CetusError) => `${err.kind}: ${err.message}`);

@@ -8,6 +8,7 @@
 import {execFile} from 'node:child_process';
 import path from 'node:path';
 import {promisify} from 'node:util';
+import {systemClock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import {PROCESS_URL, RESOURCES_URL, RUNC_OPTIONS_URL, SPEC_URL, jsonAny} from '../containerd/any';
@@ -35,6 +36,9 @@ export interface ContainerdRuntimeOptions {
   connectTimeoutMs?: number;
 }
 
+/** containerd gives a call that was canceled a moment to take back what it began. */
+const BUNDLE_TRIES = 25;
+const BUNDLE_PAUSE_MS = 100;
 const RUNTIME = 'io.containerd.runc.v2';
 const CONTAINER_LABEL = 'io.cetus.container';
 const ROOT_LABEL = 'containerd.io/gc.root';
@@ -116,14 +120,7 @@ class ContainerdRuntime implements Runtime {
     const [set, rootfs] = await Promise.all([this.claimTask(id), this.rootfsOf(id), this.putObject(id, spec)]);
     const io = openIo({set, io: request, fresh: true, closeIo: () => this.closeIo(id, '')});
     try {
-      const create = (): Promise<{pid: number}> => this.client.tasks.create({containerId: id, rootfs, ...paths(set, request)});
-      const {pid} = await create().catch(async (err: unknown) => {
-        const bundle = leftBundle(err, id);
-        if (!bundle || (await this.state(id)).status !== 'none') throw err;
-        this.options.log.warn({id, bundle}, 'a killed containerd left a bundle behind; it is taken away');
-        await takeBundleAway(bundle);
-        return create();
-      });
+      const {pid} = await this.makeTask(id, {containerId: id, rootfs, ...paths(set, request)});
       io.shimReady();
       this.opened.set(id, io);
       return {pid, io};
@@ -131,6 +128,29 @@ class ContainerdRuntime implements Runtime {
       io.detach();
       this.fifos.remove(id, '');
       throw err;
+    }
+  }
+
+  /**
+   * Where a bundle of this name is in the way, a call of an agent or a containerd that was killed began it. The call may still be on its way
+   * back, which takes the bundle along, or forth, which makes a task that nobody waits for; only a bundle that stays is nobody's.
+   */
+  private async makeTask(id: string, request: Parameters<ContainerdClient['tasks']['create']>[0]): Promise<{pid: number}> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.client.tasks.create(request);
+      } catch (err) {
+        const bundle = leftBundle(err, id);
+        if (!bundle || tries > BUNDLE_TRIES) throw err;
+        await systemClock.sleep(BUNDLE_PAUSE_MS);
+        const {status} = await this.state(id);
+        if (status === 'created') await this.client.tasks.delete({containerId: id}).catch(ignoring('NOT_FOUND'));
+        else if (status !== 'none') throw err;
+        if (tries === BUNDLE_TRIES) {
+          this.options.log.warn({id, bundle}, 'a bundle that belongs to nobody is in the way of a task; it is taken away');
+          await takeBundleAway(bundle);
+        }
+      }
     }
   }
 
