@@ -209,12 +209,17 @@ export class ContainerUnit {
 
   /** The agent goes; the process, its FIFOs and its open log lines stay. */
   async suspend(): Promise<void> {
+    await Promise.all([this.abandon(), this.settled()]);
+  }
+
+  /** As suspend, but what is under way is left where it is: a dead agent's calls never come back. */
+  async abandon(): Promise<void> {
     this.gone = true;
     this.suspended.abort(new CetusError('canceled', 'the agent closes'));
     this.restart?.abort();
     this.probes?.abort();
     this.hub.suspend();
-    await Promise.all([this.log?.close('suspend'), this.settled()]);
+    await this.log?.close('suspend');
   }
 
   private view(): ContainerView {
