@@ -67,6 +67,14 @@ describe('stdin', () => {
     expect(done).toMatchObject({status: 0, stdout: 'one\ntwo\nafter\n'});
   });
 
+  // The client's FIN comes before the process: it must still be there when the process is.
+  test('stdin that is at its end from the start', async () => {
+    expect(await dc.docker(['run', '-i', '--rm', 'busybox', 'sh', '-c', 'cat; echo after'], {input: ''})).toMatchObject({status: 0, stdout: 'after\n'});
+    await dc.ok(['run', '-d', '--name', 'atend', 'busybox', 'sleep', '1000']);
+    expect(await dc.docker(['exec', '-i', 'atend', 'sh', '-c', 'cat; echo after'], {input: ''})).toMatchObject({status: 0, stdout: 'after\n'});
+    await dc.ok(['rm', '-f', 'atend']);
+  }, 30_000);
+
   test('binary, both ways, every byte', async () => {
     const bytes = Buffer.from(Array.from({length: 1 << 20}, (_, n) => (n * 7919) & 0xff));
     const done = await dc.docker(['run', '-i', '--rm', 'busybox', 'cat'], {input: bytes});

@@ -90,6 +90,9 @@ async function pumpStdin(hub: StdioHub, stream: Duplex, options: AttachOptions, 
       if (options.closesStdin && !options.tty && !isOver()) hub.closeStdin().catch(() => undefined);
       settle(how);
     };
+    // A socket whose peer had nothing to say emits 'end' even while nobody reads it: that may be over before the process was there.
+    if (stream.readableEnded) return inputOver('ended');
+    if (stream.destroyed) return inputOver('gone');
     stream.once('end', () => inputOver('ended'));
     stream.once('close', () => inputOver('gone'));
     stream.resume();
