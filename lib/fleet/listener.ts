@@ -7,6 +7,7 @@ import http from 'node:http';
 import https from 'node:https';
 import type {AddressInfo} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
+import {readJson} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import type {Heartbeat, ReportBatch} from '../schema/agent';
@@ -22,7 +23,6 @@ export interface AgentCalls {
   reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
 }
 
-const MAX_BODY_BYTES = 8 * 1024 * 1024;
 const MAX_CONNECTIONS = 20_000;
 /** Bodies being read or applied at once; an agent that meets more is told to come again. */
 const MAX_UNDER_WAY = 1_000;
@@ -107,7 +107,7 @@ export class Listener {
     if (this.underWay >= MAX_UNDER_WAY) throw new CetusError('unavailable', 'too many agents report at once');
     this.underWay += 1;
     try {
-      const message = await readBody(req);
+      const message = await readJson(req);
       if (!route.validate(message)) {
         const first = route.validate.errors?.[0];
         throw new CetusError('invalid', `${req.url}: ${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
@@ -116,20 +116,5 @@ export class Listener {
     } finally {
       this.underWay -= 1;
     }
-  }
-}
-
-async function readBody(req: http.IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of req as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_BODY_BYTES) throw new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
-  } catch (err) {
-    throw new CetusError('invalid', 'the body is not JSON', {cause: err});
   }
 }

@@ -5,13 +5,12 @@
  * before it is acknowledged; the first post leaves in the same tick. A line torn by a power cut is dropped. If the control plane has
  * acknowledged more than we ever wrote (our disk lost its last writes), what we have is numbered anew behind that, never swallowed.
  */
-import {closeSync, existsSync, openSync, readFileSync, writeSync} from 'node:fs';
 import {type Clock, formatNs} from '../../base/clock';
 import type {Log} from '../../base/log';
 import type {Report} from '../../schema/agent';
 import type {ContainerObservation} from '../../schema/container';
 import type {ReportSink} from '../parts';
-import {writeWhole} from '../store';
+import {JsonLines} from './lines';
 
 const BATCH = 500;
 const FIRST_DELAY_MS = 50;
@@ -27,16 +26,19 @@ export class ReportLedger {
   private pending: Report[] = [];
   private seq = 0;
   private acked = 0;
-  private fd: number;
-  private bytes = 0;
+  private readonly file: JsonLines<Line>;
   private sink: ReportSink | undefined;
   private posting: Promise<void> | undefined;
   private readonly stop = new AbortController();
   private idleWaiters: (() => void)[] = [];
 
-  constructor(private readonly path: string, private readonly clock: Clock, private readonly log: Log, private readonly reporter: Reporter) {
-    this.load();
-    this.fd = openSync(path, 'a', 0o640);
+  constructor(path: string, private readonly clock: Clock, private readonly log: Log, private readonly reporter: Reporter) {
+    this.file = new JsonLines<Line>(path, (line) => {
+      this.seq = Math.max(this.seq, line.seq);
+      if ('acked' in line) this.acked = Math.max(this.acked, line.acked);
+      else this.pending.push(line);
+    });
+    this.pending = this.pending.filter((report) => report.seq > this.acked).sort((a, b) => a.seq - b.seq);
     this.compact();
   }
 
@@ -70,20 +72,14 @@ export class ReportLedger {
   async close(): Promise<void> {
     this.stop.abort(new Error('closed'));
     await this.posting;
-    closeSync(this.fd);
+    this.file.close();
   }
 
   private append(report: Report): void {
     this.seq = report.seq;
     this.pending.push(report);
-    this.write(report);
+    this.file.append(report);
     this.post();
-  }
-
-  private write(line: Line): void {
-    const text = `${JSON.stringify(line)}\n`;
-    this.bytes += text.length;
-    writeSync(this.fd, text);
   }
 
   private post(): void {
@@ -124,50 +120,16 @@ export class ReportLedger {
     let done = 0;
     while (done < this.pending.length && this.pending[done]!.seq <= ackedSeq) done += 1;
     this.pending.splice(0, done);
-    this.write({acked: ackedSeq, seq: this.seq});
+    this.file.append({acked: ackedSeq, seq: this.seq});
     this.compact();
     if (this.pending.length === 0) for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
   private compact(): void {
-    if (this.bytes > COMPACT_BYTES && this.bytes > this.pending.length * 1024) this.rewrite();
+    if (this.file.size > COMPACT_BYTES && this.file.size > this.pending.length * 1024) this.rewrite();
   }
 
   private rewrite(): void {
-    const lines: Line[] = [{acked: this.acked, seq: this.seq}, ...this.pending];
-    const text = lines.map((line) => `${JSON.stringify(line)}\n`).join('');
-    writeWhole(this.path, text);
-    closeSync(this.fd);
-    this.fd = openSync(this.path, 'a', 0o640);
-    this.bytes = text.length;
-  }
-
-  private load(): void {
-    if (!existsSync(this.path)) return;
-    const text = readFileSync(this.path, 'utf8');
-    this.bytes = text.length;
-    for (const raw of text.split('\n')) {
-      const line = parse(raw);
-      if (!line) continue;
-      this.seq = Math.max(this.seq, line.seq);
-      if ('acked' in line) this.acked = Math.max(this.acked, line.acked);
-      else this.pending.push(line);
-    }
-    this.pending = this.pending.filter((report) => report.seq > this.acked).sort((a, b) => a.seq - b.seq);
-    // A torn last line must not swallow the next one.
-    if (text && !text.endsWith('\n')) {
-      const fd = openSync(this.path, 'a');
-      writeSync(fd, '\n');
-      closeSync(fd);
-    }
-  }
-}
-
-function parse(raw: string): Line | undefined {
-  if (!raw) return undefined;
-  try {
-    return JSON.parse(raw) as Line;
-  } catch {
-    return undefined;
+    this.file.rewrite([{acked: this.acked, seq: this.seq}, ...this.pending]);
   }
 }

@@ -5,10 +5,9 @@
  * Refuses (`stale`) an epoch lower than the highest seen for the job; epochs are on disk before the task begins. Errors that a repeat may
  * cure (`unavailable`, `timeout`, `canceled`) are not kept. Bounded: the oldest jobs are forgotten beyond MAX_JOBS, long after their end.
  */
-import {closeSync, existsSync, openSync, readFileSync, writeSync} from 'node:fs';
 import {asCetusError, CetusError, type ErrorKind} from '../../base/errors';
 import type {Task, TaskAnswer, TaskOutput} from '../../schema/agent';
-import {writeWhole} from '../store';
+import {JsonLines} from './lines';
 
 const MAX_JOBS = 20_000;
 const COMPACT_BYTES = 16 * 1024 * 1024;
@@ -21,12 +20,17 @@ export class TaskLedger {
   /** In order of first sight: the first key is the oldest. */
   private readonly jobs = new Map<string, JobEntry>();
   private readonly running = new Map<string, Promise<TaskAnswer>>();
-  private fd: number;
-  private bytes = 0;
+  private readonly file: JsonLines<Line>;
+  /** Characters written since the last rewriting. */
+  private grown: number;
 
-  constructor(private readonly path: string, private readonly maxJobs = MAX_JOBS) {
-    this.load();
-    this.fd = openSync(path, 'a', 0o640);
+  constructor(path: string, private readonly maxJobs = MAX_JOBS) {
+    this.file = new JsonLines<Line>(path, (line) => {
+      const entry = this.jobs.get(line.jobId) ?? this.remember(line.jobId);
+      if ('epoch' in line) entry.epoch = Math.max(entry.epoch, line.epoch);
+      else entry.answers[line.step] = line.answer;
+    });
+    this.grown = this.file.size;
   }
 
   run(task: Task, execute: () => Promise<TaskOutput>): Promise<TaskAnswer> {
@@ -50,7 +54,7 @@ export class TaskLedger {
   }
 
   close(): void {
-    closeSync(this.fd);
+    this.file.close();
   }
 
   private async execute(task: Task, entry: JobEntry, execute: () => Promise<TaskOutput>): Promise<TaskAnswer> {
@@ -80,49 +84,22 @@ export class TaskLedger {
   }
 
   private write(line: Line): void {
-    const text = `${JSON.stringify(line)}\n`;
-    writeSync(this.fd, text);
-    this.bytes += text.length;
-    if (this.bytes > COMPACT_BYTES) this.rewrite();
+    const before = this.file.size;
+    this.file.append(line);
+    this.grown += this.file.size - before;
+    if (this.grown > COMPACT_BYTES) this.rewrite();
   }
 
   private rewrite(): void {
-    const lines: string[] = [];
-    for (const [jobId, entry] of this.jobs) {
-      lines.push(JSON.stringify({jobId, epoch: entry.epoch}));
-      for (const [step, answer] of Object.entries(entry.answers)) lines.push(JSON.stringify({jobId, step, answer}));
-    }
-    writeWhole(this.path, lines.map((line) => `${line}\n`).join(''));
-    closeSync(this.fd);
-    this.fd = openSync(this.path, 'a', 0o640);
+    this.file.rewrite(this.lines());
     // Counted from zero, so that a ledger full of kept answers is not rewritten at each task.
-    this.bytes = 0;
+    this.grown = 0;
   }
 
-  private load(): void {
-    if (!existsSync(this.path)) return;
-    const text = readFileSync(this.path, 'utf8');
-    for (const raw of text.split('\n')) {
-      const line = parse(raw);
-      if (!line) continue;
-      const entry = this.jobs.get(line.jobId) ?? this.remember(line.jobId);
-      if ('epoch' in line) entry.epoch = Math.max(entry.epoch, line.epoch);
-      else entry.answers[line.step] = line.answer;
+  private *lines(): Generator<Line> {
+    for (const [jobId, {epoch, answers}] of this.jobs) {
+      yield {jobId, epoch};
+      for (const [step, answer] of Object.entries(answers)) yield {jobId, step, answer};
     }
-    this.bytes = text.length;
-    if (text && !text.endsWith('\n')) {
-      const fd = openSync(this.path, 'a');
-      writeSync(fd, '\n');
-      closeSync(fd);
-    }
-  }
-}
-
-function parse(raw: string): Line | undefined {
-  if (!raw) return undefined;
-  try {
-    return JSON.parse(raw) as Line;
-  } catch {
-    return undefined;
   }
 }

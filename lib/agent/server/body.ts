@@ -3,11 +3,9 @@ import type {IncomingMessage} from 'node:http';
 import type {Socket} from 'node:net';
 import {PassThrough, type Readable} from 'node:stream';
 import Ajv, {type ValidateFunction} from 'ajv';
+import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
 import {PULL_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, SAVE_REQUEST_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
-
-/** A spec with a large environment is tens of kilobytes. */
-const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
 const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
 export const checks = {
@@ -15,19 +13,7 @@ export const checks = {
 };
 
 export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunction): Promise<T> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of req as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_BODY_BYTES) throw new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  let message: unknown;
-  try {
-    message = JSON.parse(Buffer.concat(chunks).toString('utf8'));
-  } catch (err) {
-    throw new CetusError('invalid', 'the body is not JSON', {cause: err});
-  }
+  const message = await readJson(req);
   if (!check(message)) {
     const [first] = check.errors ?? [];
     throw new CetusError('invalid', `${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
