@@ -10,6 +10,7 @@ import {LogWriter, MAX_LINE} from '../../../lib/agent/logs/writer';
 
 const PLAIN: LogOptions = {driver: 'json-file', maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
 const ALL: ReadQuery = {stdout: true, stderr: true, timestamps: false, details: false, sinceNs: '', untilNs: '', tail: -1, follow: false, multiplex: true};
+const FRAME_HEADER = 8;
 
 let dir: string;
 let path: string;
@@ -21,9 +22,12 @@ afterEach(() => rmSync(dir, {recursive: true, force: true}));
 
 const writer = (options: Partial<LogOptions> = {}): LogWriter => new LogWriter(path, {...PLAIN, ...options}, systemClock);
 
-async function read(query: Partial<ReadQuery> = {}, log?: LogWriter, maxFiles = 1): Promise<{1: string; 2: string; frames: string[]}> {
+async function read(query: Partial<ReadQuery> = {}, log?: LogWriter, maxFiles = 1, came?: (bytes: number) => void): Promise<{1: string; 2: string; frames: string[]}> {
   const chunks: Buffer[] = [];
-  for await (const chunk of readLogs({path, maxFiles, writer: log}, {...ALL, ...query})) chunks.push(chunk);
+  for await (const chunk of readLogs({path, maxFiles, writer: log}, {...ALL, ...query})) {
+    chunks.push(chunk);
+    came?.(chunk.length);
+  }
   return split(Buffer.concat(chunks));
 }
 
@@ -123,10 +127,13 @@ describe('a log', () => {
   it('is followed through rotation and compression without loss, until the writer closes', async () => {
     const log = writer({maxBytes: 2_000, maxFiles: 5, compress: true});
     const lines = Array.from({length: 400}, (_, i) => `line ${i}\n`);
-    const reading = read({follow: true}, log, 5);
+    let ahead = 0;
+    const reading = read({follow: true}, log, 5, (bytes) => { ahead -= bytes; });
     for (const line of lines) {
       log.write(1, Buffer.from(line));
-      await new Promise((resolve) => setImmediate(resolve));
+      ahead += FRAME_HEADER + line.length;
+      // No further ahead of the reader than the files reach that are kept; a file takes some 500 bytes of frames.
+      while (ahead > 1_000) await new Promise((resolve) => setImmediate(resolve));
     }
     await log.close();
     expect((await reading).frames).toEqual(lines);
