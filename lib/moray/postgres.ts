@@ -6,18 +6,20 @@
  * not sent, or Postgres rolled it back: deadlock); when its answer was lost it fails `unavailable` with info.outcome 'unknown': repeating
  * a conditional write by ourselves could report a conflict with our own success.
  */
-import {CetusError, isCetusError} from '../base/errors';
+import {CetusError} from '../base/errors';
 import {silentLog, type Log} from '../base/log';
 import type {BucketDefinition} from '../schema/bucket';
 import {Catalogue} from './catalogue';
 import {checkOp, checkPage, tooMany} from './checks';
-import {Connections, Deadline, DEFAULT_DEADLINE_MS, type Connection, type Discover} from './connections';
+import {Connections, Deadline, type Discover} from './connections';
 import {isConnectionFailure, isRolledBack, notFound, staleCursor, translate} from './failures';
-import {Feed, untilAborted} from './feed';
+import {Feed} from './feed';
 import {checkDefinition, checkKey, encodeValue, extract} from './fields';
 import {KEY_FIELD} from './filter';
+import {Hints} from './hints';
 import {bindFilter, type BoundFilter} from './match';
 import {LIST_LIMIT, type BatchOp, type BatchResult, type CallOptions, type Change, type Condition, type Etag, type FindOptions, type Moray, type Stored, type WatchOptions} from './moray';
+import {FIND_PAGE, Pages} from './pages';
 import {StatementError, type Row, type Statement} from './pipeline';
 import {afterSnapshot, comparePlaces, parseCursor, type Position} from './position';
 import {Retention} from './retention';
@@ -36,13 +38,8 @@ export function createMoray(options: MorayOptions): Moray {
   return new PostgresMoray(options);
 }
 
-const FIND_PAGE = 250;
-/** A reader of `find` that stays away longer loses its connection. */
-const IDLE_READER_MS = 60_000;
 const MAX_SHAPES = 500;
 const MAX_BATCH = 10_000;
-const CHANNEL = 'moray';
-const NOTIFY_GAP_MS = 3;
 
 interface Open { definition: BucketDefinition; feed: Feed }
 
@@ -54,11 +51,8 @@ class PostgresMoray implements Moray {
   private readonly buckets = new Map<string, Open>();
   private readonly closing = new AbortController();
   private readonly shapes = new Map<string, string>();
-  private readonly streams: Semaphore;
-  private hinter: Connection | undefined;
-  private hinting: Promise<void> | undefined;
-  private readonly toNotify = new Set<string>();
-  private notifying = false;
+  private readonly pages: Pages;
+  private readonly hints: Hints;
 
   constructor(options: MorayOptions) {
     const {url, poolSize = 10} = options;
@@ -66,8 +60,12 @@ class PostgresMoray implements Moray {
     this.connections = new Connections({discover: typeof url === 'string' ? () => url : url, size: poolSize, log: this.log});
     this.catalogue = new Catalogue(this.connections, this.log);
     this.retention = new Retention(this.connections, this.log);
-    // Streams hold a connection while their reader works; writers must always find one.
-    this.streams = new Semaphore(Math.max(1, Math.floor(poolSize / 2)));
+    this.pages = new Pages(this.connections, poolSize, this.closing.signal);
+    const wake = (bucket?: string): void => {
+      if (bucket !== undefined) this.buckets.get(bucket)?.feed.hint();
+      else for (const {feed} of this.buckets.values()) feed.hint();
+    };
+    this.hints = new Hints(this.connections, wake, this.closing.signal, this.log);
   }
 
   async open(...definitions: BucketDefinition[]): Promise<void> {
@@ -77,10 +75,10 @@ class PostgresMoray implements Moray {
       await this.catalogue.open(definition).catch((err: unknown) => { throw translate(err, `open bucket ${definition.name}`); });
       const old = this.buckets.get(definition.name);
       if (old && old.definition.version >= definition.version) continue;
-      this.buckets.set(definition.name, {definition, feed: new Feed(definition, this.connections, () => this.hinter, this.log)});
+      this.buckets.set(definition.name, {definition, feed: new Feed(definition, this.connections, () => this.hints.connection, this.log)});
       this.retention.add(definition);
     }
-    this.hinting ??= this.keepHinter();
+    this.hints.begin();
   }
 
   private assertOpen(): void {
@@ -180,7 +178,7 @@ class PostgresMoray implements Moray {
     const statements: Statement[] = [];
     for (const op of ops) statements.push(await this.statement(op));
     const rows = await this.call(doing, statements, options, 'write', ops);
-    for (const op of ops) if (op.op !== 'check') this.hint(op.bucket);
+    for (const op of ops) if (op.op !== 'check') this.hints.committed(op.bucket);
     return rows;
   }
 
@@ -261,69 +259,7 @@ class PostgresMoray implements Moray {
       for (const row of rows!) yield stored<T>(bucket, row);
       return;
     }
-    for await (const rows of this.pages(`find ${bucket}`, statement, options)) for (const row of rows) yield stored<T>(bucket, row);
-  }
-
-  /** The statement's rows by pages; the deadline holds for each. A result of one page frees the connection before it is handed on. */
-  private async *pages(doing: string, statement: Statement, options: CallOptions, begin?: (connection: Connection, deadline: Deadline) => Promise<void>): AsyncGenerator<Row[]> {
-    const deadline = new Deadline(options.deadlineMs, options.signal);
-    const leave = await this.streams.enter(deadline);
-    let connection: Connection | undefined;
-    let idle: NodeJS.Timeout | undefined;
-    let letGo: (() => void) | undefined;
-    const stay = (): void => {
-      clearTimeout(idle);
-      if (letGo) this.closing.signal.removeEventListener('abort', letGo);
-    };
-    const free = (): void => {
-      stay();
-      if (connection) this.connections.release(connection);
-      connection = undefined;
-      leave();
-    };
-    try {
-      connection = await this.connections.acquire(deadline);
-      // Longer than the server would otherwise allow for one page.
-      const patient = deadline.totalMs > DEFAULT_DEADLINE_MS;
-      if (patient) await connection.script(`SET statement_timeout = ${Math.round(Math.min(deadline.totalMs, 2 ** 31 - 1))}`, deadline);
-      await begin?.(connection, deadline);
-      const cursor = connection.cursor(statement);
-      const finish = async (): Promise<void> => {
-        await new Deadline(options.deadlineMs).bound(cursor.close(), doing);
-        if (begin) await connection!.script('COMMIT', new Deadline(options.deadlineMs));
-        if (patient) await connection!.script('RESET statement_timeout', new Deadline(options.deadlineMs));
-        free();
-      };
-      let last = false;
-      try {
-        while (!last) {
-          const rows = await new Deadline(options.deadlineMs, options.signal).bound(cursor.read(FIND_PAGE), doing);
-          last = rows.length < FIND_PAGE;
-          if (last) await finish();
-          else {
-            const held = connection;
-            idle = setTimeout(() => held.destroy(), IDLE_READER_MS);
-            idle.unref();
-            letGo = () => held.destroy();
-            this.closing.signal.addEventListener('abort', letGo, {once: true});
-          }
-          yield rows;
-          stay();
-          if (!last && connection.broken) throw new CetusError('unavailable', `${doing}: the reader was away too long, or the connection was lost`);
-          if (!last && this.closing.signal.aborted) throw new CetusError('unavailable', 'the store is closed');
-        }
-      } catch (err) {
-        if (connection) connection.broken = true;
-        throw translate(err, doing);
-      } finally {
-        // The reader left in the middle.
-        if (connection && !connection.broken) await finish().catch(() => { if (connection) connection.broken = true; });
-      }
-    } catch (err) {
-      throw translate(err, doing);
-    } finally {
-      free();
-    }
+    for await (const rows of this.pages.read(`find ${bucket}`, statement, options)) for (const row of rows) yield stored<T>(bucket, row);
   }
 
   // ---- changes ----
@@ -348,7 +284,7 @@ class PostgresMoray implements Moray {
     const {name} = definition;
     let snapshot = '';
     const statement = await this.select(name, filter, {});
-    const pages = this.pages(`watch ${name}`, statement, {signal}, async (connection, deadline) => {
+    const pages = this.pages.read(`watch ${name}`, statement, {signal}, async (connection, deadline) => {
       await connection.script('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY', deadline);
       snapshot = (await connection.run([{text: 'SELECT pg_current_snapshot()::text', values: []}], deadline))[0]![0]![0]!;
     });
@@ -378,57 +314,6 @@ class PostgresMoray implements Moray {
     })();
   }
 
-  /** Something was committed here: our own feeds look at once, other processes are told by NOTIFY, after the commit and outside it. */
-  private hint(bucket: string): void {
-    this.buckets.get(bucket)?.feed.hint();
-    this.toNotify.add(bucket);
-    void this.notify();
-  }
-
-  /**
-   * NOTIFY inside the write's own transaction would take a lock of the whole database at commit and so queue up every commit behind
-   * the disk; here it costs a commit nothing. What comes while one is on its way, or so soon after the last, goes together with the
-   * next: one for each of a run of single writes made them a tenth slower.
-   */
-  private async notify(): Promise<void> {
-    if (this.notifying) return;
-    this.notifying = true;
-    try {
-      while (this.toNotify.size > 0 && this.hinter && !this.hinter.broken) {
-        const buckets = [...this.toNotify].join(',');
-        this.toNotify.clear();
-        await this.hinter.run([{name: 'notify', text: `SELECT pg_notify('${CHANNEL}', $1)`, values: [buckets]}], new Deadline());
-        await new Promise((resolve) => setTimeout(resolve, NOTIFY_GAP_MS));
-      }
-    } catch (err) {
-      this.log.debug({err}, 'notify'); // the others' timers find the change
-    } finally {
-      this.notifying = false;
-    }
-  }
-
-  /** Holds one connection that listens, notifies and polls; finds a new one when it is lost. */
-  private async keepHinter(): Promise<void> {
-    const {signal} = this.closing;
-    while (!signal.aborted) {
-      try {
-        const connection = await this.connections.dedicated();
-        const ended = new Promise<void>((resolve) => connection.onEnd(resolve));
-        connection.onNotification((payload) => { for (const bucket of payload.split(',')) this.buckets.get(bucket)?.feed.hint(); });
-        // A lost notification is a late hint; it need not wait for the disk.
-        await connection.script(`SET synchronous_commit = off; LISTEN ${CHANNEL}`, new Deadline());
-        this.hinter = connection;
-        for (const {feed} of this.buckets.values()) feed.hint();
-        await untilAborted(ended, signal);
-        this.hinter = undefined;
-        connection.destroy();
-      } catch (err) {
-        this.log.debug({err}, 'the feed has no connection');
-        await untilAborted(new Promise((resolve) => setTimeout(resolve, 200).unref()), signal);
-      }
-    }
-  }
-
   async close(): Promise<void> {
     if (this.closing.signal.aborted) return;
     this.closing.abort();
@@ -436,7 +321,7 @@ class PostgresMoray implements Moray {
     for (const {feed} of this.buckets.values()) feed.close();
     await this.catalogue.close();
     await this.connections.close();
-    await this.hinting;
+    await this.hints.ended();
   }
 }
 
@@ -470,40 +355,5 @@ function collectFields(filter: BoundFilter, into: Set<string>): void {
       return;
     default:
       into.add(filter.field);
-  }
-}
-
-class Semaphore {
-  private readonly waiting: (() => void)[] = [];
-
-  constructor(private free: number) {}
-
-  /** Resolves to the function that leaves again (once). */
-  async enter(deadline: Deadline): Promise<() => void> {
-    if (this.free > 0) this.free -= 1;
-    else {
-      let turn!: () => void;
-      const come = new Promise<void>((resolve) => { turn = resolve; });
-      this.waiting.push(turn);
-      try {
-        await deadline.bound(come, 'waiting for the store');
-      } catch (err) {
-        const at = this.waiting.indexOf(turn);
-        if (at >= 0) this.waiting.splice(at, 1);
-        else this.leave();
-        throw isCetusError(err, 'timeout') ? new CetusError('unavailable', 'too many streams are open', {cause: err}) : err;
-      }
-    }
-    let left = false;
-    return () => {
-      if (!left) this.leave();
-      left = true;
-    };
-  }
-
-  private leave(): void {
-    const next = this.waiting.shift();
-    if (next) next();
-    else this.free += 1;
   }
 }
