@@ -73,6 +73,8 @@ export class Execs {
     this.mustRun(containerId);
     if (config.DetachKeys) parseDetachKeys(config.DetachKeys);
     this.forgetOld();
+    // Most execs are started as soon as they are made.
+    this.parts.runtime.expectProcess();
     this.entries.set(id, this.entry(id, containerId, config, false));
   }
 

@@ -17,6 +17,7 @@ import {type Any, type Mount, type Process, formatTimestamp} from '../containerd
 import {hasStatus} from '../containerd/status';
 import {containerdEvents} from './containerd-events';
 import {prepareSnapshot} from '../containerd/snapshots';
+import {CgroupGate} from './cgroup-gate';
 import {leftBundle, takeBundleAway} from './bundles';
 import {Fifos} from './fifos';
 import {type OpenedIo, openIo} from './process-io';
@@ -55,6 +56,7 @@ class ContainerdRuntime implements Runtime {
   private readonly client: ContainerdClient;
   private readonly snapshotter: string;
   private readonly fifos: Fifos;
+  private readonly gate = new CgroupGate();
   private readonly runcOptions: Any;
   /** Mounts by id, so that a start right after its create need not ask. */
   private readonly rootfs = new Map<string, Mount[]>();
@@ -82,6 +84,7 @@ class ContainerdRuntime implements Runtime {
     this.ending.abort(new CetusError('canceled', 'the runtime is closing'));
     for (const io of this.opened.values()) io.detach();
     this.opened.clear();
+    this.gate.close();
     await this.fifos.close();
   }
 
@@ -119,6 +122,7 @@ class ContainerdRuntime implements Runtime {
     if (Boolean(spec.process.terminal) !== request.terminal) throw new CetusError('invalid', 'the spec and the request disagree about the terminal');
     const [set, rootfs] = await Promise.all([this.claimTask(id), this.rootfsOf(id), this.putObject(id, spec)]);
     const io = openIo({set, io: request, fresh: true, closeIo: () => this.closeIo(id, '')});
+    const leaveGate = this.gate.open();
     try {
       const {pid} = await this.makeTask(id, {containerId: id, rootfs, ...paths(set, request)});
       io.shimReady();
@@ -128,6 +132,8 @@ class ContainerdRuntime implements Runtime {
       io.detach();
       this.fifos.remove(id, '');
       throw err;
+    } finally {
+      leaveGate();
     }
   }
 
@@ -167,12 +173,17 @@ class ContainerdRuntime implements Runtime {
     return io;
   }
 
+  expectProcess(): void {
+    this.gate.nudge();
+  }
+
   async exec(id: string, execId: string, process: OciSpec['process'], request: IoRequest): Promise<{pid: number; io: ProcessIo}> {
     checkIdentifier(id);
     checkIdentifier(execId);
     const set = await this.fifos.claim(id, execId);
     const io = openIo({set, io: request, fresh: true, closeIo: () => this.closeIo(id, execId)});
     let added = false;
+    const leaveGate = this.gate.open();
     try {
       await this.client.tasks.exec({containerId: id, execId, spec: jsonAny(PROCESS_URL, process), ...paths(set, request)});
       added = true;
@@ -185,6 +196,8 @@ class ContainerdRuntime implements Runtime {
       if (added) await this.client.tasks.deleteProcess({containerId: id, execId}).catch((second: unknown) => this.options.log.warn({err: second, id, execId}, 'an exec that failed is not deleted'));
       this.fifos.remove(id, execId);
       throw err;
+    } finally {
+      leaveGate();
     }
   }
 
@@ -235,7 +248,7 @@ class ContainerdRuntime implements Runtime {
     await this.client.tasks.deleteProcess({containerId: id, execId}).catch((err: unknown) => this.explainDeletion(err, id, execId));
     this.opened.get(key(id, execId))?.release();
     this.opened.delete(key(id, execId));
-    this.fifos.remove(id, execId);
+    this.fifos.discardExec(id, execId);
   }
 
   async remove(id: string): Promise<void> {
