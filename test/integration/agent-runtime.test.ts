@@ -1,4 +1,5 @@
 import {execFileSync} from 'node:child_process';
+import {createHash, randomBytes} from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import {createContainerdRuntime} from '../../lib/agent/runtime/containerd';
@@ -91,6 +92,23 @@ describe('the containerd runtime, beyond the fake', () => {
     expect(bytes).toBe(1024 * 1024 * 1024);
     expect(process.memoryUsage().rss - before).toBeLessThan(200 << 20);
     await finish('big');
+  });
+
+  test('a stdin that brings much: its FIFO grows, and every byte arrives whatever the pace of the reader', async () => {
+    const {runtime, parent, state} = world;
+    const bytes = randomBytes(24 << 20);
+    await runtime.create({id: 'much', parentSnapshot: parent, labels: {}});
+    // Stands still in the middle for longer than any pause of ours.
+    const {io} = await runtime.createTask('much', plainSpec('much', ['sh', '-c', '(dd bs=1000 count=8000 iflag=fullblock; sleep 1; cat) | sha256sum']), {stdin: true, terminal: false});
+    await runtime.startTask('much');
+    const output = textOf(io.stdout);
+    for (let at = 0; at < bytes.length; at += 65_000)
+      if (!io.stdin!.write(bytes.subarray(at, at + 65_000))) await new Promise(resolve => io.stdin!.once('drain', resolve));
+    const F_GETPIPE_SZ = 1032;
+    expect(execFileSync('perl', ['-e', `open(F, "+<", $ARGV[0]); print fcntl(F, ${F_GETPIPE_SZ}, 0)`, path.join(state, 'io', 'much', 'stdin')], {encoding: 'utf8'})).toBe(String(1 << 20));
+    await io.closeStdin();
+    expect((await output).split(' ')[0]).toBe(createHash('sha256').update(bytes).digest('hex'));
+    await finish('much');
   });
 
   test('a process that ends without reading its stdin: the writer waits, and breaks with the task', async () => {
