@@ -76,6 +76,7 @@ export function createAgent(options: AgentOptions): Agent {
     runtime, network, images, specs, volumes, store, reports, clock, ids, log, execs,
     nodeName: facts.name, bootId: options.bootId ?? kernelBootId(),
     pidOf: (id) => supervisor.pidOf(id),
+    shmOf: (id) => supervisor.shmOf(id),
     probe: (unit, args, timeoutMs, signal) => execs.probe(unit.id, args, timeoutMs, signal),
     execsEnded: (id) => execs.containerEnded(id),
   };

@@ -17,6 +17,8 @@ export interface SpecInput {
   /** Files to bind over /etc/hosts, /etc/hostname, /etc/resolv.conf; '' = leave the image's own. */
   files: {hosts: string; hostname: string; resolvConf: string};
   hostname: string;
+  /** What to bind over /dev/shm where it is shared (IpcMode shareable, host or container:ID); '' = a tmpfs of the container's own. */
+  shm: string;
   /** '' = the node's own network namespace ("host"). The caller may replace the path in linux.namespaces after the call. */
   netnsPath: string;
   /** Mounts of the container's root file system, for user and group look-up while nothing runs. */

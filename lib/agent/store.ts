@@ -65,6 +65,11 @@ export class NodeStore {
     return join(this.dataDir, 'containers', id);
   }
 
+  /** Where a container that shares its IPC has its /dev/shm mounted. */
+  shmPath(id: string): string {
+    return join(this.dir(id), 'shm');
+  }
+
   containerIds(): string[] {
     return readdirSync(join(this.dataDir, 'containers'));
   }

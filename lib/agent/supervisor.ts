@@ -7,6 +7,7 @@ import type {TaskBody, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {NodeParts} from './container/node-parts';
 import {ContainerUnit} from './container/unit';
+import {unmountShm} from './container/shm';
 import {parseSignal} from './container/signals';
 import type {Execs} from './exec/execs';
 import {parseLogOptions} from './logs/options';
@@ -120,6 +121,14 @@ export class Supervisor {
     return unit.observation.pid;
   }
 
+  shmOf(id: string): string {
+    const mode = this.unit(id).spec.hostConfig.IpcMode ?? '';
+    if (mode === 'shareable') return this.parts.store.shmPath(id);
+    if (mode === 'host') return '/dev/shm';
+    if (mode.startsWith('container:')) return this.shmOf(mode.slice('container:'.length));
+    throw new CetusError('conflict', `can't join IPC of container ${id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`);
+  }
+
   private async dispatch(event: RuntimeEvent): Promise<void> {
     switch (event.kind) {
       case 'exit':
@@ -219,6 +228,7 @@ export class Supervisor {
     await runtime.deleteTask(id);
     await runtime.remove(id);
     await network.removeSandbox(id);
+    await unmountShm(store.shmPath(id));
     store.erase(id);
   }
 

@@ -15,6 +15,7 @@ beforeAll(async () => {
   await dc.ok(['load', '-i', await busyboxArchive()]);
   await dc.ok(['network', 'create', '--subnet', '10.213.0.0/24', 'own']);
   await dc.ok(['run', '-d', '--name', 'other', '--ipc', 'shareable', '-v', 'shared:/shared', 'busybox', 'sleep', '10000']);
+  await dc.ok(['exec', 'other', 'sh', '-c', 'echo left by other > /dev/shm/note']);
   fs.writeFileSync(path.join(dc.dataDir, 'seccomp.json'), JSON.stringify({defaultAction: 'SCMP_ACT_ALLOW', syscalls: [{names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO'}]}));
 }, 120_000);
 afterAll(async () => {
@@ -77,6 +78,11 @@ const SEEN: Seen[] = [
   [['--mac-address', '02:42:ac:11:00:99'], 'cat /sys/class/net/eth0/address', /^02:42:ac:11:00:99$/],
   [['--pid', 'host'], 'ls /proc | grep -c "^[0-9]"', /^\d{2,}$/],
   [['--pid', 'container:other'], 'ps', /sleep 10000/],
+  [['--ipc', 'container:other'], 'cat /dev/shm/note; ls -i -d /dev/shm | wc -l; df -k /dev/shm | tail -1', /^left by other\n1\n.*\b65536\b/],
+  [['--ipc', 'host', '-v', '/dev/shm:/theirs'], 'stat -c %d:%i /dev/shm /theirs | uniq | wc -l', /^1$/],
+  [['--ipc', 'private'], 'ls /dev/shm | wc -l; df -k /dev/shm | tail -1', /^0\n.*\b65536\b/],
+  [['--ipc', 'shareable', '--shm-size', '8m'], 'df -k /dev/shm | tail -1', /\b8192\b/],
+  [['--ipc', 'none'], 'mount | grep -c " /dev/shm "; touch /dev/shm/x 2>&1', /^0\n.*nonexistent directory|^0\n.*No such file/],
   [['--uts', 'host'], 'hostname', new RegExp(`^${os.hostname()}$`)],
   [['--cgroupns', 'host'], 'cat /proc/self/cgroup', /[0-9a-f]{64}/],
   [['-t'], 'tty', /^\/dev\/(pts\/\d+|console)\r?$/],
@@ -178,6 +184,13 @@ describe('seen outside', () => {
     expect(await inspected(id, '{{.Name}}')).toBe('/wanted');
     await removed(id);
   });
+});
+
+test('--ipc container: of one that does not share', async () => {
+  const id = await create('busybox', 'sleep', '100');
+  const joining = await dc.docker(['run', '--rm', '--ipc', `container:${id}`, 'busybox', 'true']);
+  expect(joining.stderr).toMatch(/non-shareable IPC \(hint: use IpcMode:shareable for the donor container\)/);
+  await removed(id);
 });
 
 /** [flags, what the message names] */

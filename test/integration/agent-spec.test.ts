@@ -42,7 +42,7 @@ async function inside({script, config = {}, host = {}, mounts = [], exec}: Wante
   try {
     const oci = await builder.container({
       spec, image: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}}, mounts, hostname: 'whale', netnsPath: '',
-      files: {hosts: '', hostname: '', resolvConf: ''}, rootMounts: () => runtime.mounts(id), pidOf: async () => 0,
+      files: {hosts: '', hostname: '', resolvConf: ''}, rootMounts: () => runtime.mounts(id), pidOf: async () => 0, shm: '',
     });
     const {io, pid} = await runtime.createTask(id, oci, PLAIN);
     const output = Promise.all([textOf(io.stdout), textOf(io.stderr)]);

@@ -8,12 +8,14 @@ import {join} from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {NetworkAttachment} from '../../schema/container';
 import type {LogWriter} from '../logs/writer';
+import {DEFAULT_SHM_BYTES} from '../spec/mounts';
 import type {OciSpec, SnapshotMount} from '../runtime/runtime';
 import type {StdioHub} from '../stdio/hub';
 import type {StoredSpec} from '../store';
 import {hostnameOf, hostsFile, resolvConf} from './files';
 import type {NodeParts} from './node-parts';
 import type {Launch} from './record';
+import {mountShm, sharesIpc} from './shm';
 
 export class Launcher {
   private built: Promise<OciSpec> | undefined;
@@ -116,11 +118,18 @@ export class Launcher {
     // A joined container's own files are shown, so that its names and servers hold for both.
     const filesDir = parts.store.dir(containerIn(spec.networkMode) ?? spec.id);
     return await parts.specs.container({
-      spec, image, mounts, hostname: hostnameOf(spec, parts.nodeName), netnsPath: '',
+      spec, image, mounts, shm: await this.shm(), hostname: hostnameOf(spec, parts.nodeName), netnsPath: '',
       files: {hosts: join(filesDir, 'hosts'), hostname: join(filesDir, 'hostname'), resolvConf: join(filesDir, 'resolv.conf')},
       rootMounts: () => this.rootMounts(),
       pidOf: (id) => parts.pidOf(id),
     });
+  }
+
+  private async shm(): Promise<string> {
+    const {parts} = this;
+    const {id, hostConfig} = this.stored().spec;
+    if (sharesIpc(hostConfig)) await mountShm(parts.store.shmPath(id), hostConfig.ShmSize || DEFAULT_SHM_BYTES);
+    return sharesIpc(hostConfig) || hostConfig.IpcMode === 'host' || hostConfig.IpcMode?.startsWith('container:') ? parts.shmOf(id) : '';
   }
 
   private async writeFiles(launch: Launch): Promise<void> {
@@ -138,10 +147,10 @@ export class Launcher {
     store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await network.resolvConf(launch.attachments)));
   }
 
-  /** Namespaces of other containers are known only when both run. */
+  /** Namespaces of other containers are known only when both run; a shared /dev/shm is mounted by the start. */
   private dependsOnOthers(): boolean {
     const {hostConfig, networkMode} = this.stored().spec;
-    return [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
+    return sharesIpc(hostConfig) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
   }
 }
 

@@ -27,6 +27,8 @@ export interface NodeParts {
   bootId: string;
   /** Pid of a running container. */
   pidOf(containerId: string): Promise<number>;
+  /** Where the /dev/shm of a container that shares its IPC is on this node; `conflict` where it does not share it. */
+  shmOf(containerId: string): string;
   /** One health check, as an exec whose first bytes of output are kept. */
   probe(unit: ContainerUnit, args: string[], timeoutMs: number, signal: AbortSignal): Promise<{exitCode: number; output: string}>;
   /** The container's processes are gone: so are its execs. */

@@ -22,6 +22,7 @@ import {Lock} from './lock';
 import {type ContainerRecord, newRecord} from './record';
 import {parseSignal, SIGKILL} from './signals';
 import type {NodeParts} from './node-parts';
+import {sharesIpc, unmountShm} from './shm';
 import {startFailure} from './start-failure';
 
 /** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
@@ -383,6 +384,7 @@ export class ContainerUnit {
         runtime.deleteTask(this.id),
         keepSandbox || this.spec.networkMode === 'host' ? undefined : network.removeSandbox(this.id),
       ]);
+      if (sharesIpc(this.spec.hostConfig)) await unmountShm(this.parts.store.shmPath(this.id));
       this.taskGone = true;
     }).catch((err: unknown) => this.parts.log.error({err, containerId: this.id}, 'what an ended container leaves could not be taken away; the next start or removal tries again'));
   }
@@ -402,6 +404,7 @@ export class ContainerUnit {
         await Promise.all([this.cleaning, this.launcher.settled(), log?.close('end')]);
         if (!this.taskGone && this.record.launch) await runtime.deleteTask(this.id);
         await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
+        await unmountShm(store.shmPath(this.id));
         // Last: as long as spec.json is there, whoever comes finds what is left to do.
         store.erase(this.id);
         return;

@@ -72,7 +72,6 @@ async function containerSpec(input: SpecInput, known: Known): Promise<OciSpec> {
   const {devices, rules} = devicesOf(host);
   const namespaces = await namespacesOf(input, known.cgroups.version);
   const ownNetwork = spec.networkMode !== 'host';
-  const ipc = await ipcSources(input);
   const seccomp = seccompOf(host, process.capabilities.bounding, known);
 
   return {
@@ -81,7 +80,7 @@ async function containerSpec(input: SpecInput, known: Known): Promise<OciSpec> {
     root: {path: 'rootfs', readonly: host.ReadonlyRootfs === true},
     ...(host.UTSMode === 'host' ? {} : {hostname: input.hostname}),
     mounts: mountsOf({
-      privileged, readOnlyRoot: host.ReadonlyRootfs === true, ownNetwork, shmBytes: host.ShmSize || DEFAULT_SHM_BYTES, ...ipc,
+      privileged, readOnlyRoot: host.ReadonlyRootfs === true, ownNetwork, shmBytes: host.ShmSize || DEFAULT_SHM_BYTES, shm: shmOf(input),
       files: input.files, init: init ? known.initPath : '', mounts: input.mounts,
     }),
     ...(host.Annotations && Object.keys(host.Annotations).length ? {annotations: host.Annotations} : {}),
@@ -179,12 +178,9 @@ async function namespacesOf(input: SpecInput, cgroupVersion: 1 | 2): Promise<Nam
   return namespaces;
 }
 
-async function ipcSources(input: SpecInput): Promise<{shm: 'own' | 'none' | {source: string}; mqueue: 'own' | {source: string}}> {
-  const mode = input.spec.hostConfig.IpcMode;
-  if (mode === 'host') return {shm: {source: '/dev/shm'}, mqueue: {source: '/dev/mqueue'}};
-  if (mode === 'none') return {shm: 'none', mqueue: 'own'};
-  const other = joined(mode);
-  return other ? {shm: {source: `/proc/${await input.pidOf(other)}/root/dev/shm`}, mqueue: 'own'} : {shm: 'own', mqueue: 'own'};
+function shmOf(input: SpecInput): 'own' | 'none' | {source: string} {
+  if (input.spec.hostConfig.IpcMode === 'none') return 'none';
+  return input.shm ? {source: input.shm} : 'own';
 }
 
 const joined = (mode: string | undefined): string | undefined => (mode?.startsWith('container:') ? mode.slice('container:'.length) : undefined);

@@ -18,7 +18,6 @@ export interface Surroundings {
   shmBytes: number;
   /** 'own' | 'none', or where the other container's (or the node's) shm is. */
   shm: 'own' | 'none' | {source: string};
-  mqueue: 'own' | {source: string};
   files: {hosts: string; hostname: string; resolvConf: string};
   /** Host path of the init binary to show at /sbin/docker-init; '' = none. */
   init: string;
@@ -35,9 +34,8 @@ export function mountsOf(s: Surroundings): OciMount[] {
     {destination: '/dev/pts', type: 'devpts', source: 'devpts', options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5']},
     {destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', sysOption]},
     {destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: [sysOption, 'nosuid', 'noexec', 'nodev', 'relatime']},
-    s.mqueue === 'own'
-      ? {destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev']}
-      : bind('/dev/mqueue', s.mqueue.source, ['nosuid', 'noexec', 'nodev']),
+    // Shows the queues of whatever IPC namespace the container is in; a node need not have any mounted to show.
+    {destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev']},
   ];
   // sysfs belongs to a network namespace; in another user's one it cannot be mounted, only bound.
   if (!s.ownNetwork) system[3] = bind('/sys', '/sys', ['nosuid', 'noexec', 'nodev', sysOption]);

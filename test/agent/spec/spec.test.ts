@@ -31,7 +31,7 @@ type Built = {process: Record<string, any>; linux: Record<string, any>; mounts: 
 const build = async (config: Config, hostConfig: HostConfig = {}, mounts: {mount: ResolvedMount; source: string}[] = [], networkMode = 'networks'): Promise<Built> => await builder.container({
   spec: {id: 'c'.repeat(64), config: {Cmd: ['true'], ...config}, hostConfig, networkMode, mounts: mounts.map((m) => m.mount)} as unknown as ContainerSpec, image: {} as never, mounts,
   files: {hosts: '/h/hosts', hostname: '/h/hostname', resolvConf: '/h/resolv'}, hostname: 'box', netnsPath: '/ns/x',
-  rootMounts: async () => [{type: 'bind', source: base, options: []}], pidOf: async () => 77,
+  rootMounts: async () => [{type: 'bind', source: base, options: []}], pidOf: async () => 77, shm: hostConfig.IpcMode ? '/other/shm' : '',
 }) as unknown as Built;
 
 describe('the Engine\'s defaults', () => {
@@ -86,7 +86,7 @@ describe('options', () => {
   test('namespaces of others', async () => {
     const {linux, mounts} = await build({}, {PidMode: 'container:x', IpcMode: 'container:x', UTSMode: 'host'}, [], 'host');
     expect(linux.namespaces).toEqual([{type: 'mount'}, {type: 'pid', path: '/proc/77/ns/pid'}, {type: 'ipc', path: '/proc/77/ns/ipc'}]);
-    expect(mounts.find((m) => m.destination === '/dev/shm')).toMatchObject({type: 'bind', source: '/proc/77/root/dev/shm'});
+    expect(mounts.find((m) => m.destination === '/dev/shm')).toMatchObject({type: 'bind', source: '/other/shm'});
     expect(linux.sysctl).toEqual({});
   });
 
