@@ -227,8 +227,7 @@ export class Supervisor {
     if (state.status === 'running' || state.status === 'paused') await this.killOrphan(id, state.status === 'paused');
     await runtime.deleteTask(id);
     await runtime.remove(id);
-    await network.removeSandbox(id);
-    await unmountShm(store.shmPath(id));
+    await Promise.all([network.removeSandbox(id), unmountShm(store.shmPath(id))]);
     store.erase(id);
   }
 

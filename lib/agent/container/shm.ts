@@ -4,7 +4,8 @@
  * Mounted by each start, unmounted when the process is gone; both may be repeated. Called by the launcher and the unit.
  */
 import {execFile} from 'node:child_process';
-import {mkdir, stat} from 'node:fs/promises';
+import {statSync} from 'node:fs';
+import {mkdir} from 'node:fs/promises';
 import {dirname} from 'node:path';
 import {promisify} from 'node:util';
 import {CetusError} from '../../base/errors';
@@ -17,7 +18,7 @@ export const sharesIpc = (host: HostConfig): boolean => host.IpcMode === 'sharea
 
 export async function mountShm(path: string, bytes: number): Promise<void> {
   await mkdir(path, {recursive: true, mode: 0o755});
-  if (await isMounted(path)) return;
+  if (isMounted(path)) return;
   await run('mount', ['-t', 'tmpfs', '-o', `nosuid,noexec,nodev,mode=1777,size=${bytes}`, 'shm', path], {timeout: DEADLINE_MS}).catch((err: unknown) => {
     throw new CetusError('internal', `mount ${path}`, {cause: err});
   });
@@ -25,13 +26,11 @@ export async function mountShm(path: string, bytes: number): Promise<void> {
 
 /** Whoever joined keeps the memory; only its place here goes. */
 export async function unmountShm(path: string): Promise<void> {
-  if (await isMounted(path)) await run('umount', ['-l', path], {timeout: DEADLINE_MS});
+  if (isMounted(path)) await run('umount', ['-l', path], {timeout: DEADLINE_MS});
 }
 
-async function isMounted(path: string): Promise<boolean> {
-  const here = await stat(path).catch((err: NodeJS.ErrnoException) => {
-    if (err.code === 'ENOENT') return undefined;
-    throw err;
-  });
-  return here !== undefined && here.dev !== (await stat(dirname(path))).dev;
+/** Synchronous, as the store's calls are: nearly always the answer is that there is no such directory. */
+function isMounted(path: string): boolean {
+  const here = statSync(path, {throwIfNoEntry: false});
+  return here !== undefined && here.dev !== statSync(dirname(path)).dev;
 }

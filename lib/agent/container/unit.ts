@@ -403,8 +403,7 @@ export class ContainerUnit {
       try {
         await Promise.all([this.cleaning, this.launcher.settled(), log?.close('end')]);
         if (!this.taskGone && this.record.launch) await runtime.deleteTask(this.id);
-        await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id)]);
-        await unmountShm(store.shmPath(this.id));
+        await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id), unmountShm(store.shmPath(this.id))]);
         // Last: as long as spec.json is there, whoever comes finds what is left to do.
         store.erase(this.id);
         return;
