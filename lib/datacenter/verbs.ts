@@ -15,7 +15,7 @@ export interface Caller {
   account: string;
   /** X-Request-Id: travels into jobs, tasks and logs. */
   requestId: string;
-  /** Aborted when the client hangs up; only reads and streams obey it, changes are finished. */
+  /** Aborted when the client hangs up; only reads, streams and pulls obey it, other changes are finished. */
   signal?: AbortSignal;
 }
 

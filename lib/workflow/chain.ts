@@ -69,6 +69,10 @@ export interface ActStep<P, S> {
   timeoutMs?: number | ((params: P, outputs: Readonly<Record<string, unknown>>) => number);
   /** Total tries for retryable errors (`unavailable`, `timeout`). Default 3. */
   tries?: number;
+  /** Which of these errors another try may mend. Default: all. */
+  worthAgain?(err: CetusError): boolean;
+  /** A cancel ends it in the middle: its signal is aborted and it counts as failed. Without this a cancel waits for its end. For acts with an undo. */
+  interruptible?: boolean;
 }
 
 export type Step<P, S> = PlanStep<P, S> | ActStep<P, S>;
@@ -94,6 +98,8 @@ export interface RunRequest<P = unknown> {
   lockWaitMs?: number;
   /** How long the caller waits for the outcome; the job goes on by itself afterwards. */
   deadlineMs?: number;
+  /** Aborted when nobody wants the outcome any more: the job is canceled, as far as it can still be taken back. */
+  signal?: AbortSignal;
 }
 
 export interface Workflow {

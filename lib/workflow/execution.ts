@@ -60,6 +60,7 @@ export class Execution {
   private leaves: {key: string; leave(): void}[] = [];
   private firstError: CetusError | undefined;
   private readonly lost = new AbortController();
+  private readonly canceled = new AbortController();
 
   /** `job` is claimed already; `etag` null where it is not in the store yet. */
   constructor(
@@ -75,10 +76,17 @@ export class Execution {
     this.lost.abort(new LeaseLost(this.job.id, 'the runner stops'));
   }
 
+  /** Somebody asked for a cancel: seen between steps, and at once by an act that may be interrupted. */
+  cancel(): void {
+    this.canceled.abort(new CetusError('canceled', `job ${this.job.id} (${this.job.workflow}) was canceled`));
+  }
+
   async drive(): Promise<Ending> {
     try {
       for (;;) {
         if (this.lost.signal.aborted) throw this.lost.signal.reason;
+        // A job that is not in the store yet is decided whole first: in a moment it is, or it is refused.
+        if (this.canceled.signal.aborted && this.saved.etag !== null) this.job = {...this.job, cancelRequested: true};
         const move = next(this.job, this.chain, this.deps.limits);
         switch (move.move) {
           case 'plan': await this.plan(move.step); break;
@@ -157,7 +165,7 @@ export class Execution {
   private async undoAct(step: ActStep<unknown, unknown>, output: unknown): Promise<void> {
     if (!(await this.save(this.after({type: 'start-undo', step: step.name})))) return;
     try {
-      await this.attempts({...step, tries: 1}, (ctx) => step.undo!(ctx, output));
+      await this.attempts({...step, tries: 1, interruptible: false}, (ctx) => step.undo!(ctx, output));
     } catch (err) {
       if (err instanceof LeaseLost) throw err;
       await this.undoFailed(step.name, err, true);
@@ -244,27 +252,29 @@ export class Execution {
 
   // ---- the small parts
 
-  private async attempts<T>(step: Pick<ActStep<unknown, unknown>, 'name' | 'timeoutMs' | 'tries'>, call: (ctx: StepContext<unknown, unknown>) => Promise<T>): Promise<T> {
+  private async attempts<T>(step: Pick<ActStep<unknown, unknown>, 'name' | 'timeoutMs' | 'tries' | 'worthAgain' | 'interruptible'>, call: (ctx: StepContext<unknown, unknown>) => Promise<T>): Promise<T> {
     const tries = step.tries ?? DEFAULT_ACT_TRIES;
     const timeoutMs = typeof step.timeoutMs === 'function' ? step.timeoutMs(this.job.params, outputsOf(this.job)) : step.timeoutMs ?? DEFAULT_ACT_TIMEOUT_MS;
     return this.renewing(async (leaseSignal) => {
       for (let n = 1; ; n += 1) {
         try {
-          return await this.withTimeout(step.name, timeoutMs, leaseSignal, (signal) => call(this.context(n, signal)));
+          return await this.withTimeout(step.name, timeoutMs, step.interruptible ? AbortSignal.any([leaseSignal, this.canceled.signal]) : leaseSignal, (signal) => call(this.context(n, signal)));
         } catch (err) {
           if (leaseSignal.aborted) throw leaseSignal.reason;
-          if (n >= tries || !(isCetusError(err, 'unavailable') || isCetusError(err, 'timeout'))) throw err;
+          if (step.interruptible && this.canceled.signal.aborted) throw this.canceled.signal.reason;
+          if (n >= tries || !(isCetusError(err, 'unavailable') || isCetusError(err, 'timeout')) || step.worthAgain?.(err) === false) throw err;
           await this.pause(100 * 2 ** (n - 1) * (0.5 + this.deps.random() / 2));
         }
       }
     });
   }
 
-  private async withTimeout<T>(name: string, timeoutMs: number, leaseSignal: AbortSignal, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  private async withTimeout<T>(name: string, timeoutMs: number, outer: AbortSignal, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    outer.throwIfAborted();
     const over = new AbortController();
     const finished = new AbortController();
-    const onLost = (): void => over.abort(leaseSignal.reason);
-    leaseSignal.addEventListener('abort', onLost, {once: true});
+    const onOuter = (): void => over.abort(outer.reason);
+    outer.addEventListener('abort', onOuter, {once: true});
     void this.deps.clock.sleep(timeoutMs, finished.signal).then(
       () => over.abort(new CetusError('timeout', `${name} took longer than ${timeoutMs / 1000} s`)), () => undefined);
     try {
@@ -272,7 +282,7 @@ export class Execution {
       return await Promise.race([call(over.signal), aborted]);
     } finally {
       finished.abort();
-      leaseSignal.removeEventListener('abort', onLost);
+      outer.removeEventListener('abort', onOuter);
     }
   }
 

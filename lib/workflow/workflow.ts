@@ -117,6 +117,10 @@ class Engine implements RunningWorkflow {
       this.inline.delete(outcome);
     });
     this.inline.add(outcome);
+    // Whatever of it is under way in this process; the signal reaches no further than the request did.
+    const withdraw = (): void => this.active.get(job.id)?.cancel();
+    request.signal?.addEventListener('abort', withdraw, {once: true});
+    void outcome.catch(() => undefined).finally(() => request.signal?.removeEventListener('abort', withdraw));
     return resultOf<R>(...(await Promise.race([this.within(outcome, request.deadlineMs, job), failed])));
   }
 
@@ -173,6 +177,7 @@ class Engine implements RunningWorkflow {
       if (isEnded(found)) throw new CetusError('conflict', `job ${jobId} has ended already: ${found.execution}`);
       return found.execution === 'unwinding' || found.cancelRequested ? undefined : {type: 'request-cancel'};
     });
+    this.active.get(jobId)?.cancel();
     this.notices.notify(CLAIMABLE);
     return job;
   }
@@ -193,6 +198,7 @@ class Engine implements RunningWorkflow {
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
     return this.inLine(job, untilMs, async () => {
       for (;;) {
+        if (request.signal?.aborted) throw new CetusError('canceled', `${job.workflow} on ${job.target} was canceled before it began`);
         const claimed = must(job, {type: 'claim', runner: this.options.runnerId, untilMs: this.clock.now() + this.leaseMs, at: formatNs(this.clock.nowNs())});
         const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request), onUnwinding});
         if (ending.kind === 'ended') return [ending.job, ending.error];

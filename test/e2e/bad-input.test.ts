@@ -7,19 +7,22 @@ import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import {gzipSync} from 'node:zlib';
-import {LyingRegistry} from '../agent/images/lying-registry';
+import {LyingRegistry, rangeStart, sendRange} from '../agent/images/lying-registry';
 import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
 import {busyboxArchive} from '../harness/busybox';
-import {buildImage, busyboxLayer, digestOf, noise, tarOf} from '../harness/images';
+import {buildImage, buildLayer, busyboxLayer, digestOf, noise, tarOf} from '../harness/images';
 import {whereKept} from '../harness/secrets';
 import {until} from '../harness/wait';
 
 interface Answer { status: number; type: string; body: string; message: string }
-interface Asked { body?: string | Buffer; headers?: Record<string, string> }
+interface Asked { body?: string | Buffer; headers?: Record<string, string>; timeoutMs?: number; signal?: AbortSignal }
 
 let dc: TestDatacenter;
 let address: {host: string; port: number};
 let before: Footprint;
+/** Who waits for a registry that stalls; begun first, so that the others' time is theirs too. */
+let silent: {registry: LyingRegistry; answer: Promise<Answer>};
+let halting: {registry: LyingRegistry; answer: Promise<Answer>; layer: Buffer; path: string};
 /** Heads that never end; whether they were cut is looked at last. */
 const loris: net.Socket[] = [];
 const POOLED = 64;
@@ -33,6 +36,8 @@ beforeAll(async () => {
   await dc.ok(['run', '-d', '--name', 'box', 'busybox', 'sleep', '10000']);
   await dc.ok(['run', '--rm', 'busybox', 'true']);
   before = await footprint();
+  silent = await silentRegistry();
+  halting = await haltingRegistry();
   for (let i = 0; i < 50; i += 1) {
     const socket = net.connect(address);
     socket.on('error', () => undefined).resume();
@@ -43,6 +48,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const socket of loris) socket.destroy();
   await dc.docker(['rm', '-fv', 'box']);
+  await Promise.all([silent.registry.stop(), halting.registry.stop()]);
   expect(await dc.destroy()).toEqual(NOTHING_LEFT);
 }, 120_000);
 
@@ -72,10 +78,10 @@ function filesBelow(directory: string): string[] {
   }
 }
 
-function ask(method: string, target: string, {body, headers}: Asked = {}): Promise<Answer> {
+function ask(method: string, target: string, {body, headers, timeoutMs = 30_000, signal}: Asked = {}): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const json = body !== undefined && headers === undefined ? {'content-type': 'application/json'} : {};
-    const req = http.request({...address, method, path: target, agent: false, headers: {...json, ...headers}, timeout: 30_000}, (res) => {
+    const req = http.request({...address, method, path: target, agent: false, headers: {...json, ...headers}, timeout: timeoutMs, signal}, (res) => {
       let text = '';
       res.setEncoding('utf8').on('data', (c: string) => { text += c; }).on('end', () => resolve({status: res.statusCode!, type: res.headers['content-type'] ?? '', body: text, message: messageOf(text)})).on('error', reject);
     });
@@ -389,6 +395,92 @@ describe('a registry that', () => {
     expect(answer.body).not.toMatch(secretForms());
     expect(await whereKept(dc, [SECRET, Buffer.from(`jill:${SECRET}`).toString('base64'), auth])).toEqual([]);
   });
+});
+
+/** From a plain registry of this machine; progress comes with the answer's body. */
+const pullFrom = (registry: LyingRegistry, name: string, asked: Asked = {}): Promise<Answer> => ask('POST', `/images/create?fromImage=${q(`${registry.host}/${name}`)}&tag=1`, {timeoutMs: 110_000, ...asked});
+
+async function silentRegistry(): Promise<typeof silent> {
+  const registry = await new LyingRegistry().start();
+  registry.paths.set('/v2/', () => undefined);
+  return {registry, answer: pullFrom(registry, 'silent')};
+}
+
+/** Half a layer, and then nothing. */
+async function haltingRegistry(wait = true): Promise<typeof halting> {
+  const registry = await new LyingRegistry().start();
+  // A layer of its own: those who want the same one share its download, wherever it comes from.
+  const {manifest, descriptor, imageId, config, layers} = buildImage([await buildLayer([{name: 'noise', content: noise(300_000, registry.requests.length + Number(registry.host.split(':')[1]))}])]);
+  registry.serve('/v2/halting/manifests/1', manifest, {'content-type': descriptor.mediaType, 'docker-content-digest': descriptor.digest});
+  registry.serve(`/v2/halting/manifests/${descriptor.digest}`, manifest, {'content-type': descriptor.mediaType});
+  registry.serve(`/v2/halting/blobs/${imageId}`, config);
+  const [{bytes: layer, digest}] = layers;
+  const path = `/v2/halting/blobs/${digest}`;
+  registry.paths.set(path, (req, res) => {
+    const from = rangeStart(req);
+    res.writeHead(from ? 206 : 200, {'content-length': layer.length - from, ...(from ? {'content-range': `bytes ${from}-${layer.length - 1}/${layer.length}`} : {})});
+    if (from < layer.length / 2) res.write(layer.subarray(from, layer.length / 2));
+    else res.flushHeaders();
+  });
+  return {registry, layer, path, answer: wait ? pullFrom(registry, 'halting') : Promise.reject(new Error('nobody asked'))};
+}
+
+describe('a registry that stalls', () => {
+  const jobs = async (reference: string): Promise<string[]> => (await dc.admin<{workflow: string; target: string; execution: string}[]>('/v1/jobs?limit=1000'))
+    .filter((job) => job.workflow === 'image.pull' && job.target.includes(reference)).map((job) => job.execution);
+
+  test('lets go with the last of its clients, before it has answered anything', async () => {
+    const registry = await new LyingRegistry().start();
+    const open = new Set<unknown>();
+    registry.paths.set('/v2/', (_req, res) => { open.add(res); res.on('close', () => open.delete(res)); });
+    const client = new AbortController();
+    const gone = pullFrom(registry, 'deserted', {signal: client.signal}).catch((err: Error) => err.name);
+    await until('the registry to be asked', () => open.size === 1);
+    client.abort();
+    expect(await gone).toBe('AbortError');
+    await until('the download to end', () => open.size === 0, 5_000);
+    await until('the job to be canceled', async () => (await jobs(`${registry.host}/deserted`)).join() === 'canceled', 5_000);
+    await registry.stop();
+  });
+
+  test('in the middle of a layer: the first client leaves, the second still waits, then it leaves too', async () => {
+    const {registry, path, answer} = await haltingRegistry(false);
+    answer.catch(() => undefined);
+    const half = registry.paths.get(path)!;
+    const open = new Set<unknown>();
+    registry.paths.set(path, (req, res) => { open.add(res); res.on('close', () => open.delete(res)); half(req, res); });
+    const clients = [new AbortController(), new AbortController()];
+    const [first, second] = clients.map(({signal}) => pullFrom(registry, 'halting', {signal}).catch((err: Error) => err.name));
+    await until('the layer to be asked for', () => open.size === 1);
+    clients[0].abort();
+    expect(await first).toBe('AbortError');
+    expect((await ask('GET', '/_ping')).status).toBe(200);
+    expect(open.size).toBe(1);
+    clients[1].abort();
+    expect(await second).toBe('AbortError');
+    await until('the download to end', () => open.size === 0, 5_000);
+    await until('the job to be canceled', async () => (await jobs(`${registry.host}/halting`)).join() === 'canceled', 5_000);
+    expect(registry.to(path)).toHaveLength(1);
+    await registry.stop();
+  });
+
+  test('is named to who waits, within its bounds', async () => {
+    const {status, message} = await silent.answer;
+    expect(status).toBe(504);
+    expect(message).toContain(`Get "http://${silent.registry.host}/v2/": net/http: request canceled`);
+    expect(silent.registry.requests.length).toBeLessThanOrEqual(3);
+  }, 120_000);
+
+  test('in the middle of a layer: likewise, and the next pull takes the rest', async () => {
+    const {registry, answer, path, layer} = halting;
+    const {body} = await answer;
+    expect(body).toMatch(/"error":/);
+    expect(body).toContain(registry.host);
+    expect(registry.to(path).length).toBeLessThanOrEqual(3);
+    registry.paths.set(path, (req, res) => sendRange(res, layer, rangeStart(req), layer.length, false));
+    expect((await pullFrom(registry, 'halting')).body).toMatch(/Downloaded newer image/);
+    await dc.ok(['rmi', `${registry.host}/halting:1`]);
+  }, 120_000);
 });
 
 const secretForms = (): RegExp => new RegExp([SECRET, Buffer.from(`jill:${SECRET}`).toString('base64').replace(/=+$/, '')].join('|'));

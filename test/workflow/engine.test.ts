@@ -12,6 +12,7 @@ const THINGS = {name: 'things', version: 1, fields: {owner: {type: 'string', uni
 
 interface Params { id: string; owner?: string }
 interface Script {
+  interruptible?: boolean;
   log: string[];
   act?: (ctx: StepContext<Params, unknown>) => Promise<unknown>;
   undoAct?: () => Promise<void>;
@@ -37,7 +38,7 @@ function thingChain(script: Script): Chain<Params, unknown> {
         onConflict: async (_ctx, error) => new CetusError('conflict', `taken: ${String(error.info['value'])}`, {cause: error}),
       },
       {
-        kind: 'act', name: 'act',
+        kind: 'act', name: 'act', get interruptible() { return script.interruptible; },
         do: async (ctx) => {
           script.log.push(`act ${ctx.epoch}.${ctx.attempt}`);
           return script.act?.(ctx);
@@ -261,6 +262,36 @@ describe('cancel', () => {
     expect(world.script.log).toEqual(['plan', 'act 1.1', 'unact', 'unplan']);
     expect(await world.jobs()).toMatchObject([{execution: 'canceled'}]);
     expect(await world.locks()).toEqual([]);
+  });
+
+  it('interrupts an act that allows it, when whoever asked for the job leaves', async () => {
+    const world = await new World().open();
+    const leaving = new AbortController();
+    let aborted = false;
+    world.script.interruptible = true;
+    world.script.act = (ctx) => new Promise((_resolve, reject) => {
+      ctx.signal.addEventListener('abort', () => { aborted = true; reject(ctx.signal.reason as Error); });
+      setImmediate(() => leaving.abort());
+    });
+    const job = world.runner().run({workflow: 'thing.make', account: 'default', params: {id: 'a'}, requestId: 'r', signal: leaving.signal});
+    await expect(job).rejects.toMatchObject({kind: 'canceled'});
+    expect(aborted).toBe(true);
+    expect(world.script.log).toEqual(['plan', 'act 1.1', 'unact', 'unplan']);
+    expect(await world.jobs()).toMatchObject([{execution: 'canceled'}]);
+    expect(await world.locks()).toEqual([]);
+    await expect(world.runner().run({workflow: 'thing.make', account: 'default', params: {id: 'b'}, requestId: 'r', signal: leaving.signal})).rejects.toMatchObject({kind: 'canceled'});
+    expect(await world.jobs()).toHaveLength(1);
+  });
+
+  it('waits for the end of an act that does not', async () => {
+    const world = await new World().open();
+    const leaving = new AbortController();
+    world.script.act = async (ctx) => {
+      leaving.abort();
+      ctx.signal.throwIfAborted();
+    };
+    await expect(world.runner().run({workflow: 'thing.make', account: 'default', params: {id: 'a'}, requestId: 'r', signal: leaving.signal})).rejects.toMatchObject({kind: 'canceled'});
+    expect(world.script.log).toEqual(['plan', 'act 1.1', 'unact', 'unplan']);
   });
 
   it('ends a job that nobody runs yet, and refuses one that has ended', async () => {

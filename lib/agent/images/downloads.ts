@@ -11,7 +11,7 @@ import type {ImageLimits} from './limits';
 import {isTransient, networkError} from './registry/network-error';
 
 /** Where a blob comes from: one try, from `offset`. */
-export interface BlobSource { blob(digest: string, offset: number, signal: AbortSignal): Promise<{body: Readable; start: number; url: URL}> }
+export interface BlobSource { readonly host: string; blob(digest: string, offset: number, signal: AbortSignal): Promise<{body: Readable; start: number; url: URL}> }
 
 /** Where a blob goes: a Hold's part, so that tests need no containerd. */
 export interface BlobKeeper {
@@ -92,16 +92,20 @@ export class Downloads {
 
   private async fill(writer: BlobSink, source: BlobSource, layer: Descriptor, running: Running, signal: AbortSignal): Promise<void> {
     let failures = 0;
+    let progressAt = this.clock.now();
     if (writer.offset > layer.size) await writer.restart();
     while (writer.offset < layer.size) {
       const before = writer.offset;
       try {
         await this.attempt(writer, source, layer, running, signal);
-        if (writer.offset < layer.size) throw new CetusError('unavailable', `unexpected EOF after ${writer.offset} of ${layer.size} bytes of ${layer.digest}`);
+        if (writer.offset < layer.size)
+          throw new CetusError('unavailable', `registry ${source.host}: unexpected EOF after ${writer.offset} of ${layer.size} bytes of ${layer.digest}`, {info: {registry: source.host}});
       } catch (err) {
         if (signal.aborted || !isTransient(err)) throw err;
-        failures = writer.offset - before >= PROGRESS_BYTES ? 1 : failures + 1;
-        if (failures >= this.limits.tries) throw err;
+        const progressed = writer.offset - before >= PROGRESS_BYTES;
+        if (progressed) progressAt = this.clock.now();
+        failures = progressed ? 1 : failures + 1;
+        if (failures >= this.limits.tries || this.clock.now() - progressAt >= this.limits.patienceMs) throw err;
         await this.clock.sleep(Math.min(200 * 2 ** failures, 3000), signal);
       }
     }
@@ -112,7 +116,7 @@ export class Downloads {
     let seen = writer.offset;
     // undici ends a silent connection; this ends one that drips a byte now and then.
     const dripping = setInterval(() => {
-      if (writer.offset - seen < PROGRESS_BYTES) stall.abort(new CetusError('timeout', `the registry sends ${layer.digest} too slowly`));
+      if (writer.offset - seen < PROGRESS_BYTES) stall.abort(new CetusError('timeout', `registry ${source.host} sends ${layer.digest} too slowly`, {info: {registry: source.host}}));
       seen = writer.offset;
     }, this.limits.stallMs);
     const either = AbortSignal.any([signal, stall.signal]);

@@ -19,6 +19,8 @@ export interface ImageLimits {
   /** A connection that brings nothing for so long is given up. */
   stallMs: number;
   connectMs: number;
+  /** After so long without progress nothing is tried again: the pull ends within twice this. */
+  patienceMs: number;
   /** Tries of one request or one layer; a try that brought bytes starts the count anew. */
   tries: number;
   /** The longest one layer may unpack, and one blob may be committed. */
@@ -36,6 +38,7 @@ export const DEFAULT_LIMITS: ImageLimits = {
   parallelLayers: 3,
   stallMs: 30_000,
   connectMs: 15_000,
+  patienceMs: 45_000,
   tries: 5,
   unpackMs: 60 * 60_000,
 };

@@ -1,8 +1,10 @@
 /** The verbs on images: references, listing, pull, load, save, tag, remove, prune. Blobs live on nodes; here are names and metadata. */
+import {createHash} from 'node:crypto';
 import {formatNs} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import {eq} from '../../moray/filter';
 import {BUCKETS} from '../../schema/buckets';
+import type {ChainResult} from '../../schema/chains';
 import type {Image, ImageRef} from '../../schema/objects';
 import {familiarName, familiarReference, formatReference, isDigest, parseImageName, parseReference} from '../../schema/reference';
 import type {Context} from '../context';
@@ -13,6 +15,7 @@ import {compilePattern} from '../../base/pattern';
 import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
 import {followProgress} from './progress';
 import {imageKey, noSuchImage, refKey, resolveImage} from './resolve';
+import {SharedPulls} from './shared-pulls';
 
 const IMAGES = BUCKETS.images.name;
 const REFS = BUCKETS.image_refs.name;
@@ -20,6 +23,7 @@ const TAG_TRIES = 5;
 
 export function imageVerbs(context: Context): ImageVerbs {
   const {moray} = context;
+  const pulls = new SharedPulls<ChainResult<'image.pull'>>();
 
   const listed = async (caller: Caller): Promise<ListedImage[]> => {
     const [images, refs, containers] = await Promise.all([
@@ -53,7 +57,8 @@ export function imageVerbs(context: Context): ImageVerbs {
       const shown = familiarReference(reference);
       let begun = false;
       const said = new Set<string>();
-      const follow = followProgress((onProgress) => context.run(caller, 'image.pull', {account: caller.account, reference: formatReference(reference), ...(options.platform ? {platform: options.platform} : {})}, {secrets: {auth}, onProgress}));
+      const params = {account: caller.account, reference: formatReference(reference), ...(options.platform ? {platform: options.platform} : {})};
+      const follow = pulls.follow(pullKey(params, auth), caller.signal, (onProgress, signal) => context.run(caller, 'image.pull', params, {secrets: {auth}, onProgress, signal}));
       for (;;) {
         const next = await follow.next();
         if (!begun && (!next.done ? !next.value.status?.startsWith('Pulling from ') : true))
@@ -170,6 +175,11 @@ export function imageVerbs(context: Context): ImageVerbs {
     },
   };
   return verbs;
+}
+
+/** The credentials' digest, not themselves: keys live as long as pulls do. */
+function pullKey(params: object, auth: unknown): string {
+  return `${JSON.stringify(params)} ${createHash('sha256').update(JSON.stringify(auth ?? null)).digest('hex')}`;
 }
 
 function createdMs(image: Image): number {

@@ -17,7 +17,9 @@ export const pull: Chain<PullParams, JobServices> = {
     {kind: 'plan', name: 'choose', plan: async (ctx) => ({output: {nodeId: await chooseNode(ctx)}})},
     {
       // Layers resume where they stopped; a stalled registry is the node's to notice.
-      kind: 'act', name: 'pull', do: fetch, timeoutMs: 6 * 3600_000,
+      kind: 'act', name: 'pull', do: fetch, timeoutMs: 6 * 3600_000, interruptible: true,
+      // The node has tried a registry more than once already; here it is the node's own restart that is waited for.
+      worthAgain: (err) => err.info['registry'] === undefined,
       undo: async (ctx, output) => {
         const {nodeId, images} = (output ?? {images: []}) as Pulled;
         const {account} = ctx.params;

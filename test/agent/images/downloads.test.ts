@@ -152,6 +152,14 @@ describe('a registry that', () => {
     expect(rangeStart({headers: registry.to(path).at(-1)!.headers} as never)).toBe(100_000);
   });
 
+  test('stalls is not asked again when patience is over, and named', async () => {
+    const impatient = {...limits, patienceMs: 100};
+    registry.paths.set(path, (_req, res) => { res.writeHead(200, {'content-length': bytes.length}); res.write(bytes.subarray(0, 1000)); });
+    const pulling = new Downloads(impatient, clock).fetch(keeper, new Repository({transport, reference: {registry: registry.host, repository: 'app', tag: 'x'}, auth: undefined, limits: impatient, clock, signal: new AbortController().signal}), layer, {}, () => undefined, new AbortController().signal);
+    await expect(pulling).rejects.toMatchObject({kind: 'timeout', message: expect.stringContaining(registry.host), info: {registry: registry.host}});
+    expect(registry.to(path)).toHaveLength(1);
+  });
+
   test('drips is given up too', async () => {
     registry.paths.set(path, (_req, res) => {
       res.writeHead(200, {'content-length': bytes.length});

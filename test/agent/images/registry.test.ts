@@ -24,8 +24,8 @@ describe('a repository', () => {
     await transport.close();
     await Promise.all([registry.stop(), other.stop()]);
   });
-  const repository = (auth?: RegistryAuth, host = registry.host): Repository =>
-    new Repository({transport, reference: {registry: host, repository: 'team/app', tag: '1'}, auth, limits, clock, signal: new AbortController().signal});
+  const repository = (auth?: RegistryAuth, host = registry.host, within = limits): Repository =>
+    new Repository({transport, reference: {registry: host, repository: 'team/app', tag: '1'}, auth, limits: within, clock, signal: new AbortController().signal});
   const path = '/v2/team/app/manifests/1';
   const failure = (promise: Promise<unknown>): Promise<Error & {kind: string; cause?: Error}> => promise.then(() => { throw new Error('it succeeded'); }, (err: Error & {kind: string; cause?: Error}) => err);
   const holdsNoSecret = (err: Error & {cause?: Error}): void => {
@@ -61,6 +61,12 @@ describe('a repository', () => {
     registry.paths.set(path, () => undefined);
     await expect(repository().manifest('1')).rejects.toMatchObject({kind: 'timeout', message: `Get "http://${registry.host}${path}": net/http: request canceled (Client.Timeout exceeded while awaiting headers)`});
     expect(registry.to(path).length).toBe(2);
+  });
+
+  test('asks nothing again when patience is over', async () => {
+    registry.paths.set(path, () => undefined);
+    await expect(repository(undefined, undefined, {...limits, patienceMs: 10}).manifest('1')).rejects.toMatchObject({kind: 'timeout', info: {registry: registry.host}});
+    expect(registry.to(path).length).toBe(1);
   });
 
   test.each([

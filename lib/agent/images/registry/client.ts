@@ -4,7 +4,7 @@
  */
 import type {Readable} from 'node:stream';
 import type {Clock} from '../../../base/clock';
-import {CetusError} from '../../../base/errors';
+import {CetusError, isCetusError} from '../../../base/errors';
 import {retry} from '../../../base/retry';
 import type {RegistryAuth} from '../../../schema/docker';
 import {DEFAULT_REGISTRY, isDigest, type Reference} from '../../../schema/reference';
@@ -31,7 +31,8 @@ export interface RepositoryOptions {
 const HUB_HOST = 'registry-1.docker.io';
 
 export class Repository {
-  private readonly host: string;
+  /** As errors name it. */
+  readonly host: string;
   private readonly authorizer: Authorizer;
   private base: Promise<URL> | undefined;
 
@@ -84,7 +85,9 @@ export class Repository {
 
   private ask(method: 'GET' | 'HEAD', path: string, headers: Record<string, string>, expected: number[]): Promise<Answer> {
     const {limits, signal, clock} = this.options;
-    return retry({tries: limits.tries, firstDelayMs: 200, maxDelayMs: 3000, retryable: isTransient, signal, clock}, () => this.once(method, path, headers, expected, signal));
+    const began = clock.now();
+    const retryable = (err: unknown): boolean => isTransient(err) && clock.now() - began < limits.patienceMs;
+    return retry({tries: limits.tries, firstDelayMs: 200, maxDelayMs: 3000, retryable, signal, clock}, () => this.once(method, path, headers, expected, signal));
   }
 
   private async once(method: 'GET' | 'HEAD', path: string, headers: Record<string, string>, expected: number[], signal: AbortSignal): Promise<Answer> {
@@ -130,13 +133,15 @@ export class Repository {
       try {
         const answer = await transport.send({method: 'GET', url, signal});
         await discard(answer);
-        if (answer.statusCode >= 500) throw new CetusError('unavailable', `received unexpected HTTP status: ${answer.statusCode}`, {info: {status: answer.statusCode}});
+        if (answer.statusCode >= 500) throw new CetusError('unavailable', `received unexpected HTTP status: ${answer.statusCode}`, {info: {status: answer.statusCode, registry: this.host}});
         if (answer.statusCode === 401) this.authorizer.challenged(answer.headers['www-authenticate']);
         transport.schemes.set(this.host, scheme);
         return url;
       } catch (err) {
         if (signal.aborted) throw err;
         failure = err;
+        // One that keeps silent over TLS is no plain one: that would have refused the handshake.
+        if (isCetusError(err, 'timeout')) break;
       }
     }
     transport.schemes.delete(this.host);

@@ -8,7 +8,7 @@ import {CetusError, type ErrorKind} from '../../../base/errors';
 export function networkError(method: string, url: URL, err: unknown): CetusError {
   if (err instanceof CetusError) return err;
   const {kind, text} = explain(url, err);
-  return new CetusError(kind, `${title(method)} "${bare(url)}": ${text}`, {cause: scrub(err), info: {code: codeOf(err)}});
+  return new CetusError(kind, `${title(method)} "${bare(url)}": ${text}`, {cause: scrub(err), info: {code: codeOf(err), registry: url.host}});
 }
 
 /** Worth another try on a fresh connection. A refused connection or an unknown host is an answer, not an accident. */

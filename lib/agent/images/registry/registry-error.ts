@@ -12,7 +12,7 @@ const STATUS_TEXT: Record<number, string> = {
 
 export function registryError(answer: RegistryAnswer, reference: Reference): CetusError {
   const {status} = answer;
-  const info = {status};
+  const info = {status, registry: reference.registry};
   const [code, message] = errorCode(answer);
   const text = `${code.toLowerCase().replaceAll('_', ' ')}: ${message}`;
   switch (code) {
