@@ -71,6 +71,13 @@ export class FakeAgent implements AgentClient {
     this.report({kind: 'container', action: 'die', attributes: {exitCode: String(exitCode)}, observation: container.observation});
   }
 
+  /** The node was rebooted, and the container's policy wants it back. */
+  comeback(containerId: string): void {
+    const container = this.container(containerId);
+    this.move(container, {wantsStart: true});
+    this.report({kind: 'container', action: 'comeback', attributes: {}, observation: container.observation});
+  }
+
   async task(task: Task): Promise<TaskOutput> {
     this.tasks.push(structuredClone(task));
     this.reach();
@@ -162,7 +169,7 @@ export class FakeAgent implements AgentClient {
       for (const network of body.networks) this.networks.set(network.id, network.bridgeName);
       container.attachments = body.attachments;
       container.ports = body.ports;
-      this.move(container, {status: 'running', pid: 4242, exitCode: 0, error: '', oomKilled: false, startedAt: this.now(), restartCount: 0, stoppedByUser: false});
+      this.move(container, {status: 'running', pid: 4242, exitCode: 0, error: '', oomKilled: false, startedAt: this.now(), restartCount: 0, stoppedByUser: false, wantsStart: undefined});
       this.report({kind: 'container', action: 'start', attributes: {}, observation: container.observation});
     }
     return {observation: container.observation};

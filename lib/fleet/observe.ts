@@ -16,8 +16,16 @@ export function holdsNothing(observation: ContainerObservation): boolean {
 }
 
 /**
+ * The container lets go of its addresses and ports with this observation. Not where a node that was rebooted wants one back that had let
+ * go before: what is held by now belongs to a start that is under way.
+ */
+export function letsGo(container: Container, observation: ContainerObservation): boolean {
+  return holdsNothing(observation) && !(observation.wantsStart && holdsNothing(container.observation));
+}
+
+/**
  * The container after the observation, or undefined where the observation is not newer than what is known. Where it
- * `holdsNothing`, attachments and published ports are emptied: write `releaseLeases` in the same batch.
+ * `letsGo`, attachments and published ports are emptied: write `releaseLeases` in the same batch.
  */
 export function applyObservation(container: Container, observation: ContainerObservation): Container | undefined {
   if (observation.containerId !== container.id || observation.generation <= container.observation.generation) return undefined;
@@ -25,7 +33,7 @@ export function applyObservation(container: Container, observation: ContainerObs
     ...container,
     observation,
     status: OURS.has(container.status) ? container.status : observation.status,
-    ...(holdsNothing(observation) ? {attachments: [], publishedPorts: []} : {}),
+    ...(letsGo(container, observation) ? {attachments: [], publishedPorts: []} : {}),
   };
 }
 

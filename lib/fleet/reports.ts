@@ -13,7 +13,7 @@ import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {Exec} from '../schema/objects';
 import {containerEvent, disconnectEvents, nsOf, putEvent, reportedEvent} from './events';
-import {applyObservation, holdsNothing, releaseLeases} from './observe';
+import {applyObservation, holdsNothing, letsGo, releaseLeases} from './observe';
 import type {OutstandingTransitions} from './outstanding';
 
 type ContainerReport = Extract<Report, {kind: 'container'}>;
@@ -102,12 +102,15 @@ export class ReportApplier {
     const events: BatchOp[] = [];
     const actions: ContainerReport['action'][] = [];
     let after = stored.value;
+    let released = false;
     for (const {nodeId, report} of entries as (Entry & {report: ContainerReport})[]) {
       // A container that moved: what its former node still has to tell is history, not state, and its generations are not comparable.
       const newer = nodeId === stored.value.nodeId ? applyObservation(after, report.observation) : undefined;
       const origin = `${nodeId}-${report.seq}`;
-      events.push(putEvent(reportedEvent(stored.value, report), origin));
-      if (newer && holdsNothing(report.observation))
+      if (report.action !== 'comeback') events.push(putEvent(reportedEvent(stored.value, report), origin));
+      const lets = newer !== undefined && letsGo(after, report.observation);
+      released ||= lets;
+      if (lets)
         events.push(...disconnectEvents(after, nsOf(report.at)).map((event, i) => putEvent(event, `${origin}-${i + 1}`)));
       if (newer) after = newer;
       actions.push(report.action);
@@ -116,7 +119,7 @@ export class ReportApplier {
     // Events alone where a job of this process is about to write this very state.
     const leave = changed && !holdsNothing(after.observation) && await outstanding.leaves(containerId, after.observation.generation);
     const state: BatchOp[] = changed && !leave
-      ? [{op: 'put', bucket: BUCKETS.containers.name, key: containerId, value: after, etag: stored.etag}, ...(holdsNothing(after.observation) ? releaseLeases(containerId) : [])]
+      ? [{op: 'put', bucket: BUCKETS.containers.name, key: containerId, value: after, etag: stored.etag}, ...(released ? releaseLeases(containerId) : [])]
       : [];
     await this.commit([...state, ...events], events);
     // On a later attempt the conflict may have been with our own write, whose answer was lost: nothing is left to write, and nobody was told yet.

@@ -1,6 +1,6 @@
 /**
- * Starts what nobody asks for in person: removes containers that ended and were to be removed, finishes removals that were left, and gives back
- * leases whose container is gone. The hint (change feed, the report path) and the timer run the same code; being called twice is harmless.
+ * Starts what nobody asks for in person: removes containers that ended and were to be removed, finishes removals that were left, starts
+ * what a restart policy wants back after a reboot, and gives back leases whose container is gone. The hint (change feed, the report path) and the timer run the same code; being called twice is harmless.
  */
 import {systemClock, type Clock} from '../base/clock';
 import {isCetusError} from '../base/errors';
@@ -8,7 +8,7 @@ import type {Log} from '../base/log';
 import {and, eq, or} from '../moray/filter';
 import type {Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
-import {targets, type DestroyParams} from '../schema/chains';
+import {targets, type DestroyParams, type StartParams} from '../schema/chains';
 import type {Container} from '../schema/container';
 import type {Lock} from '../schema/job';
 import type {AddressLease, PortLease} from '../schema/objects';
@@ -34,6 +34,7 @@ export interface Reconciler {
 
 const CONTAINERS = BUCKETS.containers.name;
 const DUE = and(eq('autoRemove', true), or(eq('status', 'exited'), eq('status', 'created')));
+const COMEBACK = eq('wantsStart', true);
 const PARALLEL = 16;
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
@@ -44,6 +45,7 @@ class Sweeper implements Reconciler {
   private readonly clock: Clock;
   private readonly stopping = new AbortController();
   private readonly removing = new Map<string, Promise<void>>();
+  private readonly starting = new Map<string, Promise<void>>();
   private loops: Promise<void>[] = [];
   private suspects = new Set<string>();
 
@@ -53,17 +55,18 @@ class Sweeper implements Reconciler {
 
   async start(): Promise<void> {
     await this.options.moray.open(BUCKETS.containers, BUCKETS.addresses, BUCKETS.ports, BUCKETS.locks);
-    this.loops = [this.watch(), this.sweepLoop()];
+    this.loops = [this.watch(DUE), this.watch(COMEBACK), this.sweepLoop()];
   }
 
   async stop(): Promise<void> {
     this.stopping.abort(new Error('the reconciler stops'));
     await Promise.all(this.loops);
-    await Promise.allSettled([...this.removing.values()]);
+    await Promise.allSettled([...this.removing.values(), ...this.starting.values()]);
   }
 
   containerChanged(container: Container): void {
     if (isDue(container)) this.remove(container);
+    if (comesBack(container)) this.startAgain(container);
   }
 
   async sweep(): Promise<void> {
@@ -79,6 +82,11 @@ class Sweeper implements Reconciler {
     }
     await Promise.all([...this.removing.values()]);
     await this.sweepLeases();
+    for await (const row of this.options.moray.find<Container>(CONTAINERS, COMEBACK)) {
+      if (comesBack(row.value)) this.startAgain(row.value);
+      if (this.starting.size >= PARALLEL) await Promise.race([...this.starting.values()]);
+    }
+    await Promise.all([...this.starting.values()]);
   }
 
   /** Leases of containers that do not exist, seen in two passes running. */
@@ -114,11 +122,24 @@ class Sweeper implements Reconciler {
     this.removing.set(container.id, work);
   }
 
-  private async watch(): Promise<void> {
+  /** As a person would: with addresses and ports of its own, held anew. */
+  private startAgain(container: Container): void {
+    if (this.starting.has(container.id) || this.stopping.signal.aborted) return;
+    const params: StartParams = {containerId: container.id};
+    const work = this.options.workflow.run({workflow: 'container.start', account: container.account, params, requestId: `comeback-${container.id.slice(0, 12)}`})
+      .then(() => undefined, (err: unknown) => {
+        if (!isCetusError(err, 'notFound') && !isCetusError(err, 'conflict') && !isCetusError(err, 'notModified'))
+          this.options.log.warn({err, containerId: container.id}, 'a container that its policy wants back could not be started');
+      })
+      .finally(() => this.starting.delete(container.id));
+    this.starting.set(container.id, work);
+  }
+
+  private async watch(filter: string): Promise<void> {
     const {signal} = this.stopping;
     while (!signal.aborted) {
       try {
-        for await (const change of await this.options.moray.watch<Container>(CONTAINERS, DUE, {signal}))
+        for await (const change of await this.options.moray.watch<Container>(CONTAINERS, filter, {signal}))
           if (change.kind === 'put') this.containerChanged(change.value);
       } catch (err) {
         if (!signal.aborted) this.options.log.warn({err}, 'the feed of containers broke; watching again');
@@ -144,4 +165,8 @@ class Sweeper implements Reconciler {
 function isDue(container: Container): boolean {
   if (!container.autoRemove || container.provisioning) return false;
   return container.status === 'exited' || (container.status === 'created' && container.observation.error !== '');
+}
+
+function comesBack(container: Container): boolean {
+  return container.status === 'exited' && container.observation.wantsStart === true;
 }

@@ -1,7 +1,7 @@
 /** What every chain does: read its object under the lock, give a task to a node, write an event. */
 import {CetusError, isCetusError} from '../base/errors';
 import {containerEvent, disconnectEvents, putEvent} from '../fleet/events';
-import {applyObservation, holdsNothing, releaseLeases} from '../fleet/observe';
+import {applyObservation, letsGo, releaseLeases} from '../fleet/observe';
 import {and, eq} from '../moray/filter';
 import type {BatchOp, Stored} from '../moray/moray';
 import type {NodeNetwork, TaskBody, TaskOutput} from '../schema/agent';
@@ -64,7 +64,7 @@ export function isRunning(c: Container): boolean {
 export function observed(ctx: Ctx<unknown>, stored: Stored<Container>, observation: ContainerObservation | undefined): BatchOp[] {
   const after = observation && applyObservation(stored.value, observation);
   if (!after) return [];
-  return [putContainer(stored, after), ...(holdsNothing(observation) ? letGo(ctx, stored.value) : [])];
+  return [putContainer(stored, after), ...(letsGo(stored.value, observation) ? letGo(ctx, stored.value) : [])];
 }
 
 /** Leases and events of attachments that are emptied in the same batch. */

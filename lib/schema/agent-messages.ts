@@ -26,7 +26,7 @@ const observation = {
   properties: {
     containerId: {type: 'string', pattern: '^[a-zA-Z0-9_.-]{1,128}$'}, generation: count, status: {enum: ['created', 'running', 'paused', 'restarting', 'exited']},
     pid: count, exitCode: {type: 'integer'}, error: {type: 'string', maxLength: 65_536}, oomKilled: {type: 'boolean'}, startedAt: name, finishedAt: name,
-    restartCount: count, stoppedByUser: {type: 'boolean'}, health: {type: 'object'},
+    restartCount: count, stoppedByUser: {type: 'boolean'}, wantsStart: {type: 'boolean'}, health: {type: 'object'},
   },
 } as const;
 
@@ -48,7 +48,7 @@ export const REPORT_BATCH_SCHEMA = {
             required: ['action', 'attributes', 'observation'],
             properties: {
               kind: {const: 'container'}, seq: count, at, attributes: words, observation,
-              action: {enum: ['start', 'die', 'restart', 'stop', 'kill', 'pause', 'unpause', 'oom', 'health_status', 'update']},
+              action: {enum: ['comeback', 'start', 'die', 'restart', 'stop', 'kill', 'pause', 'unpause', 'oom', 'health_status', 'update']},
             },
           },
           {

@@ -146,7 +146,7 @@ export type Report = {
   /** RFC 3339 with nanoseconds: when it happened, not when it was sent. */
   at: string;
 } & (
-  | {kind: 'container'; /** the event the Engine would emit for this transition */ action: 'start' | 'die' | 'restart' | 'stop' | 'kill' | 'pause' | 'unpause' | 'oom' | 'health_status' | 'update'; attributes: Record<string, string>; observation: ContainerObservation}
+  | {kind: 'container'; /** the event the Engine would emit for this transition; `comeback` is none */ action: 'comeback' | 'start' | 'die' | 'restart' | 'stop' | 'kill' | 'pause' | 'unpause' | 'oom' | 'health_status' | 'update'; attributes: Record<string, string>; observation: ContainerObservation}
   | {kind: 'exec'; execId: string; containerId: string; exitCode: number}
 );
 

@@ -37,6 +37,8 @@ export interface ContainerObservation {
   restartCount: number;
   /** Set once a person stopped it: `unless-stopped` and reboots look at this. */
   stoppedByUser?: boolean;
+  /** It ended and holds nothing, and its restart policy wants it back after a reboot: the control plane is to start it, once. */
+  wantsStart?: boolean;
   health?: HealthState;
 }
 

@@ -3,7 +3,7 @@ import {newRecord, type ContainerRecord} from '../../lib/agent/container/record'
 import {judge, healthPlan} from '../../lib/agent/container/health';
 import {parseSignal} from '../../lib/agent/container/signals';
 import {parsePs} from '../../lib/agent/top';
-import type {ContainerObservation} from '../../lib/schema/container';
+import type {ContainerObservation, NetworkAttachment} from '../../lib/schema/container';
 
 const LAUNCH = {networks: [], attachments: [], ports: []};
 const AT = '2026-01-01T00:00:00Z';
@@ -70,6 +70,14 @@ describe('what is found at the agent\'s start', () => {
   it('comes back after a reboot as the policy says, and is removed where that had begun', () => {
     const rebooted = {bootId: 'b2', policy: {Name: 'always'}} as const;
     expect(decide(view({status: 'exited', stoppedByUser: true}, {desired: 'stopped'}, rebooted), found('none')).record.observation.status).toBe('restarting');
+    // Its address may be another's by now: somebody who knows has to start it, and is asked once.
+    const attached: Partial<ContainerRecord> = {desired: 'stopped', launch: {networks: [], attachments: [{} as NetworkAttachment], ports: []}};
+    const wants = decide(view({status: 'exited', stoppedByUser: true}, attached, rebooted), found('none'));
+    expect(wants).toMatchObject({record: {bootId: 'b2', observation: {status: 'exited', wantsStart: true}}, reports: [{action: 'comeback'}], actions: [{kind: 'cleanUp', keepSandbox: false}]});
+    expect(decide({...view({}, {}, rebooted), record: wants.record}, found('none')).reports).toEqual([]);
+    expect(decide({...view({}, {}, rebooted), record: wants.record}, {kind: 'start', task: 't', launch: wants.record.launch!}).record.observation.wantsStart).toBeUndefined();
+    // One that was running goes on by itself: nobody took anything from it.
+    expect(decide(view({status: 'running', pid: 5}, {...attached, desired: 'running'}, rebooted), found('none')).record.observation).toMatchObject({status: 'restarting'});
     expect(decide(view({status: 'exited'}, {desired: 'stopped'}, {...rebooted, bootId: 'b1'}), found('none')).record.observation.status).toBe('exited');
     expect(kinds(view({status: 'exited'}, {removing: true}), found('none'))).toEqual(['erase']);
     expect(kinds(view({status: 'running', pid: 5}, {removing: true}), found('running'))).toEqual(['cancelRestart', 'signal', 'awaitExit', 'erase']);

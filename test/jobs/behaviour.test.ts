@@ -222,6 +222,28 @@ describe('credentials', () => {
 });
 
 describe('the reconciler', () => {
+  it('starts what a rebooted node wants back, with an address that is nobody else\'s', async () => {
+    const dc = await open(true);
+    const workflow = dc.runner();
+    const reconciler = createReconciler({moray: dc.store, workflow, log: silentLog(), clock: dc.clock});
+    await reconciler.start();
+    const get = async (id: string): Promise<Container> => (await dc.store.get<Container>('containers', id)).value;
+    await dc.container('c1', 'first', true, other);
+    const had = (await get('c1')).attachments[0]!.address;
+    await start(dc, workflow, 'container.stop', {containerId: 'c1', timeoutSeconds: 0, signal: null});
+    // Somebody else has its address by now.
+    await dc.container('c2', 'second', false, {...other, networks: {front: {networkId: 'net1', settings: {IPAMConfig: {IPv4Address: had}}}}});
+    await start(dc, workflow, 'container.start', {containerId: 'c2'});
+    dc.agent.comeback('c1');
+    await dc.clock.pass(5000);
+    expect(await get('c1')).toMatchObject({status: 'running', attachments: [{networkId: 'net1'}]});
+    expect((await get('c1')).attachments[0]!.address).not.toBe(had);
+    expect((await get('c2')).attachments[0]!.address).toBe(had);
+    expect([...(await dc.all('addresses')).keys()].sort()).toEqual([...(await Promise.all(['c1', 'c2'].map(async (id) => `net1/${(await get(id)).attachments[0]!.address}`)))].sort());
+    await dc.clock.until(reconciler.stop());
+    expect(await dc.leaks()).toEqual([]);
+  });
+
   it('removes what has ended and was to be removed, and what never could start, and nothing else', async () => {
     const dc = await open(true);
     const workflow = dc.runner();

@@ -114,7 +114,7 @@ function start(view: ContainerView, event: Event<'start'>): Decision {
   // Started by hand while the policy waits: the person wins, and the counters begin anew.
   const next: ContainerRecord = {
     ...record, launch: event.launch, desired: 'running', task: event.task, backoffMs: 0, launching: true,
-    observation: {...record.observation, restartCount: 0, stoppedByUser: false},
+    observation: {...record.observation, restartCount: 0, stoppedByUser: false, wantsStart: undefined},
   };
   return {record: next, reports: [], actions: [...(status === 'restarting' ? [{kind: 'cancelRestart'} as const] : []), {kind: 'launch', launch: event.launch}]};
 }
@@ -283,6 +283,9 @@ function waiting(view: ContainerView, status: ContainerRecord['observation']['st
   const rebooted = record.bootId !== '' && record.bootId !== view.bootId;
   // `always` comes back after a reboot even where a person had stopped it, as the Engine does when its daemon starts.
   if (rebooted && status === 'exited' && view.policy.Name === 'always' && record.launch) {
+    // Its addresses and ports were given back when it ended and may be another's by now: who holds them has to start it.
+    if (record.launch.attachments.length || record.launch.ports.length)
+      return withRecord(to(view, {wantsStart: true}, [{action: 'comeback', attributes: {}}], [{kind: 'cleanUp', keepSandbox: false}]), {bootId: view.bootId});
     const next = to(view, {status: 'restarting'}, []);
     return {...withRecord(next, {desired: 'running', bootId: view.bootId}), actions: [{kind: 'cleanUp', keepSandbox: false}, {kind: 'restartAfter', ms: FIRST_BACKOFF_MS}]};
   }
