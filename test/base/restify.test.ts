@@ -6,3 +6,17 @@ test('loading restify leaves writeHead chainable, as Node documents it', () => {
   const response = new ServerResponse({method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1} as never);
   expect(response.writeHead(204)).toBe(response);
 });
+
+test('restify loads where Node has no binding of its HTTP parser (Node 24)', () => {
+  const owner = process as unknown as {binding(name: string): unknown};
+  const {binding} = owner;
+  owner.binding = (name) => { throw new Error(`No such module: ${name}`); };
+  try {
+    jest.isolateModules(() => {
+      // eslint-disable-next-line @typescript-eslint/no-require-imports
+      expect(typeof (require('../../lib/base/restify') as {restify: typeof restify}).restify.createServer).toBe('function');
+    });
+  } finally {
+    owner.binding = binding;
+  }
+});
