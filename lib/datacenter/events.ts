@@ -17,6 +17,8 @@ import type {Caller, EventVerbs, Filters} from './verbs';
 const BUCKET = BUCKETS.events.name;
 const MAX_QUEUED = 10_000;
 const MAX_BATCH = 200;
+/** What comes so soon after another is one commit: an exec's creation and its start are. */
+const GATHER_MS = 4;
 const ACCEPTED = ['config', 'container', 'daemon', 'event', 'image', 'label', 'network', 'node', 'plugin', 'scope', 'secret', 'service', 'type', 'volume'];
 /** The index holds times as doubles: near 2e18 they are 256 ns apart. Bounds are widened by this and checked exactly afterwards. */
 const INDEX_SLACK_NS = 1024n;
@@ -69,6 +71,7 @@ export class EventLog {
   }
 
   private async drain(): Promise<void> {
+    await this.clock.sleep(GATHER_MS);
     for (let failures = 0; this.queue.length > 0;) {
       const part = this.queue.slice(0, MAX_BATCH);
       try {

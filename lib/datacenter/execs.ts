@@ -15,9 +15,16 @@ import type {Caller, ExecVerbs} from './verbs';
 
 const BUCKET = BUCKETS.execs.name;
 const noSuchExec = (id: string): CetusError => new CetusError('notFound', `No such exec instance: ${id}`);
+/** Execs that this process was told of lately: where they run does not change, so what lies behind that can be asked together with the exec itself. */
+const MAX_RECENT = 1000;
 const command = (config: ExecConfig): string => (config.Cmd ?? []).join(' ');
 
 export function execVerbs(context: Context): ExecVerbs {
+  const recent = new Map<string, Pick<Exec, 'containerId' | 'nodeId'>>();
+  const remember = (id: string, {containerId, nodeId}: Exec): void => {
+    recent.set(id, {containerId, nodeId});
+    if (recent.size > MAX_RECENT) recent.delete(recent.keys().next().value!);
+  };
   const find = async (caller: Caller, id: string): Promise<Exec> => {
     const stored = await context.moray.peek<Exec>(BUCKET, id);
     if (!stored || stored.value.account !== caller.account) throw noSuchExec(id);
@@ -25,6 +32,16 @@ export function execVerbs(context: Context): ExecVerbs {
   };
   const emit = (caller: Caller, c: Container, action: string, execId: string): void =>
     context.events.emit(caller.account, {type: 'container', action, actorId: c.id, attributes: containerAttributes(c, {execID: execId})});
+
+  /** undefined where the node is away, or has forgotten it: what the store knows is what can be said. */
+  const observe = async (nodeId: string, execId: string): Promise<ExecObservation | undefined> => {
+    try {
+      return await (await context.fleet.agent(nodeId)).observeExec(execId);
+    } catch (err) {
+      if (!isCetusError(err, 'unavailable') && !isCetusError(err, 'timeout') && !isCetusError(err, 'notFound')) throw err;
+      return undefined;
+    }
+  };
 
   return {
     async create(caller, containerNameOrId, config) {
@@ -43,13 +60,15 @@ export function execVerbs(context: Context): ExecVerbs {
         await context.moray.delete(BUCKET, id).catch(() => undefined);
         throw err;
       });
+      remember(id, exec);
       emit(caller, c, `exec_create: ${command(config)}`, id);
       return {id};
     },
 
     async start(caller, execId, query) {
-      const exec = await find(caller, execId);
-      const c = await peekContainer(context, caller.account, exec.containerId);
+      const at = recent.get(execId);
+      const [exec, near] = await Promise.all([find(caller, execId), at && peekContainer(context, caller.account, at.containerId)]);
+      const c = at ? near : await peekContainer(context, caller.account, exec.containerId);
       if (!c) throw noSuchExec(execId);
       if (exec.exitCode !== null) throw new CetusError('conflict', `exec command ${execId} has already run`);
       requireRunning(c, 'exec');
@@ -59,16 +78,12 @@ export function execVerbs(context: Context): ExecVerbs {
     },
 
     async get(caller, execId) {
+      const at = recent.get(execId);
+      const early = at && observe(at.nodeId, execId);
+      early?.catch(() => undefined);
       const exec = await find(caller, execId);
       if (exec.exitCode !== null) return {exec, live: undefined};
-      let live: ExecObservation | undefined;
-      try {
-        live = await (await context.fleet.agent(exec.nodeId)).observeExec(execId);
-      } catch (err) {
-        // The node is away, or has forgotten it: what the store knows is what can be said.
-        if (!isCetusError(err, 'unavailable') && !isCetusError(err, 'timeout') && !isCetusError(err, 'notFound')) throw err;
-      }
-      return {exec, live};
+      return {exec, live: await (early ?? observe(exec.nodeId, execId))};
     },
 
     async resize(caller, execId, height, width) {

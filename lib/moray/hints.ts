@@ -16,6 +16,7 @@ export class Hints {
   /** Undefined while there is none. */
   connection: Connection | undefined;
   private readonly toNotify = new Set<string>();
+  private readonly toWake = new Set<string>();
   private notifying = false;
   private listening: Promise<void> | undefined;
 
@@ -33,26 +34,34 @@ export class Hints {
     await this.listening;
   }
 
+  /** Whoever committed goes first: with an order to a node, or an answer. Looking at once took a create 3 ms of waiting behind its own feeds' polls. */
   committed(bucket: string): void {
-    this.wake(bucket);
     this.toNotify.add(bucket);
-    void this.notify();
+    this.toWake.add(bucket);
+    if (this.toWake.size > 1) return;
+    setImmediate(() => {
+      const buckets = [...this.toWake];
+      this.toWake.clear();
+      for (const each of buckets) this.wake(each);
+      void this.notify();
+    });
   }
 
   /**
    * NOTIFY inside the write's own transaction would take a lock of the whole database at commit and so queue up every commit behind
-   * the disk; here it costs a commit nothing. What comes while one is on its way, or so soon after the last, goes together with the
-   * next: one for each of a run of single writes made them a tenth slower.
+   * the disk; here it costs a commit nothing. What comes within NOTIFY_GAP_MS goes
+   * together: one for each of a run of single writes made them a tenth slower.
    */
   private async notify(): Promise<void> {
     if (this.notifying) return;
     this.notifying = true;
     try {
       while (this.toNotify.size > 0 && this.connection && !this.connection.broken) {
+        await new Promise((resolve) => setTimeout(resolve, NOTIFY_GAP_MS));
+        if (!this.connection || this.connection.broken) break;
         const buckets = [...this.toNotify].join(',');
         this.toNotify.clear();
         await this.connection.run([{name: 'notify', text: `SELECT pg_notify('${CHANNEL}', $1)`, values: [buckets]}], new Deadline());
-        await new Promise((resolve) => setTimeout(resolve, NOTIFY_GAP_MS));
       }
     } catch (err) {
       this.log.debug({err}, 'notify'); // the others' timers find the change

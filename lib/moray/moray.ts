@@ -20,7 +20,13 @@ export interface Stored<T> {
 
 /** etag absent: whatever is there; null: must not exist; a token: must be exactly that. */
 export interface Condition { etag?: Etag | null }
-export interface CallOptions { /** ms from now; default 10 s */ deadlineMs?: number; signal?: AbortSignal }
+export interface CallOptions {
+  /** ms from now; default 10 s */
+  deadlineMs?: number;
+  signal?: AbortSignal;
+  /** Of a step of a job: ask the store, also for what the job itself wrote a moment ago (workflow/own-writes.ts). */
+  fresh?: boolean;
+}
 export interface FindOptions extends CallOptions {
   sort?: {field: string; order: 'asc' | 'desc'}[];
   limit?: number;

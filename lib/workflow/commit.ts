@@ -4,7 +4,7 @@
  */
 import type {Clock} from '../base/clock';
 import {CetusError, isCetusError} from '../base/errors';
-import type {BatchOp, Etag, Moray} from '../moray/moray';
+import type {BatchOp, BatchResult, Etag, Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Job} from '../schema/job';
 
@@ -30,8 +30,8 @@ const JOBS = BUCKETS.jobs.name;
 const FIRST_PAUSE_MS = 25;
 const MAX_PAUSE_MS = 1000;
 
-/** Moves `saved` on. `cancelSeen`: a cancel had been written meanwhile; `saved` knows it now, the batch was not written: decide anew. */
-export async function commitJob(deps: Deps, saved: Saved, job: Job, ops: BatchOp[]): Promise<{cancelSeen: boolean}> {
+/** Moves `saved` on; `results` are those of `ops`, where the store's answer was heard. `cancelSeen`: a cancel had been written meanwhile; `saved` knows it now, the batch was not written: decide anew. */
+export async function commitJob(deps: Deps, saved: Saved, job: Job, ops: BatchOp[]): Promise<{cancelSeen: boolean; results?: BatchResult[]}> {
   const revision = saved.job.revision + 1;
   let pauseMs = FIRST_PAUSE_MS;
   const creating = saved.etag === null;
@@ -42,7 +42,7 @@ export async function commitJob(deps: Deps, saved: Saved, job: Job, ops: BatchOp
       const results = await deps.moray.batch([{op: 'put', bucket: JOBS, key: job.id, value: written, etag: saved.etag}, ...ops]);
       saved.job = written;
       saved.etag = results[0]!.etag!;
-      return {cancelSeen: false};
+      return {cancelSeen: false, results: results.slice(1)};
     } catch (err) {
       const refusal = refusalOf(err, job);
       if (refusal) throw refusal;

@@ -15,6 +15,7 @@ import type {Gates} from './gate';
 import {next, outputsOf, undoTriesOf, type Limits} from './next';
 import {bounded, MAX_OUTPUT_BYTES, wireError} from './record';
 import {keepLease} from './lease';
+import {OwnWrites} from './own-writes';
 import {must} from './state';
 
 export interface ExecutionLimits extends Limits {
@@ -61,6 +62,7 @@ export class Execution {
   private firstError: CetusError | undefined;
   private readonly lost = new AbortController();
   private readonly canceled = new AbortController();
+  private readonly own: OwnWrites;
 
   /** `job` is claimed already; `etag` null where it is not in the store yet. */
   constructor(
@@ -69,6 +71,7 @@ export class Execution {
     this.job = job;
     this.base = job;
     this.saved = {job, etag};
+    this.own = new OwnWrites(deps.moray, deps.clock);
   }
 
   /** Lets go of the job at once: what runs is abandoned, nothing more is written, another runner may take it when the lease has expired. */
@@ -194,7 +197,9 @@ export class Execution {
     const creating = this.saved.etag === null;
     const ops = [...(creating ? this.takeLock(job) : lock), ...this.pending.flatMap((p) => p.writes)];
     try {
-      const {cancelSeen} = await commitJob(this.deps, this.saved, job, ops);
+      const {cancelSeen, results} = await commitJob(this.deps, this.saved, job, ops);
+      if (results) this.own.committed(ops, results);
+      else this.own.forget();
       if (cancelSeen) {
         // Our segment was decided without knowing of the cancel: between steps is the place to see it.
         this.base = {...this.base, cancelRequested: true};
@@ -324,6 +329,7 @@ export class Execution {
   }
 
   private rollback(): void {
+    this.own.forget();
     this.openGates();
     this.pending = [];
     this.job = this.saved.job.cancelRequested ? {...this.base, cancelRequested: true} : this.base;
@@ -341,7 +347,7 @@ export class Execution {
 
   private context(attempt: number, signal: AbortSignal, job = this.job): StepContext<unknown, unknown> {
     return {
-      job, params: job.params, outputs: outputsOf(job), services: this.deps.services, moray: this.deps.moray,
+      job, params: job.params, outputs: outputsOf(job), services: this.deps.services, moray: this.own.moray,
       epoch: job.lease?.epoch ?? 0, requestId: job.requestId, attempt, signal, secrets: this.inline.secrets,
       log: this.deps.log.child({jobId: job.id, workflow: job.workflow, requestId: job.requestId}, true),
       progress: (message) => this.inline.onProgress?.(message),

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import {CetusError} from '../../lib/base/errors';
 import type {Caller} from '../../lib/datacenter/verbs';
 import {collect, createWorld, type World} from './world';
+import {until} from '../harness/wait';
 
 interface Theirs { texts: string[]; execs: string[] }
 type Verb = (world: World, me: Caller, text: string) => Promise<unknown>;
@@ -77,6 +78,8 @@ beforeAll(async () => {
   const {id} = await dc.containers.create(them, 'secret-box', {Image: 'secret-image', Labels: {'secret-label': ''}, HostConfig: {NetworkMode: 'secret-net', Binds: ['secret-vol:/data']}});
   await dc.containers.start(them, id);
   const exec = await dc.execs.create(them, id, {Cmd: ['sh']});
+  // Events that change no state are written behind the answer.
+  await until('the event of the exec', async () => (await owned()).includes('exec_create'));
   const network = await dc.networks.get(them, 'secret-net');
   const bridge = await dc.networks.get(them, 'bridge');
   await dc.networks.create(me, {Name: 'my-net'});

@@ -101,7 +101,7 @@ async function afterItsEnd(ctx: Ctx<DestroyParams>): Promise<Stored<Container> |
   const {clock} = ctx.services;
   const untilMs = clock.now() + END_REPORT_WAIT_MS;
   for (;;) {
-    const stored = await ctx.moray.peek<Container>(CONTAINERS, ctx.params.containerId);
+    const stored = await ctx.moray.peek<Container>(CONTAINERS, ctx.params.containerId, {fresh: true});
     if (!stored || holdsNothing(stored.value.observation) || clock.now() >= untilMs) return stored;
     await clock.sleep(END_REPORT_POLL_MS, ctx.signal);
   }

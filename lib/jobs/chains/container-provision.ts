@@ -9,6 +9,7 @@ import type {BatchOp, Stored} from '../../moray/moray';
 import {targets, type ProvisionParams, type ProvisionResult, type PullSecrets} from '../../schema/chains';
 import type {Container, ContainerObservation, ResolvedMount} from '../../schema/container';
 import type {Image, Volume} from '../../schema/objects';
+import type {PlacementDecision} from '../../schema/placement';
 import type {Chain} from '../../workflow/chain';
 import {holdOnNode} from '../image-fetch';
 import {reserve} from '../reservations';
@@ -16,6 +17,9 @@ import type {Ctx, JobServices} from '../services';
 import {containerPut, CONTAINERS, eventPut, holderOfName, IMAGES, task, undoTask, usersOfVolume, VOLUMES} from '../steps';
 
 interface Placed extends ProvisionResult { /** made by this job */ newVolumeIds: string[] }
+/** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
+interface Volumes { draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[] }
+interface Settled extends Volumes { decision: PlacementDecision; reservation: BatchOp | undefined }
 interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; imageFetched: boolean }
 
 export const provision: Chain<ProvisionParams, JobServices> = {
@@ -34,13 +38,15 @@ export const provision: Chain<ProvisionParams, JobServices> = {
 };
 
 async function place(ctx: Ctx<ProvisionParams>): Promise<{output: Placed; writes: BatchOp[]}> {
-  const {params, services} = ctx;
-  const image = await usableImage(ctx);
-  const {draft, existing, created} = await resolveVolumes(ctx);
-  const pinnedNodes = existing.filter((v) => v.value.nodeId).map((v) => ({nodeId: v.value.nodeId, volumeName: v.value.name}));
-  const decision = services.placement.place({...params.placement, pinnedNodes});
+  // Neither needs the other. Both are waited for, and where both have something to say the missing image is said.
+  const reading = usableImage(ctx);
+  reading.catch(() => undefined);
+  const {draft, existing, created, decision, reservation} = await settle(ctx).catch(async (err: unknown) => {
+    await reading;
+    throw err;
+  });
+  const image = await reading;
   const {nodeId, node} = decision;
-  const reservation = await reserve(ctx, nodeId, draft.id, draft.reservation);
   const container: Container = {...draft, node, nodeId, placement: decision, provisionJobId: ctx.job.id, provisioning: true};
   return {
     output: {containerId: draft.id, nodeId, node, newVolumeIds: created.map((v) => v.id)},
@@ -55,6 +61,14 @@ async function place(ctx: Ctx<ProvisionParams>): Promise<{output: Placed; writes
   };
 }
 
+/** Volumes, a node and the room on it. */
+async function settle(ctx: Ctx<ProvisionParams>): Promise<Settled> {
+  const volumes = await resolveVolumes(ctx);
+  const pinnedNodes = volumes.existing.filter((v) => v.value.nodeId).map((v) => ({nodeId: v.value.nodeId, volumeName: v.value.name}));
+  const decision = ctx.services.placement.place({...ctx.params.placement, pinnedNodes});
+  return {...volumes, decision, reservation: await reserve(ctx, decision.nodeId, volumes.draft.id, volumes.draft.reservation)};
+}
+
 async function usableImage(ctx: Ctx<ProvisionParams>): Promise<Stored<Image>> {
   const {account, imageId, imageReference} = ctx.params.container;
   const image = await ctx.moray.peek<Image>(IMAGES, `${account}/${imageId}`);
@@ -62,8 +76,7 @@ async function usableImage(ctx: Ctx<ProvisionParams>): Promise<Stored<Image>> {
   return image;
 }
 
-/** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
-async function resolveVolumes(ctx: Ctx<ProvisionParams>): Promise<{draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[]}> {
+async function resolveVolumes(ctx: Ctx<ProvisionParams>): Promise<Volumes> {
   const {container, volumes} = ctx.params;
   const existing: Stored<Volume>[] = [];
   const created: Volume[] = [];
