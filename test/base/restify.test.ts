@@ -10,7 +10,10 @@ test('loading restify leaves writeHead chainable, as Node documents it', () => {
 test('restify loads where Node has no binding of its HTTP parser (Node 24)', () => {
   const owner = process as unknown as {binding(name: string): unknown};
   const {binding} = owner;
-  owner.binding = (name) => { throw new Error(`No such module: ${name}`); };
+  owner.binding = (name) => {
+    if (name === 'http_parser') throw new Error(`No such module: ${name}`);
+    return binding.call(process, name);
+  };
   try {
     jest.isolateModules(() => {
       // eslint-disable-next-line @typescript-eslint/no-require-imports
