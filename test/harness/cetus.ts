@@ -41,7 +41,7 @@ export class TestDatacenter {
       if (child.exitCode !== null) throw new Hopeless(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
       return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
     }, 60_000);
-    if (!this.args.includes('--tls-cert')) this.proxy ??= await SchemaProxy.start(this.running.listen[0], this.dataDir);
+    if (!this.args.includes('--tls-cert')) this.proxy ??= await SchemaProxy.start(this.running.listen[0]);
   }
 
   /** The current process ids: a part that was restarted has a new one. */

@@ -5,6 +5,7 @@
 import {type ChildProcess, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import {until} from './wait';
 
@@ -15,9 +16,11 @@ interface Report { operations: {id: string; statuses: Record<string, number>; pr
 export class SchemaProxy {
   private constructor(readonly host: string, private readonly process: ChildProcess, private readonly report: string) {}
 
-  static async start(target: string, directory: string): Promise<SchemaProxy | undefined> {
+  static async start(target: string): Promise<SchemaProxy | undefined> {
     if (!PROGRAM) return undefined;
-    const report = path.join(directory, 'proxy.json');
+    // Not in the datacenter's directory: who names that is ended by `cetus down`, and counted as left behind.
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-proxy-'));
+    const report = path.join(directory, 'report.json');
     // The proxy takes ajv from the folder that it runs in.
     const child = spawn(process.execPath, [PROGRAM, '--target', target, '--listen', '0', '--json', report], {stdio: ['ignore', 'ignore', 'pipe'], cwd: path.resolve(__dirname, '../..')});
     let said = '';
@@ -32,6 +35,7 @@ export class SchemaProxy {
     this.process.kill('SIGTERM');
     await gone;
     const {operations} = JSON.parse(fs.readFileSync(this.report, 'utf8')) as Report;
+    fs.rmSync(path.dirname(this.report), {recursive: true});
     const collected = process.env.CETUS_TEST_PROXY_REPORT;
     if (collected) fs.appendFileSync(collected, operations.map((o) => `${JSON.stringify(o)}\n`).join(''));
     return operations.flatMap((o) => o.problems.map((problem) => `${o.id}: ${problem}`));
