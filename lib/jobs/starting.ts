@@ -1,20 +1,46 @@
 /** What start and restart share: the order to the node, what is true after a failure, and the events of a start that agents do not make. */
-import {isCetusError} from '../base/errors';
+import {asCetusError, fromWire, isCetusError, type ErrorKind, type WireError} from '../base/errors';
 import {applyObservation} from '../fleet/observe';
 import type {BatchOp} from '../moray/moray';
 import type {TaskOutput} from '../schema/agent';
 import type {Container, ContainerObservation} from '../schema/container';
 import type {Network} from '../schema/objects';
+import type {Held} from './attach';
 import {refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {container, CONTAINERS, eventPut, letGo, nodeNetwork, NETWORKS, putContainer, task} from './steps';
 
-export interface Began { nodeId: string }
+export interface Began { nodeId: string; refused?: WireError }
 
 const START_DEADLINE_MS = 110_000;
+/** The Engine's code of a start that failed before there was a process. */
+const NEVER_STARTED = 128;
+/** They say something of the store or of the job, nothing of the container. */
+const PASSING: ReadonlySet<ErrorKind> = new Set(['etagConflict', 'unavailable', 'timeout', 'canceled']);
+
+/**
+ * `places`, or why the container cannot have them. That is an outcome of the start which the container shows (`refusedStart`), so it has to be
+ * committed: a plan that throws commits nothing. The step behind fails with it.
+ */
+export async function heldOrRefused(places: Promise<Held>): Promise<Held & {refused?: WireError}> {
+  try {
+    return await places;
+  } catch (err) {
+    const error = asCetusError(err);
+    if (PASSING.has(error.kind)) throw err;
+    return {attachments: [], publishedPorts: [], writes: [], refused: error.toWire()};
+  }
+}
+
+/** No new generation: the node knows nothing of it, and what it tells next replaces this. An exit code that is there stays, as in the Engine. */
+export function refusedStart(c: Container, {message}: WireError): Container {
+  return {...c, observation: {...c.observation, exitCode: c.observation.exitCode || NEVER_STARTED, error: message}};
+}
 
 /** The container's places are in the store by now: committed with the intent of this very act. */
 export async function startOnNode(ctx: Ctx<{containerId: string}>, step: string): Promise<TaskOutput> {
+  const {refused} = ctx.outputs['hold'] as Began;
+  if (refused) throw fromWire(refused);
   const {value: c} = await container(ctx, ctx.params.containerId);
   const networks = await Promise.all(c.attachments.map(async (a) => (await ctx.moray.get<Network>(NETWORKS, a.networkId)).value));
   return task(ctx, c.nodeId, step, {

@@ -27,7 +27,7 @@ export interface ContainerObservation {
   /** 0 where nothing runs. */
   pid: number;
   exitCode: number;
-  /** Why the process could not be started, as the Engine words it; '' otherwise. */
+  /** Why the process could not be started, as the Engine words it; '' otherwise. Also written by the chains where a start was refused before it reached the node. */
   error: string;
   oomKilled: boolean;
   /** RFC 3339 with nanoseconds, or ZERO_TIME. */

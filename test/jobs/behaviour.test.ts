@@ -67,6 +67,21 @@ describe('start', () => {
     const dc = await open();
     await dc.container('c1', 'web', true);
     await expect(dc.container('c2', 'two', true)).rejects.toThrow(/^driver failed programming external connectivity on endpoint two \([0-9a-f]{64}\): Bind for 0\.0\.0\.0:8080 failed: port is already allocated$/);
+    expect(await container(dc, 'c2')).toMatchObject({status: 'created', observation: {exitCode: 128, error: expect.stringContaining('port is already allocated') as string}, attachments: [], publishedPorts: []});
+    expect(await dc.leaks()).toEqual([]);
+    await dc.put('container.destroy', {containerId: 'c1', force: true, removeVolumes: false});
+    await dc.put('container.start', {containerId: 'c2'});
+    expect(await container(dc, 'c2')).toMatchObject({status: 'running', observation: {exitCode: 0, error: ''}});
+  });
+
+  it('that is refused its port after a stop keeps the code of that exit, and says why it did not start', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    dc.agent.exit('c1', 3);
+    await dc.settle();
+    await dc.container('c2', 'two', true);
+    await expect(dc.put('container.restart', {containerId: 'c1', timeoutSeconds: 0, signal: null})).rejects.toThrow('port is already allocated');
+    expect(await container(dc, 'c1')).toMatchObject({status: 'exited', observation: {exitCode: 3, error: expect.stringContaining('port is already allocated') as string}, attachments: []});
     expect(await dc.leaks()).toEqual([]);
   });
 

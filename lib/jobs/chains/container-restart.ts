@@ -8,7 +8,7 @@ import type {Chain} from '../../workflow/chain';
 import {hold} from '../attach';
 import type {Ctx, JobServices} from '../services';
 import {container, containerPut, isRunning, letGo, observed, putContainer, task, undoTask} from '../steps';
-import {afterFailure, attachedEvents, releaseAll, startOnNode} from '../starting';
+import {afterFailure, attachedEvents, heldOrRefused, refusedStart, releaseAll, startOnNode, type Began} from '../starting';
 import {stopTimeoutMs, type Stopping} from '../stopping';
 import {refuseStart} from './container-start';
 
@@ -48,14 +48,18 @@ async function stopIt(ctx: Ctx<StopParams>): Promise<TaskOutput> {
   return task(ctx, checked(ctx).nodeId, 'stop', {kind: 'container.stop', ...ctx.params}, stopTimeoutMs(ctx.params, checked(ctx)));
 }
 
-async function holdAgain(ctx: Ctx<StopParams>): Promise<{writes: BatchOp[]}> {
+async function holdAgain(ctx: Ctx<StopParams>): Promise<{output: Began; writes: BatchOp[]}> {
   const stored = await container(ctx, ctx.params.containerId);
   const {observation} = ctx.outputs['stop'] as TaskOutput;
   const now = (observation && applyObservation(stored.value, observation)) ?? stored.value;
-  const {attachments, publishedPorts, writes} = await hold(ctx, now, checked(ctx).had);
+  const {attachments, publishedPorts, writes, refused} = await heldOrRefused(hold(ctx, now, checked(ctx).had));
   // Whoever applies the exit tells of the lost places; where a report was faster, it has.
   const lost = now === stored.value ? [] : letGo(ctx, stored.value);
-  return {writes: [...lost, ...writes, putContainer(stored, {...now, attachments, publishedPorts})]};
+  const after = {...now, attachments, publishedPorts};
+  return {
+    output: {nodeId: now.nodeId, ...(refused ? {refused} : {})},
+    writes: [...lost, ...writes, putContainer(stored, refused ? refusedStart(after, refused) : after)],
+  };
 }
 
 async function restarted(ctx: Ctx<StopParams>): Promise<{writes: BatchOp[]}> {

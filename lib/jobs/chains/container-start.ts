@@ -11,7 +11,7 @@ import type {Chain} from '../../workflow/chain';
 import {hold} from '../attach';
 import type {Ctx, JobServices} from '../services';
 import {container, isRunning, observed, putContainer, undoTask} from '../steps';
-import {afterFailure, attachedEvents, releaseAll, startOnNode, type Began} from '../starting';
+import {afterFailure, attachedEvents, heldOrRefused, refusedStart, releaseAll, startOnNode, type Began} from '../starting';
 
 export const start: Chain<StartParams, JobServices> = {
   name: 'container.start',
@@ -39,7 +39,8 @@ async function holdPlaces(ctx: Ctx<StartParams>): Promise<{output: Began; writes
   const c = stored.value;
   refuseStart(c);
   if (isRunning(c)) throw new CetusError('notModified', `container ${c.id} is running already`);
-  const {attachments, publishedPorts, writes} = await hold(ctx, c);
+  const {attachments, publishedPorts, writes, refused} = await heldOrRefused(hold(ctx, c));
+  if (refused) return {output: {nodeId: c.nodeId, refused}, writes: [putContainer(stored, refusedStart(c, refused))]};
   return {
     output: {nodeId: c.nodeId},
     writes: [...writes, ...(attachments.length || publishedPorts.length ? [putContainer(stored, {...c, attachments, publishedPorts})] : [])],
