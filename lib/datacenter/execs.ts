@@ -1,7 +1,7 @@
 /** The verbs on execs: what was asked is in the store, what runs is on the node. Events exec_create and exec_start are written here, exec_die by fleet. */
 import {formatNs} from '../base/clock';
 import {CetusError, isCetusError} from '../base/errors';
-import {le} from '../moray/filter';
+import {eq, le} from '../moray/filter';
 import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {ExecConfig} from '../schema/docker';
@@ -9,7 +9,7 @@ import type {Exec} from '../schema/objects';
 import type {ExecObservation} from '../schema/agent';
 import type {Context} from './context';
 import {gate} from './create/options';
-import {peekContainer, requireRunning, resolveContainer} from './containers/resolve';
+import {isUp, peekContainer, requireRunning, resolveContainer} from './containers/resolve';
 import {containerAttributes} from './events';
 import type {Caller, ExecVerbs} from './verbs';
 
@@ -89,6 +89,13 @@ export function execVerbs(context: Context): ExecVerbs {
     async resize(caller, execId, height, width) {
       const exec = await find(caller, execId);
       await (await context.fleet.agent(exec.nodeId)).resizeExec(execId, height, width);
+    },
+
+    async open(caller, c) {
+      if (!isUp(c) || c.account !== caller.account) return [];
+      const execs = (await context.moray.list<Exec>(BUCKET, eq('containerId', c.id))).map((e) => e.value);
+      // Those of an earlier run ended with it, whether their end was told or not.
+      return execs.filter((e) => e.exitCode === null && e.createdAt >= c.observation.startedAt).sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1)).map((e) => e.id);
     },
   };
 }

@@ -63,6 +63,8 @@ export interface ExecVerbs {
   start(caller: Caller, execId: string, query: ExecStartQuery & {tty?: boolean}): Promise<{stream: Duplex | null; tty: boolean}>;
   get(caller: Caller, execId: string): Promise<{exec: Exec; live: ExecObservation | undefined}>;
   resize(caller: Caller, execId: string, height: number, width: number): Promise<void>;
+  /** Those of the container that have not ended, oldest first; none where it does not run. */
+  open(caller: Caller, container: Container): Promise<string[]>;
 }
 
 export interface ListedImage { image: Image; references: string[]; containers: number }

@@ -162,11 +162,15 @@ test('exec: created, started, forgotten by whom it does not belong to', async ()
   await create('web');
   await world.dc.containers.start(me, 'web');
   const {id} = await world.dc.execs.create(me, 'web', {Cmd: ['sh', '-c', 'true'], Tty: true});
+  expect(await world.dc.execs.open(me, await world.dc.containers.get(me, 'web'))).toEqual([id]);
+  expect(await world.dc.execs.open({...me, account: 'other'}, await world.dc.containers.get(me, 'web'))).toEqual([]);
   expect((await failure(world.dc.execs.create(me, 'web', {Cmd: []}))).message).toBe('No exec command specified');
   const {stream, tty} = await world.dc.execs.start(me, id, {detachKeys: '', consoleSize: null, detach: false});
   expect(tty).toBe(true);
   stream!.destroy();
   expect((await world.dc.execs.get(me, id)).live!.exitCode).toBe(0);
+  await world.dc.containers.stop(me, 'web', {timeoutSeconds: 0});
+  expect(await world.dc.execs.open(me, await world.dc.containers.get(me, 'web'))).toEqual([]);
   expect((await failure(world.dc.execs.get(me, 'nope'))).message).toBe('No such exec instance: nope');
 });
 

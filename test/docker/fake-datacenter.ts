@@ -290,6 +290,7 @@ export class FakeDatacenter {
           return {exec: found.exec, live: undefined};
         },
         resize: async (caller, id, height, width) => this.called('exec.resize', caller, id, height, width),
+        open: async (_caller, c) => [...this.execs.values()].filter(({exec}) => exec.containerId === c.id && exec.exitCode === null).map(({exec}) => exec.id),
       },
       images: {
         list: async (caller, query) => {

@@ -45,7 +45,7 @@ function furnish({fake}: World): {full: Container; bare: Container} {
     Image: 'busybox', Entrypoint: ['/init'], Cmd: ['a', 'b c'], Hostname: 'h', Env: ['A=1'], ExposedPorts: {'80/tcp': {}, '9000': {}}, Labels: {l: '1'}, StopSignal: 'SIGINT', StopTimeout: 3, Shell: ['sh'],
     Healthcheck: {Test: ['CMD', 'true'], Interval: 1e9}, Volumes: {'/v': {}}, MacAddress: '02:42:ac:12:00:05', OnBuild: ['RUN x'],
     HostConfig: {
-      Binds: ['data:/data'], PortBindings: {'80/tcp': [{HostPort: '8080'}], '81/tcp': null}, RestartPolicy: {Name: 'on-failure', MaximumRetryCount: 3}, Tmpfs: {'/run': 'size=1m'}, Sysctls: {a: 'b'},
+      Binds: ['data:/data', '/s:/t:ro'], PortBindings: {'80/tcp': [{HostPort: '8080'}], '81/tcp': null}, RestartPolicy: {Name: 'on-failure', MaximumRetryCount: 3}, Tmpfs: {'/run': 'size=1m'}, Sysctls: {a: 'b'},
       Mounts: [{Type: 'bind', Source: '/s', Target: '/t', BindOptions: {Propagation: '', NonRecursive: true}}], CgroupnsMode: '', Init: true, Annotations: {x: 'y'}, Ulimits: [{Name: 'nofile', Soft: 1, Hard: 2}],
       Devices: [{PathOnHost: '/dev/null', PathInContainer: '/dev/null', CgroupPermissions: 'rwm'}], ConsoleSize: [24, 80], MemorySwappiness: 3, OomKillDisable: null, PidsLimit: 5,
     },
@@ -136,12 +136,38 @@ describe('containers', () => {
     expect(body).toMatchObject({
       Path: '/init', Args: ['a', 'b c'], Name: '/full', State: {Running: true, Pid: 5, Health: {Status: 'healthy', Log: [{ExitCode: 0, Output: 'ok'}]}},
       Mounts: [
-        {Type: 'volume', Name: 'data', Source: '/volumes/data', Destination: '/data', RW: true, Driver: 'local'}, {Type: 'volume', Name: 'lost', Source: '', RW: false},
-        {Type: 'bind', Source: '/s', Destination: '/t', RW: false, Propagation: 'rprivate'}, {Type: 'tmpfs', Destination: '/tmp2'},
+        {Type: 'volume', Name: 'data', Source: '/volumes/data', Destination: '/data', RW: true, Driver: 'local', Mode: 'z'}, {Type: 'volume', Name: 'lost', Source: '', RW: false, Mode: 'z'},
+        {Type: 'bind', Source: '/s', Destination: '/t', RW: false, Mode: 'ro', Propagation: 'rprivate'}, {Type: 'tmpfs', Destination: '/tmp2'},
       ],
       NetworkSettings: {Ports: {'80/tcp': [{HostIp: '0.0.0.0', HostPort: '8080'}], '9000/tcp': null, '53/udp': [{HostIp: '127.0.0.1', HostPort: '5353'}]}},
       HostConfig: {CgroupnsMode: 'host', RestartPolicy: {Name: 'on-failure', MaximumRetryCount: 3}, PortBindings: {'80/tcp': [{HostIp: '', HostPort: '8080'}]}, IpcMode: 'private', ShmSize: 67108864},
     });
+  });
+
+  it('inspect: the execs that have not ended', async () => {
+    const made = await world();
+    furnish(made);
+    expect((await request(made.url).get('/containers/full/json')).body).toMatchObject({ExecIDs: null});
+    const {Id} = (await request(made.url).post('/containers/full/exec').send({Cmd: ['cat']})).body as {Id: string};
+    const {body} = await request(made.url).get('/containers/full/json');
+    expectInSchema('ContainerInspect', 200, body);
+    expect(body).toMatchObject({ExecIDs: [Id]});
+  });
+
+  it('inspect: its own names are among the aliases for clients before 1.45', async () => {
+    const made = await world();
+    const {full} = furnish(made);
+    const aliases = async (version: string): Promise<unknown> =>
+      ((await request(made.url).get(`/${version}/containers/full/json`)).body as {NetworkSettings: {Networks: Record<string, {Aliases: unknown}>}}).NetworkSettings.Networks['net']!.Aliases;
+    expect(await aliases('v1.44')).toEqual(['w', full.id.slice(0, 12), 'h']);
+    expect(await aliases('v1.45')).toEqual(['w']);
+  });
+
+  it.each([[0, null], [-1, null], [7, 7]])('a limit of %i processes is shown as %j', async (asked, shown) => {
+    const made = await world();
+    const {full} = furnish(made);
+    full.spec.hostConfig.PidsLimit = asked;
+    expect((await request(made.url).get('/containers/full/json')).body).toMatchObject({HostConfig: {PidsLimit: shown}});
   });
 
   const status = (over: Partial<Container>, observation: Partial<Container['observation']>): string => {

@@ -37,13 +37,13 @@ async function inspect(x: Exchange): Promise<void> {
   const container = await x.datacenter.containers.get(x.caller, x.param('id'));
   const size = x.query.bool('size') ? await x.datacenter.containers.size(x.caller, container) : undefined;
   const mountpoints = new Map<string, string>();
-  await Promise.all(container.spec.mounts.map(async (m) => {
+  const [execIds] = await Promise.all([x.datacenter.execs.open(x.caller, container), ...container.spec.mounts.map(async (m) => {
     if (m.type !== 'volume') return;
     // The volume may have been removed by force; its place is then simply not known.
     const volume = await x.datacenter.volumes.get(x.caller, m.name).catch(() => undefined);
     if (volume) mountpoints.set(m.name, volume.mountpoint);
-  }));
-  x.json(200, containerInspect(container, {execIds: null, mountpointOf: (name) => mountpoints.get(name) ?? '', size}));
+  })]);
+  x.json(200, containerInspect(container, {execIds, namesAmongAliases: !x.speaks(45), mountpointOf: (name) => mountpoints.get(name) ?? '', size}));
 }
 
 async function start(x: Exchange): Promise<void> {

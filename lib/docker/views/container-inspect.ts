@@ -1,14 +1,21 @@
 /** `docker inspect CONTAINER`: GET /containers/ID/json. */
 import {ZERO_TIME} from '../../base/clock';
+import {SHORT_ID_LENGTH} from '../../base/ids';
 import type {Container} from '../../schema/container';
 import type {Config} from '../../schema/docker';
 import {argv, isLive, mountPoints, networkViews, portMap} from './container';
 import {hostConfigView} from './host-config';
 
+/** They resolve no names. */
+const PREDEFINED: ReadonlySet<string> = new Set(['bridge', 'host', 'none', 'default']);
+
 export interface InspectFacts {
   /** Where a volume is on its node, by name; '' where unknown. */
   mountpointOf: (name: string) => string;
-  execIds: string[] | null;
+  /** Those that run, or wait to be started. */
+  execIds: string[];
+  /** Until API 1.44 the short id and the host name stood among a network's aliases; since then DNSNames has them. */
+  namesAmongAliases: boolean;
   size?: {sizeRw: number; sizeRootFs: number};
 }
 
@@ -33,14 +40,18 @@ export function containerInspect(container: Container, facts: InspectFacts): obj
     MountLabel: '',
     ProcessLabel: '',
     AppArmorProfile: '',
-    ExecIDs: facts.execIds,
+    ExecIDs: facts.execIds.length ? facts.execIds : null,
     HostConfig: hostConfigView(container),
     GraphDriver: {Name: 'overlayfs', Data: {'com.cetus.node': container.node}},
     ...(facts.size ? {SizeRw: facts.size.sizeRw, SizeRootFs: facts.size.sizeRootFs} : {}),
     Mounts: mountPoints(container, facts.mountpointOf),
     Config: configView(container.spec.config, container.imageReference),
-    NetworkSettings: networkSettings(container),
+    NetworkSettings: networkSettings(container, facts.namesAmongAliases),
   };
+}
+
+function ownNames(container: Container): string[] {
+  return [container.id.slice(0, SHORT_ID_LENGTH), container.spec.config.Hostname ?? ''].filter(Boolean);
 }
 
 export function stateView(container: Container): object {
@@ -97,8 +108,10 @@ export function configView(c: Config, image: string): object {
   };
 }
 
-function networkSettings(container: Container): object {
+function networkSettings(container: Container, namesAmongAliases: boolean): object {
   const networks = networkViews(container);
+  if (namesAmongAliases)
+    for (const [name, view] of Object.entries(networks)) if (!PREDEFINED.has(name)) view.Aliases = [...new Set([...view.Aliases ?? [], ...ownNames(container)])];
   // The top-level fields speak of the default bridge only; they are older than networks.
   const bridge = networks.bridge;
   return {

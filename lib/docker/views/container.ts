@@ -54,15 +54,25 @@ export function mountPoints(container: Container, mountpointOf: (name: string) =
   const asTmpfsOption = container.spec.hostConfig.Tmpfs ?? {};
   return container.spec.mounts
     .filter((m) => m.type !== 'tmpfs' || !Object.hasOwn(asTmpfsOption, m.destination))
-    .map((m) => mountPoint(m, mountpointOf));
+    .map((m) => mountPoint(m, mountpointOf, modeOf(container, m)));
 }
 
-function mountPoint(m: ResolvedMount, mountpointOf: (name: string) => string): MountPointView {
+/** The options of `-v` as they were written; a named volume without any, or one of `--mount`, has the Engine's "z". */
+function modeOf(container: Container, m: ResolvedMount): string {
+  const {Binds} = container.spec.hostConfig;
+  for (const bind of Binds ?? []) {
+    const [, destination, mode = ''] = bind.split(':');
+    if (destination === m.destination && mode) return mode;
+  }
+  return m.type === 'volume' && !Object.hasOwn(container.spec.config.Volumes ?? {}, m.destination) ? 'z' : '';
+}
+
+function mountPoint(m: ResolvedMount, mountpointOf: (name: string) => string, mode: string): MountPointView {
   switch (m.type) {
     case 'volume':
-      return {Type: 'volume', Name: m.name, Source: mountpointOf(m.name), Destination: m.destination, Driver: 'local', Mode: 'z', RW: !m.readOnly, Propagation: ''};
+      return {Type: 'volume', Name: m.name, Source: mountpointOf(m.name), Destination: m.destination, Driver: 'local', Mode: mode, RW: !m.readOnly, Propagation: ''};
     case 'bind':
-      return {Type: 'bind', Source: m.source, Destination: m.destination, Mode: '', RW: !m.readOnly, Propagation: m.propagation || 'rprivate'};
+      return {Type: 'bind', Source: m.source, Destination: m.destination, Mode: mode, RW: !m.readOnly, Propagation: m.propagation || 'rprivate'};
     case 'tmpfs':
       return {Type: 'tmpfs', Source: '', Destination: m.destination, Mode: '', RW: true, Propagation: ''};
   }

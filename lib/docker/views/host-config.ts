@@ -84,7 +84,8 @@ function resources(h: HostConfig): object {
     // The CLI sends -1 for "not set".
     MemorySwappiness: h.MemorySwappiness === -1 ? null : h.MemorySwappiness ?? null,
     OomKillDisable: h.OomKillDisable ?? false,
-    PidsLimit: h.PidsLimit ?? null,
+    // Nor is 0 or -1 a limit: the CLI sends 0 always.
+    PidsLimit: h.PidsLimit && h.PidsLimit > 0 ? h.PidsLimit : null,
     Ulimits: h.Ulimits ?? [],
     CpuCount: 0,
     CpuPercent: 0,

@@ -65,7 +65,7 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string):
     OSType: 'linux',
     Architecture: machineArch(first?.architecture ?? process.arch),
     IndexServerAddress: 'https://index.docker.io/v1/',
-    RegistryConfig: {InsecureRegistryCIDRs: ['127.0.0.0/8'], IndexConfigs: {}, Mirrors: null},
+    RegistryConfig: {InsecureRegistryCIDRs: ['127.0.0.0/8'], IndexConfigs: {'docker.io': {Name: 'docker.io', Mirrors: [], Secure: true, Official: true}}, Mirrors: []},
     NCPU: facts.totalCpus,
     MemTotal: facts.totalMemoryBytes,
     GenericResources: null,
