@@ -77,6 +77,11 @@ export interface NetworkAttachment {
   internal: boolean;
 }
 
+/** The same places, under the container's new name. */
+export function renamedIn(attachments: NetworkAttachment[], from: string, to: string): NetworkAttachment[] {
+  return attachments.map((a) => ({...a, aliases: a.aliases.map((alias) => (alias === from ? to : alias))}));
+}
+
 /** Everything an agent needs to make and run a container without asking anybody again. Fixed at create; `docker update` replaces it. */
 export interface ContainerSpec {
   id: string;

@@ -3,6 +3,7 @@ import dgram from 'node:dgram';
 import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
+import {decode, encode} from 'dns-packet';
 import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
 import {busyboxArchive} from '../harness/busybox';
 import {until} from '../harness/wait';
@@ -221,7 +222,8 @@ describe('names', () => {
     expect(printed.split('\n')[0]).toBe('box');
     for (const line of ['127.0.0.1\tlocalhost', '10.1.2.3\tdb', '::9\tup', '10.99.9.7\tbox.lab box']) expect(printed.split('\n')).toContain(line);
     expect(printed).toMatch(/^\d+\.\d+\.\d+\.\d+\thost\.docker\.internal$/m);
-    expect(printed.split('--\n')[1]!.split('\n')).toEqual(['nameserver 192.0.2.53', 'search example.org', 'options ndots:2']);
+    expect(printed.split('--\n')[1]!.split('\n')).toEqual(['nameserver 10.99.9.1', 'search example.org', 'options ndots:2']);
+    expect(await dc.ok(['run', '--rm', '--dns', '192.0.2.53', '--dns-search', 'example.org', 'busybox', 'cat', '/etc/resolv.conf'])).toBe('nameserver 192.0.2.53\nsearch example.org');
   });
 
   test('without a word: the container\'s id, and servers that the host uses too', async () => {
@@ -285,3 +287,75 @@ async function freePorts(count: number): Promise<number> {
     if (free.every(Boolean)) return first;
   }
 }
+
+describe('names', () => {
+  /** Addresses that the name has for the container, sorted; [] where there is no answer. */
+  const lookup = async (name: string, wanted: string): Promise<string[]> =>
+    [...(await dc.docker(['exec', name, 'nslookup', '-type=a', wanted])).stdout.split('\n\n').slice(1).join('\n').matchAll(/^Address: (\S+)$/gm)].map((m) => m[1]).sort();
+
+  test('names, aliases and short ids find containers on networks of one\'s own, and nowhere else', async () => {
+    for (const network of ['front', 'back']) await dc.ok(['network', 'create', network]);
+    const web = await dc.ok(['run', '-d', '--name', 'web', '-h', 'webhost', '--network', 'front', '--network-alias', 'www', '--network-alias', 'pool', 'busybox', ...SERVER('web')]);
+    await dc.ok(['run', '-d', '--name', 'db', '--network', 'front', '--network-alias', 'pool', 'busybox', 'sleep', '1000']);
+    await dc.ok(['run', '-d', '--name', 'apart', '--network', 'back', 'busybox', 'sleep', '1000']);
+    await dc.ok(['run', '-d', '--name', 'plain', 'busybox', 'sleep', '1000']);
+    const [atWeb, atDb] = [await addressOn('web', 'front'), await addressOn('db', 'front')];
+    for (const name of ['web', 'WEB', 'www', 'webhost', web.slice(0, 12), 'web.front']) expect({name, at: await lookup('db', name)}).toEqual({name, at: [atWeb]});
+    expect(await lookup('db', 'pool')).toEqual([atWeb, atDb].sort());
+    expect(await lookup('web', 'db')).toEqual([atDb]);
+    expect(await fetchFrom('db', 'http://www/')).toBe('web');
+    expect((await dc.docker(['exec', 'db', 'nslookup', atWeb])).stdout).toMatch(/name = web\.front/);
+    for (const [from, name] of [['apart', 'web'], ['db', 'apart'], ['plain', 'web'], ['db', 'plain']] as const) expect(await lookup(from, name)).toEqual([]);
+    expect(await inspect<string[]>('web', '(index .NetworkSettings.Networks "front").DNSNames')).toEqual(['web', 'www', 'pool', web.slice(0, 12), 'webhost']);
+
+    // A network more while it runs: its names come with it, and go with it.
+    await dc.ok(['network', 'connect', '--alias', 'guest', 'front', 'plain']);
+    expect(await lookup('plain', 'web')).toEqual([atWeb]);
+    expect(await lookup('db', 'guest')).toEqual([await addressOn('plain', 'front')]);
+    await dc.ok(['network', 'disconnect', 'front', 'plain']);
+    expect(await lookup('plain', 'web')).toEqual([]);
+    expect(await lookup('db', 'guest')).toEqual([]);
+
+    await dc.ok(['rename', 'web', 'site']);
+    expect(await lookup('db', 'site')).toEqual([atWeb]);
+    expect(await lookup('db', 'web')).toEqual([]);
+    await dc.ok(['stop', '-t', '0', 'site']);
+    expect(await lookup('db', 'www')).toEqual([]);
+    expect(await lookup('db', 'pool')).toEqual([atDb]);
+  });
+
+  test('outlive the agent, and whoever publishes port 53 does not answer for us', async () => {
+    await dc.ok(['network', 'create', 'front']);
+    await dc.ok(['run', '-d', '--name', 'web', '--network', 'front', 'busybox', 'sleep', '1000']);
+    await dc.ok(['run', '-d', '--name', 'db', '--network', 'front', '-p', '53:5353/udp', '-p', '53:5353/tcp', 'busybox', 'sleep', '1000']);
+    const at = [await addressOn('web', 'front')];
+    expect(await lookup('db', 'web')).toEqual(at);
+    const {agent} = dc.pids();
+    process.kill(agent, 'SIGKILL');
+    await until('the next agent to answer', async () => dc.pids().agent !== agent && (await lookup('db', 'web')).join() === at.join());
+  });
+
+  test('foreign names go to the container\'s own servers, or the node\'s; from an internal network to nobody', async () => {
+    const server = dgram.createSocket('udp4');
+    await new Promise<void>((resolve) => server.bind({address: '127.0.0.53', port: 53}, resolve));
+    const asked: string[] = [];
+    server.on('message', (message, from) => {
+      const query = decode(message);
+      asked.push(query.questions![0].name);
+      server.send(encode({type: 'response', id: query.id, questions: query.questions, answers: [{type: 'A', name: query.questions![0].name, ttl: 5, data: '192.0.2.99'}]}), from.port, from.address);
+    });
+    try {
+      await dc.ok(['network', 'create', 'front']);
+      await dc.ok(['network', 'create', '--internal', 'inside']);
+      await dc.ok(['run', '-d', '--name', 'web', '--network', 'front', '--dns', '127.0.0.53', '--dns-search', 'corp.test', 'busybox', 'sleep', '1000']);
+      await dc.ok(['run', '-d', '--name', 'kept', '--network', 'inside', '--dns', '127.0.0.53', 'busybox', 'sleep', '1000']);
+      expect(await dc.ok(['exec', 'web', 'cat', '/etc/resolv.conf'])).toMatch(/^nameserver \d+\.\d+\.\d+\.1\nsearch corp\.test\noptions .*ndots:0$/);
+      expect(await lookup('web', 'far.example')).toEqual(['192.0.2.99']);
+      expect(await lookup('kept', 'hidden.example')).toEqual([]);
+      expect(await lookup('kept', 'kept')).toEqual([await addressOn('kept', 'inside')]);
+      expect(asked).toEqual(['far.example']);
+    } finally {
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    }
+  });
+});

@@ -1,6 +1,7 @@
 /** /etc/hosts, /etc/hostname and /etc/resolv.conf of a container, as the Engine fills them. Pure. */
 import {CetusError} from '../../base/errors';
 import {SHORT_ID_LENGTH} from '../../base/ids';
+import type {ResolvSettings} from '../network/network';
 import type {ContainerSpec, NetworkAttachment} from '../../schema/container';
 
 const LOCAL = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n';
@@ -28,11 +29,12 @@ function extraHost(entry: string, gateway: string | undefined): string {
   return `${gateway}\t${entry.slice(0, at)}\n`;
 }
 
-export function resolvConf(spec: ContainerSpec, found: {nameservers: string[]; search: string[]; options: string[]}): string {
+export function resolvConf(spec: ContainerSpec, found: ResolvSettings): string {
   const {Dns, DnsSearch, DnsOptions} = spec.hostConfig;
-  const servers = Dns?.length ? Dns : found.nameservers;
+  const servers = Dns?.length && !found.ours ? Dns : found.nameservers;
   const search = DnsSearch?.length ? DnsSearch.filter((s) => s !== '.') : found.search;
-  const options = DnsOptions?.length ? DnsOptions : found.options;
+  const asked = DnsOptions?.length ? DnsOptions : found.options;
+  const options = found.ours && !asked.some((o) => o.startsWith('ndots:')) ? [...asked, 'ndots:0'] : asked;
   return servers.map((s) => `nameserver ${s}\n`).join('')
     + (search.length ? `search ${search.join(' ')}\n` : '')
     + (options.length ? `options ${options.join(' ')}\n` : '');

@@ -62,10 +62,12 @@ export class Launcher {
     return task.pid;
   }
 
-  writeHosts(attachments: NetworkAttachment[]): void {
+  /** Its networks change while it runs. */
+  async writeNames(attachments: NetworkAttachment[]): Promise<void> {
     const {spec} = this.stored();
     if (spec.networkMode !== 'networks') return;
     this.parts.store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostnameOf(spec, this.parts.nodeName), attachments));
+    this.parts.store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await this.parts.network.resolvConf(attachments)));
   }
 
   private snapshot(): Promise<void> {
@@ -106,7 +108,7 @@ export class Launcher {
       default: {
         if (launch.attachments.length === 0) return (await network.createEmptySandbox(containerId)).netnsPath;
         const hostname = hostnameOf(spec, this.parts.nodeName);
-        return (await network.createSandbox({containerId, containerName: spec.name, hostname, networks: launch.networks, attachments: launch.attachments, ports: launch.ports})).netnsPath;
+        return (await network.createSandbox({containerId, containerName: spec.name, hostname, networks: launch.networks, attachments: launch.attachments, ports: launch.ports, dns: spec.hostConfig.Dns ?? []})).netnsPath;
       }
     }
   }

@@ -6,7 +6,7 @@
  */
 import {formatNs} from '../../base/clock';
 import {asCetusError, CetusError, unreachable} from '../../base/errors';
-import type {ContainerObservation, ContainerSpec} from '../../schema/container';
+import {type ContainerObservation, type ContainerSpec, renamedIn} from '../../schema/container';
 import type {Resources, RestartPolicy} from '../../schema/docker';
 import {LogWriter} from '../logs/writer';
 import type {LogSource} from '../logs/read';
@@ -186,8 +186,15 @@ export class ContainerUnit {
   async rename(name: string): Promise<ContainerObservation> {
     const release = await this.lock.acquire();
     try {
+      const before = this.spec.name;
       this.stored = {...this.stored, spec: {...this.spec, name}};
       this.parts.store.saveSpec(this.id, this.stored);
+      const {launch} = this.record;
+      if (launch) {
+        this.record = {...this.record, launch: {...launch, attachments: renamedIn(launch.attachments, before, name)}};
+        this.save();
+      }
+      await this.parts.network.rename(this.id, before, name);
       return this.observation;
     } finally {
       release();
@@ -202,7 +209,7 @@ export class ContainerUnit {
       const launch = await change(this.record.launch);
       this.record = {...this.record, launch};
       this.save();
-      this.launcher.writeHosts(launch.attachments);
+      await this.launcher.writeNames(launch.attachments);
     } finally {
       release();
     }

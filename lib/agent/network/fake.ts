@@ -64,6 +64,7 @@ export function createFakeNetworking(): FakeNetworking {
       sandbox(containerId).attachments.set(network.id, attachment);
     },
     async disconnect(containerId, networkId) { sandboxes.get(containerId)?.attachments.delete(networkId); },
+    async rename() {},
     async removeSandbox(containerId) { sandboxes.delete(containerId); },
     async sandboxes() { return [...sandboxes.keys()]; },
     async bridges() { return [...networks.values()].map(n => n.bridgeName); },

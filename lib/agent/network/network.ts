@@ -10,7 +10,12 @@ export interface SandboxRequest {
   networks: NodeNetwork[];
   attachments: NetworkAttachment[];
   ports: PublishedPort[];
+  /** Servers of its own for what is not a name on its networks (--dns); default: the node's. */
+  dns?: string[];
 }
+
+/** `ours`: a server of ours, which passes on to the container's own servers by itself. */
+export interface ResolvSettings { nameservers: string[]; search: string[]; options: string[]; ours?: boolean }
 
 export interface NodeNetworking {
   open(): Promise<void>;
@@ -25,14 +30,16 @@ export interface NodeNetworking {
   createSandbox(request: SandboxRequest): Promise<{netnsPath: string}>;
   connect(containerId: string, network: NodeNetwork, attachment: NetworkAttachment): Promise<void>;
   disconnect(containerId: string, networkId: string): Promise<void>;
+  /** Others find it by its new name. Nothing where it has no sandbox. */
+  rename(containerId: string, from: string, to: string): Promise<void>;
   removeSandbox(containerId: string): Promise<void>;
   /** A namespace with loopback only, for `--network none`. */
   createEmptySandbox(containerId: string): Promise<{netnsPath: string}>;
   /** Sandboxes that exist, by container id: after an agent restart, and for leak checks. */
   sandboxes(): Promise<string[]>;
   bridges(): Promise<string[]>;
-  /** Nameservers and search for resolv.conf: the gateways that answer DNS, or the host's own servers where none does. */
-  resolvConf(attachments: NetworkAttachment[]): Promise<{nameservers: string[]; search: string[]; options: string[]}>;
+  /** Nameservers and search for resolv.conf: the gateway that answers DNS, or the host's own servers where none does. */
+  resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings>;
   publishedPorts(): Promise<PublishedPort[]>;
   close(): Promise<void>;
 }

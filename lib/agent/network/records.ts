@@ -15,6 +15,8 @@ export interface SandboxRecord {
   plugs: Plug[];
   /** As asked; on which address and where they lead follows from the plugs. */
   ports: PublishedPort[];
+  /** Its own servers for foreign names. */
+  dns?: string[];
 }
 
 export class Records<T> {

@@ -1,5 +1,5 @@
 /**
- * What goes into a container's resolv.conf while no DNS of ours answers on the bridges: the host's servers, without those that only the host can
+ * What goes into a container's resolv.conf where no DNS of ours answers (the default bridge, as with the Engine): the host's servers, without those that only the host can
  * reach. Where none is left, systemd-resolved's own list, then the Engine's default. Pure but for `hostResolv`.
  */
 import {readFile} from 'node:fs/promises';
@@ -41,4 +41,15 @@ export const RESOLV_FILES: ResolvFiles = {host: '/etc/resolv.conf', resolved: '/
 export async function hostResolv(files: ResolvFiles): Promise<Resolv> {
   const [host, resolved] = await Promise.all([files.host, files.resolved].map(file => readFile(file, 'utf8').catch(() => '')));
   return forContainers(host!, resolved!);
+}
+
+/** The node's own servers, for questions that are passed on: they are asked from the node, which reaches its own loopback. */
+export async function nodeServers(files: ResolvFiles): Promise<string[]> {
+  const {nameservers} = parseResolv(await readFile(files.host, 'utf8').catch(() => ''));
+  return nameservers.length ? nameservers : DEFAULT_SERVERS;
+}
+
+/** Where our DNS answers: the host's domains, and our server alone, since a resolver that asks several takes the first to say that there is no such name. */
+export function forNamed(host: Resolv, gateway: string): Resolv {
+  return {nameservers: [gateway], search: host.search, options: [...host.options.filter(option => !option.startsWith('ndots:')), 'ndots:0']};
 }

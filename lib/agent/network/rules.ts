@@ -8,7 +8,9 @@ import {isAnyAddress, type HostPort} from './ports';
 
 /** A published port and the container's address and port behind it. */
 export interface Publication extends HostPort { address: string; containerPort: number }
-export interface RulesView { networks: NodeNetwork[]; publications: Publication[] }
+/** Where questions to a network's gateway, port 53, are answered: at a port of ours, so that 53 stays free for whoever publishes it. */
+export interface Resolver { bridgeName: string; gateway: string; protocol: 'udp' | 'tcp'; port: number }
+export interface RulesView { networks: NodeNetwork[]; publications: Publication[]; resolvers: Resolver[] }
 
 interface Element { set: string; key: string; value?: string }
 
@@ -31,6 +33,10 @@ function publicationElement(p: Publication): Element {
     : {set: 'published_at', key: `${p.hostIp} . ${p.protocol} . ${p.hostPort}`, value};
 }
 
+function resolverElement(r: Resolver): Element {
+  return {set: 'resolvers', key: `"${r.bridgeName}" . ${r.gateway} . ${r.protocol} . 53`, value: `${r.gateway} . ${r.port}`};
+}
+
 function command(verb: 'add' | 'delete', table: string, element: Element): string {
   const content = verb === 'add' && element.value ? `${element.key} : ${element.value}` : element.key;
   return `${verb} element ip ${table} ${element.set} { ${content} }`;
@@ -44,9 +50,13 @@ export function publicationCommands(verb: 'add' | 'delete', table: string, publi
   return publications.map(p => command(verb, table, publicationElement(p)));
 }
 
+export function resolverCommands(verb: 'add' | 'delete', table: string, resolvers: Resolver[]): string[] {
+  return resolvers.map(r => command(verb, table, resolverElement(r)));
+}
+
 /** The whole table, replaced in one transaction: no packet sees it half made. */
 export function tableText(table: string, view: RulesView): string {
-  const elements = [...view.networks.flatMap(networkElements), ...view.publications.map(publicationElement)];
+  const elements = [...view.networks.flatMap(networkElements), ...view.publications.map(publicationElement), ...view.resolvers.map(resolverElement)];
   return `table ip ${table}
 delete table ip ${table}
 table ip ${table} {
@@ -54,6 +64,7 @@ table ip ${table} {
   set same { type ifname . ifname; }
   set internal { type ifname; }
   set masqueraded { type ipv4_addr; flags interval; }
+  map resolvers { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   set hairpin { type ipv4_addr . ipv4_addr; flags interval; }
   map published { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -69,6 +80,8 @@ table ip ${table} {
   }
   chain arriving {
     type nat hook prerouting priority dstnat; policy accept;
+    # Whoever publishes port 53 does not become the resolver of every container.
+    meta l4proto { tcp, udp } dnat ip to iifname . ip daddr . meta l4proto . th dport map @resolvers
     fib daddr type local jump publish
   }
   chain local {

@@ -2,7 +2,7 @@
 import {CetusError} from '../../base/errors';
 import type {BatchOp} from '../../moray/moray';
 import {targets, type RenameParams} from '../../schema/chains';
-import type {Container} from '../../schema/container';
+import {type Container, renamedIn} from '../../schema/container';
 import type {Chain} from '../../workflow/chain';
 import type {Ctx, JobServices} from '../services';
 import {container, containerPut, holderOfName, putContainer, task, undoTask} from '../steps';
@@ -30,7 +30,7 @@ function renamed(ctx: Ctx<RenameParams>): Renamed {
 }
 
 function named(c: Container, name: string): Container {
-  return {...c, name, accountName: `${c.account}/${name}`, spec: {...c.spec, name}};
+  return {...c, name, accountName: `${c.account}/${name}`, spec: {...c.spec, name}, attachments: renamedIn(c.attachments, c.name, name)};
 }
 
 async function take(ctx: Ctx<RenameParams>): Promise<{output: Renamed; writes: BatchOp[]}> {

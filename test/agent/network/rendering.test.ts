@@ -57,7 +57,7 @@ describe('nft rules', () => {
   });
 
   test('the whole table replaces the old one and holds every element', () => {
-    const text = tableText('t', {networks: [network], publications: []});
+    const text = tableText('t', {networks: [network], publications: [], resolvers: []});
     expect(text.startsWith('table ip t\ndelete table ip t\ntable ip t {')).toBe(true);
     for (const command of networkCommands('add', 't', network)) expect(text).toContain(command);
   });
