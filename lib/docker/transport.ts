@@ -4,8 +4,9 @@
  */
 import {type IncomingMessage, STATUS_CODES, type ServerResponse} from 'node:http';
 import type {Socket} from 'node:net';
-import {PassThrough, type Readable, type Writable} from 'node:stream';
+import type {Readable, Writable} from 'node:stream';
 import {CetusError} from '../base/errors';
+import {uploadBody} from '../base/upload';
 import {closeGently, readRawBody} from './hijack';
 
 export type Headers = Record<string, string>;
@@ -83,23 +84,12 @@ export class HttpTransport implements Transport {
 
   bodyStream(): Readable {
     const {req} = this;
-    // Not the request itself: a reader that gives up destroys its stream, and Node would destroy the connection with it, answer and all.
-    const body = new PassThrough();
-    // The client may leave while nobody reads yet, or no longer: without a listener that would end the process. Readers see it all the same.
-    body.on('error', () => undefined);
     // Silence counts from the last byte, not from the start: a load may take hours. A reader of ours that is busy is silence as well,
     // so the bound is generous.
-    let timer: NodeJS.Timeout | undefined;
-    const rearm = (): void => {
-      clearTimeout(timer);
-      timer = setTimeout(() => body.destroy(new CetusError('timeout', 'the request body stalled')), BODY_IDLE_MS);
-    };
-    rearm();
-    req.on('data', rearm).pipe(body);
-    req.once('aborted', () => body.destroy(new CetusError('canceled', 'the client left before its request was complete')));
+    const timer = setTimeout(() => body.destroy(new CetusError('timeout', 'the request body stalled')), BODY_IDLE_MS);
+    const body = uploadBody(req, () => void timer.refresh());
     body.once('close', () => {
       clearTimeout(timer);
-      req.off('data', rearm).unpipe(body);
       if (!req.complete) this.abandonBody = true;
     });
     return body;

@@ -1,7 +1,6 @@
 /** Bodies and queries of the agent's protocol, bounded and checked. */
 import type {IncomingMessage} from 'node:http';
 import type {Socket} from 'node:net';
-import {PassThrough, type Readable} from 'node:stream';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
@@ -19,19 +18,6 @@ export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunct
     throw new CetusError('invalid', `${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
   }
   return message as T;
-}
-
-/**
- * A body of any length, for a reader that may give it up: not the request itself, whose end would take the connection along before the
- * reason why was read.
- */
-export function uploadBody(req: IncomingMessage): Readable {
-  const body = new PassThrough();
-  // The caller may leave while nobody reads yet, or no longer; readers see it all the same.
-  body.on('error', () => undefined);
-  req.once('aborted', () => body.destroy(new CetusError('canceled', 'the caller left before its request was complete')));
-  body.once('close', () => req.unpipe(body));
-  return req.pipe(body);
 }
 
 /** How long the rest of a refused body is read and dropped: closing at once would reset the connection, and the reset overtakes the answer. */

@@ -1,11 +1,12 @@
 /** The calls of the agent's protocol that are plain requests. A table of contents; the work is done by supervisor, execs, images. */
 import type http from 'node:http';
 import {asCetusError, CetusError} from '../../base/errors';
+import {uploadBody} from '../../base/upload';
 import type {Inventory, PullRequest, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {parseBound, readLogs} from '../logs/read';
 import {top} from '../top';
-import {checks, type Query, readJsonBody, uploadBody} from './body';
+import {checks, type Query, readJsonBody} from './body';
 import type {ServerParts} from './server';
 import {drained} from './upgrades';
 
