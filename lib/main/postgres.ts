@@ -52,9 +52,10 @@ const MAX_LOG_BYTES = 10 << 20;
 /** For one small machine that runs more than a database; a fleet's store is sized by its operator. */
 const SETTINGS: Record<string, string> = {
   fsync: 'on', synchronous_commit: 'on', full_page_writes: 'on', wal_level: 'replica',
-  shared_buffers: '64MB', max_connections: '100', max_wal_size: '512MB', min_wal_size: '64MB', work_mem: '8MB', maintenance_work_mem: '64MB',
-  // Short queries only: neither compiling nor parallel workers ever pay.
-  jit: 'off', max_parallel_workers_per_gather: '0', random_page_cost: '1.1', autovacuum_naptime: '15s',
+  // Every page of it that a backend has touched counts as that backend's memory too; behind it is the kernel's cache.
+  shared_buffers: '16MB', max_connections: '100', max_wal_size: '512MB', min_wal_size: '64MB', work_mem: '8MB', maintenance_work_mem: '64MB',
+  // Short queries only: neither compiling nor parallel workers ever pay. Nothing here replicates logically: one process less.
+  jit: 'off', max_parallel_workers_per_gather: '0', max_logical_replication_workers: '0', random_page_cost: '1.1', autovacuum_naptime: '15s',
   // Two batches that lock in opposite order are tried again by the client; the sooner the better.
   deadlock_timeout: '100ms', idle_in_transaction_session_timeout: '60s',
   // A refused condition is an everyday answer here, not a line in the log: LOG ranks above ERROR in this setting.

@@ -1,5 +1,8 @@
 import {createHash} from 'node:crypto';
 import fs from 'node:fs';
+import http2 from 'node:http2';
+import net from 'node:net';
+import {answers} from '../../lib/agent/containerd/answers';
 import {connectContainerd} from '../../lib/agent/containerd/connect';
 import {startContainerd} from '../../lib/agent/containerd/process';
 import {hasStatus} from '../../lib/agent/containerd/status';
@@ -81,4 +84,22 @@ test('a second start adopts the running one; after kill -9 the client finds the 
 
 test('a path too long for a socket is refused', async () => {
   await expect(startContainerd({directory: `/tmp/${'x'.repeat(100)}`, log: silentLog()})).rejects.toMatchObject({kind: 'invalid'});
+});
+
+test('who accepts and says nothing, refuses the call, or is not there, does not count as serving', async () => {
+  const file = `${world.directory}/other.sock`;
+  const listening = async (server: net.Server): Promise<net.Server> => {
+    await new Promise<void>(resolve => { server.listen(file, resolve); });
+    return server;
+  };
+  await expect(answers(file, 1_000)).rejects.toMatchObject({kind: 'unavailable'});
+  const sockets: net.Socket[] = [];
+  const silent = await listening(net.createServer(socket => { sockets.push(socket.on('error', () => undefined)); }));
+  await expect(answers(file, 50)).rejects.toMatchObject({kind: 'unavailable'});
+  for (const socket of sockets) socket.destroy();
+  await new Promise(resolve => { silent.close(resolve); });
+  const refusing = await listening(http2.createServer().on('stream', stream => stream.respond({':status': 200, 'grpc-status': '12'}, {endStream: true})));
+  await expect(answers(file, 1_000)).rejects.toMatchObject({kind: 'unavailable'});
+  await new Promise(resolve => { refusing.close(resolve); });
+  await answers(`${world.directory}/containerd.sock`, 1_000);
 });

@@ -11,7 +11,7 @@ import path from 'node:path';
 import {systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
-import {connectContainerd} from './connect';
+import {answers} from './answers';
 
 export interface ContainerdProcessOptions {
   /** root/, state/, containerd.sock, config.toml and log go here. */
@@ -49,6 +49,7 @@ const UNUSED_PLUGINS = ['io.containerd.grpc.v1.cri', 'io.containerd.snapshotter.
 const SOCKET_PATH_MAX = 107 - '.ttrpc'.length;
 const LOG_KEEP_BYTES = 16 << 20;
 const POLL_MS = 10;
+const ANSWER_MS = 1_000;
 const SUPERVISE_MS = 100;
 const STOP_TIMEOUT_MS = 10_000;
 
@@ -124,16 +125,11 @@ async function ensure(options: ContainerdProcessOptions, directory: string, sock
 async function serving(log: Log, socket: string, timeoutMs: number, pid: number): Promise<void> {
   const until = systemClock.now() + timeoutMs;
   for (;;) {
-    // A fresh connection each time: one that has failed waits out its backoff.
     if (await fs.access(socket).then(() => true, () => false)) {
-      const client = connectContainerd({socket, namespace: 'cetus', log});
       try {
-        await client.version.version({}, {deadlineMs: 1000});
-        return;
+        return await answers(socket, ANSWER_MS);
       } catch (err) {
         log.debug({err}, 'containerd does not answer yet');
-      } finally {
-        client.close();
       }
     }
     if (!alive(pid)) throw new CetusError('unavailable', `containerd ended at once; its log is beside its socket, ${socket}`);
