@@ -19,12 +19,19 @@ const stop = async (child) => {
   await gone;
 };
 
+/** dockerd's network. Not docker0: another dockerd of this machine may have that, and the two would change its address for each other. */
+export const BRIDGE = `cetusbench${process.pid % 100_000}`;
+const env = {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`};
+const ip = (...args) => execFileSync('ip', args, {stdio: 'ignore', env});
+
 export async function startDockerd(dir) {
+  ip('link', 'add', BRIDGE, 'type', 'bridge');
+  ip('addr', 'add', '192.168.213.1/24', 'dev', BRIDGE);
   const socket = path.join(dir, 'docker.sock');
   const log = fs.openSync(path.join(dir, 'dockerd.log'), 'a');
   const child = spawn('dockerd', ['--host', `unix://${socket}`, '--data-root', path.join(dir, 'docker'), '--exec-root', path.join(dir, 'docker-exec'),
-    '--pidfile', path.join(dir, 'docker.pid'), '--bip', '192.168.213.1/24', '--storage-driver', 'overlay2', '--insecure-registry', '127.0.0.0/8'],
-  {stdio: ['ignore', log, log], env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`}});
+    '--pidfile', path.join(dir, 'docker.pid'), '--bridge', BRIDGE, '--storage-driver', 'overlay2', '--insecure-registry', '127.0.0.0/8'],
+  {stdio: ['ignore', log, log], env});
   await waitFor('dockerd to serve', () => {
     if (child.exitCode !== null) throw new Error(`dockerd ended: ${fs.readFileSync(path.join(dir, 'dockerd.log'), 'utf8').slice(-1500)}`);
     return fs.existsSync(socket);
@@ -53,14 +60,17 @@ export async function startCetus(dir) {
   };
 }
 
-/** Every process below pid, and those whose command line names `dir`, with their resident kilobytes. */
+/**
+ * Every process below pid, and those whose command line names `dir`, with two measures of their memory in KiB: resident (RSS, in which a page
+ * that n processes share counts n times) and proportional (PSS, in which it counts 1/n for each: these may be added up).
+ */
 function tree(pid, dir) {
   const all = fs.readdirSync('/proc').filter((p) => /^\d+$/.test(p)).flatMap((p) => {
     try {
       const stat = fs.readFileSync(`/proc/${p}/stat`, 'utf8');
       const command = fs.readFileSync(`/proc/${p}/cmdline`, 'utf8').split('\0');
       return [{pid: Number(p), parent: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]), command,
-        kib: Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${p}/status`, 'utf8'))?.[1] ?? 0)}];
+        ...memory(p)}];
     } catch { return []; }
   });
   const wanted = new Set([pid]);
@@ -70,9 +80,15 @@ function tree(pid, dir) {
       if (!wanted.has(p.pid) && (wanted.has(p.parent) || (dir && p.command.some((c) => c.includes(dir))))) { wanted.add(p.pid); grown = true; }
   }
   return all.filter((p) => wanted.has(p.pid)).map((p) => ({
-    pid: p.pid, kib: p.kib,
+    pid: p.pid, residentKib: p.residentKib, proportionalKib: p.proportionalKib,
     name: /cetus\.js$/.test(p.command[1] ?? p.command[2] ?? '') || p.command.some((c) => c.endsWith('cetus.js'))
       ? `cetus ${p.command[p.command.findIndex((c) => c.endsWith('cetus.js')) + 1]}`
       : path.basename(p.command[0]).split(' ')[0].replace(/:$/, ''),
   }));
+}
+
+function memory(pid) {
+  const text = fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  const kib = (name) => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0);
+  return {residentKib: kib('Rss'), proportionalKib: kib('Pss')};
 }

@@ -1,7 +1,7 @@
 // Cetus beside the distribution's dockerd: the same work, alternated in one run on one machine, medians and the ratio Cetus/dockerd.
 //   make bench            all rows          BENCH_ROWS=run,exec make bench   some of them
 // The machine's own speed drifts; only the ratios of one run are to be quoted.
-import {spawn} from 'node:child_process';
+import {execFileSync, spawn} from 'node:child_process';
 import {randomBytes} from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -51,6 +51,36 @@ const piped = (engine, producer, args) => new Promise((resolve, reject) => {
   child.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`${engine.name}: ${args}: ${code}`))));
 });
 
+/**
+ * Each engine's processes, resident (RSS) and proportional (PSS) MiB. Pages that processes share (the Node binary, Postgres' buffers) count
+ * in full in each one's RSS; only PSS sums are what the machine gives. Shims and containers are not there: none runs by then.
+ */
+function printMemory(when) {
+  console.log(`\nmemory in MiB ${when}: resident (shared pages counted in each process) / proportional (shared pages shared out)`);
+  const sums = {};
+  for (const engine of [cetus, dockerd]) {
+    const byName = new Map();
+    const sum = {resident: 0, proportional: 0};
+    for (const p of engine.processes()) {
+      const of = byName.get(p.name) ?? {resident: 0, proportional: 0, count: 0};
+      byName.set(p.name, of);
+      of.count += 1;
+      for (const each of [of, sum]) {
+        each.resident += p.residentKib / 1024;
+        each.proportional += p.proportionalKib / 1024;
+      }
+    }
+    sums[engine.name] = sum;
+    const line = [...byName].map(([name, of]) => `${name}${of.count > 1 ? ` (${of.count} processes)` : ''} ${of.resident.toFixed(0)}/${of.proportional.toFixed(0)}`);
+    console.log(`  ${engine.name}: ${line.join(', ')}; sum ${sum.resident.toFixed(0)}/${sum.proportional.toFixed(0)}`);
+  }
+  const ratio = (measure) => (sums.cetus[measure] / sums.dockerd[measure]).toFixed(2);
+  console.log(`  ratio: ${ratio('resident')} resident, ${ratio('proportional')} proportional (<= 1)`);
+}
+
+// What one engine left for the kernel to write would be the next one's wait: that one flushes what it stored, dockerd does not.
+const quietDisk = () => execFileSync('sync');
+
 console.log('starting dockerd and cetus ...');
 // Undone in reverse, whatever happens: also where one of the two does not even start, and on Ctrl-C.
 const undo = [() => fs.rmSync(dir, {recursive: true, force: true}), rememberFirewall()];
@@ -75,6 +105,7 @@ try {
   const busybox = await busyboxArchive(dir);
   for (const engine of [cetus, dockerd]) await docker(engine, ['load', '-i', busybox]);
   const GiB = 1 << 30;
+  printMemory('after the start and one small load');
 
   console.log(`${''.padEnd(44)} ${'cetus ms'.padStart(10)} ${'dockerd ms'.padStart(10)} ${'ratio'.padStart(7)}`);
   await row('run', 'docker run --rm busybox true', 21, 0.5, (engine) => docker(engine, ['run', '--rm', 'busybox', 'true']), {warmup: 3});
@@ -106,6 +137,7 @@ try {
   if (!wanted || wanted.includes('images')) {
     const big = await bigArchive(dir, randomBytes);
     await row('images', 'docker load of 200 MB', 5, 1, async (engine) => {
+      quietDisk();
       const from = process.hrtime.bigint();
       await docker(engine, ['load', '-i', big]);
       const ms = Number(process.hrtime.bigint() - from) / 1e6;
@@ -114,6 +146,7 @@ try {
     });
     const reference = await registry.push(dockerd, big, 'big');
     await row('images', 'docker pull of 200 MB', 5, 1, async (engine) => {
+      quietDisk();
       const from = process.hrtime.bigint();
       await docker(engine, ['pull', '-q', reference]);
       const ms = Number(process.hrtime.bigint() - from) / 1e6;
@@ -130,12 +163,7 @@ try {
     await row('ps', 'docker ps -a, 1,000 containers', 9, 1, (engine) => docker(engine, ['ps', '-a']));
   }
 
-  console.log('\nresident memory, MiB');
-  for (const engine of [cetus, dockerd]) {
-    const byName = new Map();
-    for (const p of engine.processes()) byName.set(p.name, (byName.get(p.name) ?? 0) + p.kib / 1024);
-    console.log(`  ${engine.name}: ${[...byName].map(([name, mib]) => `${name} ${mib.toFixed(0)}`).join(', ')}; sum ${[...byName.values()].reduce((a, b) => a + b, 0).toFixed(0)} (shared pages counted in each)`);
-  }
+  printMemory('at the end of these rows');
 } catch (err) {
   failed = err;
 } finally {
