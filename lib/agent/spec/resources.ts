@@ -10,10 +10,17 @@ export function resourcesOf(host: HostConfig, can: CgroupAbilities, deviceNumber
   const memory: Record<string, unknown> = {};
   if (host.Memory) memory.limit = host.Memory;
   if (host.MemoryReservation) memory.reservation = host.MemoryReservation;
-  // Without swap accounting the kernel has no such file, and there is nothing to limit: the Engine warns and goes on too.
+  // Without swap accounting only the default, which comes with every memory limit, and "no limit" may be left out unsaid.
   if (host.MemorySwap && can.swap) memory.swap = host.MemorySwap;
-  if (host.MemorySwappiness !== undefined && host.MemorySwappiness !== null && host.MemorySwappiness >= 0 && can.version === 1) memory.swappiness = host.MemorySwappiness;
-  if (host.OomKillDisable && can.version === 1) memory.disableOOMKiller = true;
+  else if (host.MemorySwap && host.MemorySwap !== -1 && host.MemorySwap !== 2 * (host.Memory ?? 0)) throw missing('MemorySwap', 'does not account swap');
+  if (host.MemorySwappiness !== undefined && host.MemorySwappiness !== null && host.MemorySwappiness >= 0) {
+    if (can.version !== 1) throw missing('MemorySwappiness', 'has no swappiness of a container\'s own (control groups v2)');
+    memory.swappiness = host.MemorySwappiness;
+  }
+  if (host.OomKillDisable) {
+    if (can.version !== 1) throw missing('OomKillDisable', 'cannot do without the OOM killer (control groups v2)');
+    memory.disableOOMKiller = true;
+  }
 
   const cpu: Record<string, unknown> = {};
   if (host.CpuShares) cpu.shares = host.CpuShares;
@@ -27,9 +34,10 @@ export function resourcesOf(host: HostConfig, can: CgroupAbilities, deviceNumber
 
   const blockIO: Record<string, unknown> = {};
   if (host.BlkioWeight) {
-    if (!can.blkioWeight) throw new CetusError('unsupported', 'HostConfig.BlkioWeight is not supported: this node\'s kernel has no block I/O weights');
+    if (!can.blkioWeight) throw missing('BlkioWeight', 'has no block I/O weights');
     blockIO.weight = host.BlkioWeight;
   }
+  if (host.BlkioWeightDevice?.length && !can.blkioWeight) throw missing('BlkioWeightDevice', 'has no block I/O weights');
   const throttle = (devices: ThrottleDevice[] | null | undefined): object[] | undefined => (devices?.length ? devices.map((d) => ({...deviceNumber(d.Path ?? ''), rate: d.Rate ?? 0})) : undefined);
   for (const [name, value] of Object.entries({
     throttleReadBpsDevice: throttle(host.BlkioDeviceReadBps), throttleWriteBpsDevice: throttle(host.BlkioDeviceWriteBps),
@@ -37,11 +45,14 @@ export function resourcesOf(host: HostConfig, can: CgroupAbilities, deviceNumber
     weightDevice: host.BlkioWeightDevice?.length ? host.BlkioWeightDevice.map((d) => ({...deviceNumber(d.Path ?? ''), weight: d.Weight ?? 0})) : undefined,
   })) if (value) blockIO[name] = value;
 
+  if (host.PidsLimit && host.PidsLimit > 0 && !can.pids) throw missing('PidsLimit', 'does not limit the number of processes');
   const pids = host.PidsLimit && can.pids ? {limit: host.PidsLimit > 0 ? host.PidsLimit : -1} : undefined;
   return {
     ...(Object.keys(memory).length ? {memory} : {}), ...(Object.keys(cpu).length ? {cpu} : {}), ...(Object.keys(blockIO).length ? {blockIO} : {}), ...(pids ? {pids} : {}),
   };
 }
+
+const missing = (option: string, why: string): CetusError => new CetusError('unsupported', `HostConfig.${option} is not supported: this node's kernel ${why}`);
 
 const RLIMITS = new Set(['core', 'cpu', 'data', 'fsize', 'locks', 'memlock', 'msgqueue', 'nice', 'nofile', 'nproc', 'rss', 'rtprio', 'rttime', 'sigpending', 'stack', 'as']);
 

@@ -5,6 +5,7 @@ import {gzipSync} from 'node:zlib';
 import fc from 'fast-check';
 import {ALL_CAPABILITIES, available, capabilitiesFor, DEFAULT_CAPABILITIES} from '../../../lib/agent/spec/capabilities';
 import {createSpecBuilder} from '../../../lib/agent/spec/builder';
+import {resourcesOf} from '../../../lib/agent/spec/resources';
 import {layersOf, readInside} from '../../../lib/agent/spec/root-files';
 import {customSeccomp, defaultSeccomp, kernelHasX32} from '../../../lib/agent/spec/seccomp';
 import {resolveUser} from '../../../lib/agent/spec/user';
@@ -72,6 +73,19 @@ describe('options', () => {
     expect(linux.resources).toMatchObject({memory: {limit: 67108864, swap: 134217728}, cpu: {period: 100000, quota: 50000, cpus: '0'}, pids: {limit: 20}});
     expect(process.rlimits).toEqual([{type: 'RLIMIT_NOFILE', soft: 1, hard: 2}]);
     await expect(build({}, {Ulimits: [{Name: 'nosuch', Soft: 1, Hard: 1}]})).rejects.toThrow('invalid ulimit type: nosuch');
+  });
+
+  test('limits that this kernel cannot keep are refused by name, defaults of theirs are not', () => {
+    const poor = {version: 2, swap: false, blkioWeight: false, pids: false} as const;
+    const refused = (host: HostConfig) => () => resourcesOf(host, poor, () => ({major: 1, minor: 1}));
+    expect(refused({Memory: 64 << 20, MemorySwap: 100 << 20})).toThrow('HostConfig.MemorySwap is not supported');
+    expect(refused({MemorySwappiness: 0})).toThrow('HostConfig.MemorySwappiness is not supported');
+    expect(refused({OomKillDisable: true})).toThrow('HostConfig.OomKillDisable is not supported');
+    expect(refused({PidsLimit: 5})).toThrow('HostConfig.PidsLimit is not supported');
+    expect(refused({BlkioWeight: 100})).toThrow('HostConfig.BlkioWeight is not supported');
+    expect(refused({BlkioWeightDevice: [{Path: '/dev/x', Weight: 100}]})).toThrow('HostConfig.BlkioWeightDevice is not supported');
+    expect(refused({Memory: 64 << 20, MemorySwap: 128 << 20, MemorySwappiness: -1, OomKillDisable: false, PidsLimit: -1})()).toEqual({memory: {limit: 64 << 20}});
+    expect(refused({Memory: 64 << 20, MemorySwap: -1, PidsLimit: 0})()).toEqual({memory: {limit: 64 << 20}});
   });
 
   test('privileged: everything, unmasked, unfiltered', async () => {
