@@ -45,12 +45,12 @@ describe('the gate', () => {
     fs.rmSync(dir, {recursive: true, force: true});
   });
 
-  test('a nudge moves this process to where it is, once', async () => {
-    gate.nudge();
+  test('moves this process to where it is, once', async () => {
+    gate.open()();
     await until('the move', () => moves('a') === '0');
     move('b');
     await until('the move elsewhere', () => {
-      gate.nudge();
+      gate.open()();
       return moves('b') !== '';
     });
     expect(moves('a')).toBe('0');
@@ -66,7 +66,7 @@ describe('the gate', () => {
     const settled = moves('a').length;
     move('b');
     await until('the move elsewhere', () => {
-      gate.nudge();
+      gate.open()();
       return moves('b') !== '';
     });
     // One may have been on its way.
@@ -77,6 +77,6 @@ describe('the gate', () => {
     fs.rmSync(path.join(dir, 'mountinfo'));
     expect(() => gate.open()()).not.toThrow();
     gate.close();
-    gate.nudge();
+    gate.open()();
   });
 });

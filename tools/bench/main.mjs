@@ -1,5 +1,6 @@
 // Cetus beside the distribution's dockerd: the same work, alternated in one run on one machine, medians and the ratio Cetus/dockerd.
 //   make bench            all rows          BENCH_ROWS=run,exec make bench   some of them
+//   BENCH_TIMES=3 make bench   three times as many samples of each row
 // The machine's own speed drifts; only the ratios of one run are to be quoted.
 import {execFileSync, spawn} from 'node:child_process';
 import {randomBytes} from 'node:crypto';
@@ -12,6 +13,8 @@ import {client} from './http.mjs';
 import {busyboxArchive, bigArchive, startRegistry} from './images.mjs';
 
 const wanted = process.env.BENCH_ROWS?.split(',');
+const factor = Number(process.env.BENCH_TIMES ?? 1);
+if (!(factor >= 1)) throw new Error('BENCH_TIMES is a number of 1 or more');
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-bench-'));
 // Postgres runs as a user of its own and must get through.
 fs.chmodSync(dir, 0o711);
@@ -21,6 +24,7 @@ const median = (xs) => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)];
 /** Runs `work(engine, n)` for the two in turn; work returns {ms}, the milliseconds that count, or its whole time is taken. */
 async function row(key, title, times, target, work, {warmup = 1} = {}) {
   if (wanted && !wanted.includes(key)) return;
+  times = Math.round(times * factor);
   const samples = {cetus: [], dockerd: []};
   for (let n = -warmup; n < times; n += 1)
     for (const engine of n % 2 ? [cetus, dockerd] : [dockerd, cetus]) {

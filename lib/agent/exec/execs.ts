@@ -70,11 +70,11 @@ export class Execs {
       if (known.containerId !== containerId) throw new CetusError('conflict', `exec ${id} belongs to another container`);
       return;
     }
-    this.mustRun(containerId);
+    const host = this.mustRun(containerId);
     if (config.DetachKeys) parseDetachKeys(config.DetachKeys);
     this.forgetOld();
     // Most execs are started as soon as they are made.
-    this.parts.runtime.expectProcess();
+    this.expect(host)();
     this.entries.set(id, this.entry(id, containerId, config, false));
   }
 
@@ -229,13 +229,23 @@ export class Execs {
   private async launch(entry: ExecEntry, host: ExecHost, stdin: boolean, output?: Parameters<StdioHub['connect']>[1]): Promise<void> {
     const {runtime, specs} = this.parts;
     const process = await specs.process({spec: host.spec, config: entry.config, pid: host.pid});
-    const {pid, io} = await runtime.exec(entry.containerId, entry.id, process, {stdin, terminal: entry.config.Tty === true});
+    const arrived = this.expect(host);
+    const {pid, io} = await runtime.exec(entry.containerId, entry.id, process, {stdin, terminal: entry.config.Tty === true}).finally(arrived);
     entry.hub.connect(io, output);
     entry.pid = pid;
     entry.state = 'running';
     if (!entry.quiet) this.store(entry);
     const {early} = entry;
     if (early) await this.exited(early);
+  }
+
+  /**
+   * Not where the process's soft limit of open files is below the hard one: runc before 1.1.13 sets it from outside while the Go runtime of its own
+   * child raises it to the hard limit, and only the wait in between lets runc come second.
+   */
+  private expect(host: ExecHost): () => void {
+    const held = host.spec.hostConfig.Ulimits?.some(({Name, Soft, Hard}) => Name === 'nofile' && Soft !== Hard);
+    return held ? () => undefined : this.parts.runtime.expectExec();
   }
 
   private async drain(entry: ExecEntry): Promise<void> {

@@ -44,11 +44,6 @@ export class CgroupGate {
     };
   }
 
-  /** As open, for somebody who only may make a process soon. */
-  nudge(): void {
-    this.move();
-  }
-
   close(): void {
     clearTimeout(this.timer);
     this.closed = true;

@@ -173,8 +173,8 @@ class ContainerdRuntime implements Runtime {
     return io;
   }
 
-  expectProcess(): void {
-    this.gate.nudge();
+  expectExec(): () => void {
+    return this.gate.open();
   }
 
   async exec(id: string, execId: string, process: OciSpec['process'], request: IoRequest): Promise<{pid: number; io: ProcessIo}> {
@@ -183,7 +183,6 @@ class ContainerdRuntime implements Runtime {
     const set = await this.fifos.claim(id, execId);
     const io = openIo({set, io: request, fresh: true, closeIo: () => this.closeIo(id, execId)});
     let added = false;
-    const leaveGate = this.gate.open();
     try {
       await this.client.tasks.exec({containerId: id, execId, spec: jsonAny(PROCESS_URL, process), ...paths(set, request)});
       added = true;
@@ -196,8 +195,6 @@ class ContainerdRuntime implements Runtime {
       if (added) await this.client.tasks.deleteProcess({containerId: id, execId}).catch((second: unknown) => this.options.log.warn({err: second, id, execId}, 'an exec that failed is not deleted'));
       this.fifos.remove(id, execId);
       throw err;
-    } finally {
-      leaveGate();
     }
   }
 

@@ -59,8 +59,8 @@ export interface Runtime {
   startTask(id: string): Promise<void>;
   /** After an agent restart: opens the FIFOs of a process that may still run. execId '' = the container's own. */
   reattach(id: string, execId: string, io: IoRequest): Promise<ProcessIo>;
-  /** A hint: a process will be asked for in a moment. What can be waited for beforehand is. */
-  expectProcess(): void;
+  /** A hint: an exec will be asked for in a moment, or has been, until the answer is called. What can be waited for beforehand is. */
+  expectExec(): () => void;
   exec(id: string, execId: string, process: OciSpec['process'], io: IoRequest): Promise<{pid: number; io: ProcessIo}>;
   /** `all`: every process of the container. */
   kill(id: string, execId: string, signal: number, all?: boolean): Promise<void>;
