@@ -2,7 +2,7 @@
  * Raw streams on an HTTP connection. Guarantees for `POST .../attach` and `POST /exec/ID/start`, with and without an Upgrade header, with
  * any kind of body, on fresh and on kept-alive connections, over TCP, TLS and unix sockets:
  *  - the socket is handed over whole: no byte that the client sent behind its request head (or body) is lost or parsed as HTTP;
- *  - the client's FIN is the end of stdin only; output flows on;
+ *  - the client's FIN is the end of stdin only; output flows on; a client that is gone altogether is noticed (base/hang-up.ts);
  *  - both directions have backpressure, nothing is buffered beyond the streams' high-water marks.
  * Requests that are not hijacked answer normally even where they ask for an upgrade (curl --http2 asks on every call).
  *
@@ -13,6 +13,7 @@ import type {IncomingMessage} from 'node:http';
 import type {Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
 import {CetusError} from '../base/errors';
+import {noticeHangUp} from '../base/hang-up';
 
 const MAX_CHUNK_LINE = 4096;
 const BODY_DEADLINE_MS = 30_000;
@@ -170,7 +171,7 @@ export function joinStreams(socket: Socket, stream: Duplex): Promise<void> {
     socket.pipe(stream, {end: true});
     // Output may still flow after stdin was refused: the rest of the client's bytes is read and dropped, as the Engine does.
     stream.once('finish', () => { socket.unpipe(stream); socket.resume(); });
-    socket.setKeepAlive(true, 30_000);
+    noticeHangUp(socket);
   });
 }
 

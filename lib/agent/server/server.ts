@@ -11,6 +11,7 @@ import https from 'node:https';
 import type {AddressInfo, Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
 import {asCetusError, CetusError} from '../../base/errors';
+import {noticeHangUp} from '../../base/hang-up';
 import type {Log} from '../../base/log';
 import type {Task, TaskAnswer} from '../../schema/agent';
 import type {NodeFacts} from '../../schema/node';
@@ -118,6 +119,7 @@ export class AgentServer {
       accepted = true;
       if (head.length) socket.unshift(head);
       socket.write(SWITCHING);
+      noticeHangUp(socket);
       return socket;
     };
     try {
