@@ -1,4 +1,4 @@
-/** Two worlds: `unit` needs nothing but Node; `integration` and `e2e` need root and the real programs. */
+/** Two worlds: `unit` needs nothing but Node; `integration` and `e2e` need root and the real programs; `chaos` as well, and minutes: `make chaos` runs it. */
 const base = {
   testEnvironment: 'node',
   transform: {'^.+\\.ts$': ['@swc/jest', {jsc: {target: 'es2022', parser: {syntax: 'typescript'}}, module: {type: 'commonjs'}, sourceMaps: 'inline'}]},
@@ -11,5 +11,6 @@ module.exports = {
     project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
     project('integration', ['<rootDir>/test/integration/**/*.test.ts']),
     project('e2e', ['<rootDir>/test/e2e/**/*.test.ts']),
+    project('chaos', ['<rootDir>/test/chaos/**/*.test.ts']),
   ],
 };

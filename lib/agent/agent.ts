@@ -116,6 +116,9 @@ export function createAgent(options: AgentOptions): Agent {
     async close() {
       closing.abort(new Error('the agent closes'));
       await heartbeat?.close();
+      // In one turn with the server's end, so that nobody comes in between.
+      supervisor.cutClients();
+      execs.cutClients();
       await server.close();
       await controlPlane?.close();
       await reports.close();

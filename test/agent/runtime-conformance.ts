@@ -1,8 +1,7 @@
 /** What every Runtime does. The commands mean the same to busybox and to the fake's scripted processes. */
 import {randomBytes} from 'node:crypto';
-import type {Readable} from 'node:stream';
 import {classifyStartError} from '../../lib/agent/runtime/start-error';
-import type {OciSpec, ProcessIo, Runtime, RuntimeEvent} from '../../lib/agent/runtime/runtime';
+import type {OciSpec, ProcessIo, ProcessOutput, Runtime, RuntimeEvent} from '../../lib/agent/runtime/runtime';
 
 export interface ConformanceWorld {
   runtime: Runtime;
@@ -16,10 +15,21 @@ export interface ConformanceWorld {
 const PLAIN = {stdin: false, terminal: false};
 const INPUT = {stdin: true, terminal: false};
 
-export async function textOf(stream: Readable | undefined): Promise<string> {
+/** All of it, copied: the chunks' memory is used again. */
+export function bytesOf(output: ProcessOutput | undefined): Promise<Buffer> {
   const parts: Buffer[] = [];
-  for await (const part of stream ?? []) parts.push(part as Buffer);
-  return Buffer.concat(parts).toString();
+  return new Promise(resolve => {
+    if (output) output.read(chunk => parts.push(Buffer.from(chunk)), () => resolve(Buffer.concat(parts)));
+    else resolve(Buffer.alloc(0));
+  });
+}
+
+export async function textOf(output: ProcessOutput | undefined): Promise<string> {
+  return (await bytesOf(output)).toString();
+}
+
+function firstOf(output: ProcessOutput | undefined): Promise<string> {
+  return new Promise((resolve, reject) => { output!.read(chunk => resolve(chunk.toString()), () => reject(new Error('ended without a byte'))); });
 }
 
 export async function eventually<T>(what: () => Promise<T | undefined | false>, timeoutMs = 10_000): Promise<T> {
@@ -124,11 +134,7 @@ export function runtimeConformance(make: () => Promise<ConformanceWorld>): void 
   test('stdin: bytes come back exactly, its end ends the process', async () => {
     const {id, io} = await started(['cat'], INPUT);
     const bytes = randomBytes(1_000_000);
-    const back = (async () => {
-      const parts: Buffer[] = [];
-      for await (const part of io.stdout!) parts.push(part as Buffer);
-      return Buffer.concat(parts);
-    })();
+    const back = bytesOf(io.stdout);
     io.stdin!.write(bytes);
     await io.closeStdin();
     expect((await back).equals(bytes)).toBe(true);
@@ -148,13 +154,21 @@ export function runtimeConformance(make: () => Promise<ConformanceWorld>): void 
   test('a writer blocks while nobody reads, and goes on when somebody does', async () => {
     const {id, io} = await started(['yes']);
     let seen = 0;
-    io.stdout!.on('data', (part: Buffer) => { seen += part.length; });
-    await eventually(async () => seen > 1_000_000);
-    io.stdout!.pause();
+    let stopAt = 1_000_000;
+    let stopped = false;
+    io.stdout!.read(chunk => {
+      expect(stopped).toBe(false);
+      seen += chunk.length;
+      stopped = seen > stopAt;
+      if (stopped) io.stdout!.pause();
+    }, () => undefined);
+    await eventually(async () => stopped);
     const before = seen;
-    await eventually(async () => io.stdout!.readableLength > 0);
-    expect(io.stdout!.readableLength).toBeLessThanOrEqual(256 * 1024);
+    // A good many turns in which a byte could arrive.
+    for (let turns = 0; turns < 1000; turns += 1) await new Promise(resolve => { setImmediate(resolve); });
     expect(seen).toBe(before);
+    stopped = false;
+    stopAt = Infinity;
     io.stdout!.resume();
     await eventually(async () => seen > before + 1_000_000);
     await runtime.kill(id, '', 9);
@@ -163,7 +177,7 @@ export function runtimeConformance(make: () => Promise<ConformanceWorld>): void 
 
   test('signals: process 1 may trap one, SIGKILL always ends it; killing nobody is notFound', async () => {
     const {id, io} = await started(['sh', '-c', 'trap "exit 5" TERM; echo ready; sleep 0.05; sleep 0.05; sleep 0.05; sleep 0.05; sleep 0.05; sleep 0.05; sleep 0.05; sleep 0.05; sleep 100']);
-    await new Promise(resolve => io.stdout!.once('data', resolve));
+    await firstOf(io.stdout);
     await runtime.kill(id, '', 15);
     expect((await exitOf(id)).exitCode).toBe(5);
     await expect(runtime.kill(id, '', 9)).rejects.toMatchObject({kind: 'notFound'});
@@ -235,7 +249,7 @@ export function runtimeConformance(make: () => Promise<ConformanceWorld>): void 
   test('an agent that restarts finds the process, its stdin open and its output whole', async () => {
     const {id, io} = await started(['cat'], INPUT);
     io.stdin!.write('before ');
-    await new Promise(resolve => io.stdout!.once('data', resolve));
+    await firstOf(io.stdout);
     io.detach();
     const next = await world.restart?.() ?? runtime;
     const again = await next.reattach(id, '', INPUT);
@@ -245,6 +259,22 @@ export function runtimeConformance(make: () => Promise<ConformanceWorld>): void 
     expect((await exitOf(id)).exitCode).toBe(0);
     await expect(next.reattach('nobody', '', INPUT)).rejects.toMatchObject({kind: 'notFound'});
     if (next !== runtime) await next.close();
+  });
+
+  test('what was not asked for is not read: it is the next agent\'s', async () => {
+    const {id, io} = await started(['sh', '-c', 'echo first; echo second >&2; exit 0']);
+    let taken = '';
+    // Asked once, and no more: the other stream never.
+    io.stdout!.read(chunk => {
+      taken += chunk.toString();
+      io.stdout!.pause();
+    }, () => undefined);
+    await eventually(async () => taken !== '');
+    await exitOf(id);
+    for (let turns = 0; turns < 100; turns += 1) await new Promise(resolve => { setImmediate(resolve); });
+    io.detach();
+    const again = await runtime.reattach(id, '', PLAIN);
+    expect([taken + await textOf(again.stdout), await textOf(again.stderr)]).toEqual(['first\n', 'second\n']);
   });
 
   test('output written and ended while no agent looked is still there', async () => {

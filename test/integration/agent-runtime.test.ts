@@ -66,13 +66,13 @@ describe('the containerd runtime, beyond the fake', () => {
     await runtime.startTask('tty');
     await runtime.resize('tty', '', 33, 77);
     let seen = '';
-    task.io.stdout!.on('data', (part: Buffer) => { seen += part.toString(); });
+    task.io.stdout!.read((part) => { seen += part.toString(); }, () => undefined);
     task.io.stdin!.write('stty size; tty\n');
     await eventually(async () => seen.includes('33 77') && seen.includes('/dev/pts/0'));
     task.io.detach();
     const again = await runtime.reattach('tty', '', io);
     seen = '';
-    again.stdout!.on('data', (part: Buffer) => { seen += part.toString(); });
+    again.stdout!.read((part) => { seen += part.toString(); }, () => undefined);
     again.stdin!.write('echo still $((6*7))\n');
     await eventually(async () => seen.includes('still 42'));
     again.stdin!.end();
@@ -88,7 +88,7 @@ describe('the containerd runtime, beyond the fake', () => {
     await runtime.startTask('big');
     let bytes = 0;
     const before = process.memoryUsage().rss;
-    for await (const part of io.stdout!) bytes += (part as Buffer).length;
+    await new Promise<void>((resolve) => io.stdout!.read((part) => { bytes += part.length; }, resolve));
     expect(bytes).toBe(1024 * 1024 * 1024);
     expect(process.memoryUsage().rss - before).toBeLessThan(200 << 20);
     await finish('big');

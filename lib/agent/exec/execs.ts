@@ -1,7 +1,7 @@
 /**
  * Execs: further processes in running containers. An exec is put (remembered), started once, attached to by the one who started it, and
  * remembered for REMEMBER_MS after its end. Those that run are on disk (containers/ID/execs/EXEC.json), so that an agent started anew
- * takes them up again: their exit codes are not lost, their clients are.
+ * takes them up again: their exit codes are not lost, their clients are, and with them what could still come on stdin: it ends.
  *
  * Refuses: starting twice, starting in a container that does not run or is paused. Failures to start become exit code 126 or 127, and the
  * Engine's text goes to the client's stream.
@@ -55,7 +55,7 @@ interface ExecEntry {
   quiet: boolean;
 }
 
-interface StoredExec { id: string; config: ExecConfig; pid: number }
+interface StoredExec { id: string; config: ExecConfig; pid: number; /** it was given a stdin */ stdin: boolean }
 
 export interface ExecParts { runtime: Runtime; specs: SpecBuilder; store: NodeStore; reports: ReportLedger; clock: Clock; log: Log; host(containerId: string): ExecHost; newId(): string }
 
@@ -169,7 +169,9 @@ export class Execs {
       const state = await this.parts.runtime.execState(containerId, entry.id).catch(() => undefined);
       if (state?.status === 'running' || state?.status === 'paused') {
         try {
-          entry.hub.connect(await this.parts.runtime.reattach(containerId, entry.id, {stdin: false, terminal: stored.config.Tty === true}));
+          entry.hub.connect(await this.parts.runtime.reattach(containerId, entry.id, {stdin: stored.stdin, terminal: stored.config.Tty === true}));
+          // The one client that an exec ever has was cut with the agent before: nothing will follow, and a process that reads must not wait for ever.
+          await entry.hub.closeStdin();
         } catch (err) {
           this.parts.log.warn({err, execId: entry.id}, 'an exec\'s output could not be taken up again');
         }
@@ -222,6 +224,10 @@ export class Execs {
     }
   }
 
+  cutClients(): void {
+    for (const entry of this.entries.values()) entry.hub.cutClients();
+  }
+
   suspend(): void {
     for (const entry of this.entries.values()) entry.hub.suspend();
   }
@@ -234,7 +240,7 @@ export class Execs {
     entry.hub.connect(io, output);
     entry.pid = pid;
     entry.state = 'running';
-    if (!entry.quiet) this.store(entry);
+    if (!entry.quiet) this.store(entry, stdin);
     const {early} = entry;
     if (early) await this.exited(early);
   }
@@ -291,9 +297,9 @@ export class Execs {
     return join(this.parts.store.dir(containerId), 'execs');
   }
 
-  private store(entry: ExecEntry): void {
+  private store(entry: ExecEntry, stdin: boolean): void {
     mkdirSync(this.dir(entry.containerId), {recursive: true});
-    const stored: StoredExec = {id: entry.id, config: entry.config, pid: entry.pid};
+    const stored: StoredExec = {id: entry.id, config: entry.config, pid: entry.pid, stdin};
     writeWhole(join(this.dir(entry.containerId), `${entry.id}.json`), JSON.stringify(stored));
   }
 

@@ -1,5 +1,6 @@
 /** A pipe of 64 KiB between a fake process and whoever reads or writes it: it outlives its ends' owners, as a FIFO does. */
-import {Readable, Writable} from 'node:stream';
+import {Writable} from 'node:stream';
+import type {ProcessOutput} from './runtime';
 
 const CAPACITY_BYTES = 64 * 1024;
 
@@ -41,14 +42,8 @@ export class FakePipe {
     this.notify();
   }
 
-  readable(): Readable {
-    const pipe = this;
-    return new Readable({
-      highWaterMark: CAPACITY_BYTES,
-      read() {
-        pipe.read(() => this.destroyed).then(chunk => this.push(chunk), err => this.destroy(err as Error));
-      },
-    });
+  output(): FakeOutput {
+    return new FakeOutput(this);
   }
 
   writable(): Writable {
@@ -60,11 +55,50 @@ export class FakePipe {
     });
   }
 
-  private changed(): Promise<void> {
+  changed(): Promise<void> {
     return new Promise(resolve => { this.wake.push(resolve); });
   }
 
-  private notify(): void {
+  notify(): void {
     for (const wake of this.wake.splice(0)) wake();
+  }
+}
+
+/** One reader's end of a pipe. */
+class FakeOutput implements ProcessOutput {
+  private paused = false;
+  private gone = false;
+
+  constructor(private readonly pipe: FakePipe) {}
+
+  read(take: (chunk: Buffer) => void, end: () => void): void {
+    const idle = (): boolean => this.paused || this.gone;
+    void (async () => {
+      while (!this.gone) {
+        if (this.paused) {
+          await this.pipe.changed();
+          continue;
+        }
+        const chunk = await this.pipe.read(idle);
+        if (chunk) take(chunk);
+        else if (!idle()) break;
+      }
+      end();
+    })();
+  }
+
+  pause(): void {
+    this.paused = true;
+    this.pipe.notify();
+  }
+
+  resume(): void {
+    this.paused = false;
+    this.pipe.notify();
+  }
+
+  destroy(): void {
+    this.gone = true;
+    this.pipe.notify();
   }
 }

@@ -286,8 +286,8 @@ class InMemoryRuntime implements FakeRuntime {
 function ioOf(process: FakeProcess, io: IoRequest): ProcessIo {
   const stdin = io.stdin ? process.stdin.writable() : undefined;
   stdin?.on('error', () => undefined);
-  const stdout = process.stdout.readable();
-  const stderr = io.terminal ? undefined : process.stderr.readable();
+  const stdout = process.stdout.output();
+  const stderr = io.terminal ? undefined : process.stderr.output();
   return {
     stdin, stdout, stderr,
     closeStdin: async () => {

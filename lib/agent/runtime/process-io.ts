@@ -1,18 +1,18 @@
 /**
- * Our ends of one process's FIFOs as streams. Output streams end when the last writer in the container is gone and every byte has been
+ * Our ends of one process's FIFOs. Output streams end when the last writer in the container is gone and every byte has been
  * read; while nobody reads, the writer blocks. Called by containerd.ts only.
  */
 import fs from 'node:fs';
-import net from 'node:net';
 import path from 'node:path';
 import {openInput} from './fifo-input';
+import {FifoOutput} from './fifo-output';
 import {openRead, openWrite} from './fifos';
 import type {IoRequest, ProcessIo} from './runtime';
 
 export interface OpenedIo extends ProcessIo {
   /** The shim has been told to open its ends: the stand-ins that kept ours from seeing an early end go away. */
   shimReady(): void;
-  /** Destroys streams that nobody ever read; the others end by themselves. */
+  /** Lets go of streams that nobody ever read; the others end by themselves. */
   release(): void;
 }
 
@@ -28,7 +28,7 @@ export interface OpenOptions {
 
 export function openIo({set, io, fresh, closeIo}: OpenOptions): OpenedIo {
   const standIns: number[] = [];
-  const output = (name: string): net.Socket => {
+  const output = (name: string): FifoOutput => {
     const file = path.join(set, name);
     const end = openRead(file);
     // Without any writer the very first read would already be the end of file; and if the shim has left already, only a writer that
@@ -36,14 +36,12 @@ export function openIo({set, io, fresh, closeIo}: OpenOptions): OpenedIo {
     const standIn = openWrite(file);
     if (fresh) standIns.push(standIn);
     else fs.closeSync(standIn);
-    return new net.Socket({fd: end, readable: true, writable: false});
+    return new FifoOutput(end);
   };
   const stdin = io.stdin ? openInput(path.join(set, 'stdin'), fresh) : undefined;
   const stdout = output('stdout');
   const stderr = io.terminal ? undefined : output('stderr');
   const outputs = stderr ? [stdout, stderr] : [stdout];
-  // A reader that leaves early is not an accident of ours.
-  for (const stream of outputs) stream.on('error', () => undefined);
   stdin?.on('error', () => undefined);
 
   return {
@@ -70,7 +68,7 @@ export function openIo({set, io, fresh, closeIo}: OpenOptions): OpenedIo {
     release: () => {
       for (const end of standIns.splice(0)) fs.closeSync(end);
       stdin?.destroy();
-      for (const stream of outputs) if (stream.readableFlowing === null && stream.listenerCount('readable') === 0) stream.destroy();
+      for (const stream of outputs) stream.release();
     },
   };
 }

@@ -2,12 +2,24 @@
  * What the agent asks of a container runtime. Two implementations: `containerd` and `fake`; one conformance test holds for both.
  * Rootless of Docker's vocabulary: it knows OCI specs, snapshots and processes. Errors: CetusError notFound | conflict | invalid | unavailable.
  */
-import type {Readable, Writable} from 'node:stream';
+import type {Writable} from 'node:stream';
 
 /** An OCI runtime spec, as containerd takes it. */
 export type OciSpec = Record<string, unknown> & {process: {args: string[]; terminal?: boolean} & Record<string, unknown>};
 
 export interface SnapshotMount { type: string; source: string; options: string[] }
+
+/** One stream of a process's output. Until `read`, and while paused, every byte stays where it outlives the agent. */
+export interface ProcessOutput {
+  /**
+   * Called once. `take` gets the bytes as they come, and has the chunk only until it returns: the memory is used again. `end` is called once, after
+   * the last byte or when our end was let go.
+   */
+  read(take: (chunk: Buffer) => void, end: () => void): void;
+  /** From its return on nothing is read: the process blocks once the FIFO is full. Legal within `take`. */
+  pause(): void;
+  resume(): void;
+}
 
 /**
  * Our ends of a process's stdio. Dropping them (agent restart) never ends the process and loses no byte: the FIFOs hold them.
@@ -15,9 +27,9 @@ export interface SnapshotMount { type: string; source: string; options: string[]
  */
 export interface ProcessIo {
   stdin?: Writable;
-  stdout?: Readable;
+  stdout?: ProcessOutput;
   /** Absent with a terminal. */
-  stderr?: Readable;
+  stderr?: ProcessOutput;
   /** Tells the process that no stdin will follow, after the last byte has been taken. Nothing with a terminal, as in the Engine. */
   closeStdin(): Promise<void>;
   /** Lets go of our ends without touching the process. */

@@ -1,21 +1,23 @@
 /**
- * The one reader of a process's output, and the way to its stdin. Every chunk goes first to the log, then to each attached client.
+ * The one reader of a process's output, and the way to its stdin. Every chunk goes first to the log, then to each attached client; none is read
+ * before `connect` gave it its log, or while somebody is waited for, so that a dying agent takes along no byte but those on their way into the log.
  *
  * Backpressure: a client with more than CLIENT_BUFFER bytes unsent pauses the reading for everybody (as the Engine does), so memory is
  * bounded and nobody loses a byte; a client that has not drained within STALL_MS is cut off, so it cannot stop the container for ever.
  * Clients may attach before the process exists: they get its output from the first byte. `ended` resolves after the last byte of both
  * streams has been handed on.
  */
-import type {Readable, Writable} from 'node:stream';
+import type {Writable} from 'node:stream';
 import type {Clock} from '../../base/clock';
 import type {StreamNumber} from '../logs/encode';
-import type {ProcessIo} from '../runtime/runtime';
+import type {ProcessIo, ProcessOutput} from '../runtime/runtime';
 import {frameHeader} from './frames';
 
 export const CLIENT_BUFFER = 1024 * 1024;
 export const STALL_MS = 120_000;
 
 export interface LogTarget {
+  /** Has the chunk only until it returns. */
   write(stream: StreamNumber, chunk: Buffer): void;
   end(stream: StreamNumber): void;
 }
@@ -31,7 +33,7 @@ export interface HubClient {
 export class StdioHub {
   private readonly clients = new Set<HubClient>();
   private readonly blocked = new Map<HubClient, AbortController>();
-  private sources: Readable[] = [];
+  private sources: ProcessOutput[] = [];
   private open = 0;
   private io: ProcessIo | undefined;
   private log: LogTarget | undefined;
@@ -63,29 +65,29 @@ export class StdioHub {
     if (this.blocked.size) this.pause();
   }
 
-  private source(readable: Readable | undefined, stream: StreamNumber): void {
-    if (!readable) return;
+  private source(output: ProcessOutput | undefined, stream: StreamNumber): void {
+    if (!output) return;
     this.open += 1;
-    this.sources.push(readable);
-    let done = false;
-    const end = (): void => {
-      if (done) return;
-      done = true;
+    this.sources.push(output);
+    output.read((chunk) => this.deliver(stream, chunk), () => {
       this.log?.end(stream);
       this.open -= 1;
       if (this.open === 0) this.markEnded();
-    };
-    readable.on('data', (chunk: Buffer) => this.deliver(stream, chunk));
-    readable.once('end', end);
-    readable.once('close', end);
-    readable.on('error', end);
+    });
   }
 
   private deliver(stream: StreamNumber, chunk: Buffer): void {
     this.log?.write(stream, chunk);
+    if (this.clients.size) this.pass(stream, chunk);
+  }
+
+  private pass(stream: StreamNumber, memory: Buffer): void {
+    let chunk: Buffer | undefined;
     for (const client of this.clients) {
       if (stream === 1 ? !client.stdout : !client.stderr) continue;
       const {sink} = client;
+      // Sinks keep what they cannot send yet, and the chunk's memory is not ours to keep.
+      chunk ??= Buffer.from(memory);
       if (this.tty) {
         sink.write(chunk);
       } else {
@@ -175,17 +177,21 @@ export class StdioHub {
     this.io?.detach();
   }
 
+  /** Clients are let go, the process's stdin is left as it is: it was not they who ended it. */
+  cutClients(): void {
+    for (const client of [...this.clients]) {
+      this.detach(client);
+      client.sink.destroy();
+    }
+  }
+
   /** The agent goes, the process stays. */
   suspend(): void {
     this.finished = true;
     // An open line stays open for the next agent: the end of our streams is not the end of the process's.
     this.log = undefined;
-    for (const client of [...this.clients]) {
-      client.sink.destroy();
-      this.detach(client);
-    }
+    this.cutClients();
     for (const stall of this.blocked.values()) stall.abort();
-    for (const source of this.sources) source.removeAllListeners('data');
     this.io?.detach();
   }
 }
