@@ -116,8 +116,15 @@ export class FifoInput extends Writable {
 
   private widen(): void {
     this.width = 'asked';
-    // Its descriptor 0 is our end.
-    const child = spawn('perl', ['-e', `exit(fcntl(STDIN, ${F_SETPIPE_SZ}, ${WIDE_BYTES}) ? 0 : 1)`], {stdio: [this.fd!, 'ignore', 'ignore'], cwd: '/', timeout: WIDEN_TIMEOUT_MS});
+    // Its descriptor 0 is an end opened for it alone: Node makes what a child inherits blocking, and our own end would become so with it.
+    let end: number;
+    try {
+      end = openWrite(this.file);
+    } catch {
+      return; // nobody reads any more, or the container is being taken away
+    }
+    const child = spawn('perl', ['-e', `exit(fcntl(STDIN, ${F_SETPIPE_SZ}, ${WIDE_BYTES}) ? 0 : 1)`], {stdio: [end, 'ignore', 'ignore'], cwd: '/', timeout: WIDEN_TIMEOUT_MS});
+    fs.closeSync(end);
     child.on('error', () => undefined);
     child.on('exit', (code) => {
       if (code === 0) this.width = 'wide';
