@@ -124,6 +124,40 @@ describe('the network of a node', () => {
     expect(world.inHost(iptables, '-S', 'FORWARD').trim()).toBe('-P FORWARD DROP');
   });
 
+  test.each(['iptables-nft', 'iptables-legacy'])('names are answered at the gateway, also under an INPUT policy of DROP (%s), after a flush and by the next agent', async iptables => {
+    await driver.close();
+    driver = await world.networking({checkMs: 50});
+    await driver.open();
+    world.inHost(iptables, '-P', 'INPUT', 'DROP');
+    const [one, two] = [net(1), net(2)];
+    const named = (id: string, network: ReturnType<typeof net>, host: number) => {
+      const request = aSandbox(id, [network], host);
+      return {...request, attachments: request.attachments.map(a => ({...a, aliases: [id]}))};
+    };
+    const a = (await driver.createSandbox(named('a', one, 10))).netnsPath;
+    await driver.createSandbox(named('b', one, 11));
+    const c = (await driver.createSandbox(named('c', two, 10))).netnsPath;
+    const lookup = (netns: string, name: string, server: string): string => {
+      try {
+        return /^Address: (172\S+)$/m.exec(sh('nsenter', `--net=${netns}`, 'busybox', 'nslookup', '-type=a', name, server).split('\n\n').slice(1).join('\n'))?.[1] ?? '';
+      } catch {
+        return '';
+      }
+    };
+    expect(lookup(a, 'b', one.gateway)).toBe('172.31.0.11');
+    // The first network's gateway can be reached from the other, too: strangers are turned away.
+    expect(lookup(c, 'b', one.gateway)).toBe('');
+    world.inHost('nft', 'flush', 'ruleset');
+    await until('names again', () => lookup(a, 'b', one.gateway) === '172.31.0.11');
+    await driver.close();
+    driver = await world.networking();
+    await driver.open();
+    expect(lookup(a, 'b', one.gateway)).toBe('172.31.0.11');
+    await Promise.all(['a', 'b', 'c'].map(id => driver.removeSandbox(id)));
+    await Promise.all(['net1', 'net2'].map(id => driver.removeNetwork(id)));
+    expect(world.inHost(iptables, '-S', 'INPUT').split('\n').filter(line => line.startsWith('-A'))).toEqual([]);
+  });
+
   test('rules that somebody flushed come back, and a DROP policy that comes later is met', async () => {
     await driver.close();
     driver = await world.networking({checkMs: 50});

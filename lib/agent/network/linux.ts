@@ -207,7 +207,7 @@ class LinuxNetworking implements NodeNetworking {
   async publishedPorts(): Promise<PublishedPort[]> { return this.sandboxRecords.all().flatMap(s => s.ports); }
   async resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings> {
     const host = await hostResolv(this.resolvFiles);
-    const answering = attachments.find(named);
+    const answering = attachments.find(a => named(a) && a.gateway);
     return answering ? {...forNamed(host, answering.gateway), ours: true} : host;
   }
 

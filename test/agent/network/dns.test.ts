@@ -1,6 +1,6 @@
 import {decode, encode, RECURSION_DESIRED, type RecordType} from 'dns-packet';
 import fc from 'fast-check';
-import {answers, answerTo, type NetworkNames, refusal} from '../../../lib/agent/network/dns/answer';
+import {answers, answerTo, type NetworkNames, refusal, turnAway} from '../../../lib/agent/network/dns/answer';
 
 const network = (name: string, hosts: Record<string, string[]>): NetworkNames => ({
   network: name, addresses: (wanted) => hosts[wanted] ?? [],
@@ -44,6 +44,8 @@ test('what is no question gets no answer, or a refusal', () => {
   expect(ask(encode({type: 'response', id: 1, questions: [{type: 'A', name: 'web'}]})).kind).toBe('drop');
   expect(ask(Buffer.from('hello')).kind).toBe('drop');
   expect(told(encode({type: 'query', id: 5, questions: []}))).toMatchObject({id: 5, rcode: 'FORMERR'});
+  expect(decode(turnAway(question('web'))!)).toMatchObject({id: 77, rcode: 'REFUSED', answers: []});
+  expect(turnAway(Buffer.from('x'))).toBeUndefined();
   fc.assert(fc.property(fc.uint8Array({maxLength: 600}), (bytes) => {
     ask(Buffer.from(bytes));
   }));

@@ -66,8 +66,9 @@ describe('nft rules', () => {
 describe('the foreign FORWARD chain', () => {
   const comment = 'cetus ab';
   test('only rules with our comment are ours', () => {
-    const listing = ['-P FORWARD DROP', '-A FORWARD -i br-1 -m comment --comment "cetus ab" -j ACCEPT', '-A FORWARD -o br-1 -m comment --comment "cetus abc" -j ACCEPT', '-A FORWARD -i docker0 -j ACCEPT'].join('\n');
-    expect(ourRules(listing, comment)).toEqual([{direction: '-i', bridge: 'br-1'}]);
+    const listing = ['-P FORWARD DROP', '-A FORWARD -i br-1 -m comment --comment "cetus ab" -j ACCEPT', '-A FORWARD -o br-1 -m comment --comment "cetus abc" -j ACCEPT', '-A FORWARD -i docker0 -j ACCEPT',
+      '-A INPUT -i br-1 -m conntrack --ctstate DNAT --ctorigdstport 53 -m comment --comment "cetus ab" -j ACCEPT'].join('\n');
+    expect(ourRules(listing, comment)).toEqual([{chain: 'FORWARD', direction: '-i', bridge: 'br-1'}, {chain: 'INPUT', direction: '-i', bridge: 'br-1'}]);
   });
 
   test('applying the difference gives exactly the bridges, and then there is no difference', () => {
@@ -77,7 +78,8 @@ describe('the foreign FORWARD chain', () => {
       const {insert, remove} = difference(rules, after);
       const end: ForwardRule[] = [...rules.filter(r => !remove.includes(r)), ...insert];
       expect(difference(end, after)).toEqual({insert: [], remove: []});
-      expect(end).toHaveLength(after.length * 2);
+      expect(end).toHaveLength(after.length * 3);
+      expect(difference([], after, ['FORWARD']).insert).toHaveLength(after.length * 2);
     }));
   });
 });

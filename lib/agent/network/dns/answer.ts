@@ -17,7 +17,7 @@ export type Verdict =
 const TTL_SECONDS = 600;
 const PLAIN_UDP_BYTES = 512;
 const MAX_UDP_BYTES = 4096;
-const RCODE = {formatError: 1, serverFailure: 2, notImplemented: 4} as const;
+const RCODE = {formatError: 1, serverFailure: 2, notImplemented: 4, refused: 5} as const;
 
 export function answerTo(message: Buffer, networks: NetworkNames[], udp: boolean, random: () => number): Verdict {
   const query = parse(message);
@@ -40,6 +40,12 @@ export function answerTo(message: Buffer, networks: NetworkNames[], udp: boolean
 /** An answer of ours to what nobody else answers. */
 export function refusal(query: DecodedPacket, why: keyof typeof RCODE): Buffer {
   return encode({type: 'response', id: query.id, flags: flagsOf(query) | RCODE[why], questions: query.questions});
+}
+
+/** To who is no container of this network. */
+export function turnAway(message: Buffer): Buffer | undefined {
+  const query = parse(message);
+  return query?.type === 'query' ? refusal(query, 'refused') : undefined;
 }
 
 /** Is this the answer to that question? Anybody can send us a datagram. */

@@ -8,7 +8,7 @@ import dgram from 'node:dgram';
 import net from 'node:net';
 import {CetusError} from '../../../base/errors';
 import type {Log} from '../../../base/log';
-import {answerTo, type NetworkNames, refusal} from './answer';
+import {answerTo, type NetworkNames, refusal, turnAway} from './answer';
 import {ask, framed} from './forward';
 
 /** What a container sees: its networks' names, and who answers the rest; no servers where it has no way outwards. */
@@ -74,7 +74,7 @@ export class DnsServers {
   private async answer(networkId: string, address: string, message: Buffer, udp: boolean): Promise<Buffer | undefined> {
     try {
       const scope = await this.scopeOf(networkId, address);
-      if (!scope) return undefined;
+      if (!scope) return turnAway(message);
       const verdict = answerTo(message, scope.networks, udp, Math.random);
       switch (verdict.kind) {
         case 'drop': return undefined;
