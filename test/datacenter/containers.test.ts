@@ -102,7 +102,16 @@ test('ps selects', async () => {
   expect(await names(true, {since: ['cb']})).toEqual(['cc']);
   expect(await names(true, {ancestor: ['busybox']})).toHaveLength(3);
   expect(await names(true, {ancestor: ['other']})).toEqual([]);
-  expect(await names(true, {expose: ['80/tcp']})).toHaveLength(3);
+  // Ports count while a container runs; published is the number on the host.
+  expect(await names(true, {expose: ['80/tcp']})).toEqual(['cb']);
+  await create('cd', {HostConfig: {PortBindings: {'90/tcp': [{HostPort: '8090'}]}}});
+  expect(await names(true, {publish: ['8090']})).toEqual([]);
+  await world.dc.containers.start(me, 'cd');
+  expect(await names(true, {publish: ['8090']})).toEqual(['cd']);
+  expect(await names(true, {publish: ['90']})).toEqual([]);
+  expect(await names(true, {publish: ['8090/udp']})).toEqual([]);
+  expect(await names(true, {publish: ['8000-8100'], expose: ['80']})).toEqual(['cd', 'cb']);
+  await world.dc.containers.remove(me, 'cd', {force: true, volumes: false, link: false});
   expect(await names(true, {volume: ['/image-data']})).toHaveLength(3);
   expect(await names(true, {network: ['bridge']})).toHaveLength(3);
   expect((await world.dc.containers.list(me, {all: false, limit: 1, size: false, filters: {}})).map((c) => c.name)).toEqual(['cc']);
@@ -146,6 +155,18 @@ describe('wait', () => {
     world.agent.fail({kind: 'container.start', when: 'refuse', times: 99});
     await failure(world.dc.containers.start(me, id));
     expect(await names()).toEqual([]);
+  });
+
+  test('a start that fails: who waited hears the code, who comes later is told why too', async () => {
+    const id = await create('web', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '8080'}]}}});
+    const other = await create('other', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '8080'}]}}});
+    await world.dc.containers.start(me, other);
+    const waiting = await world.dc.containers.wait(me, id, 'removed');
+    const {message} = await failure(world.dc.containers.start(me, id));
+    expect(message).toMatch(/port is already allocated/);
+    expect(await (await world.dc.containers.wait(me, id, 'not-running')).outcome).toEqual({exitCode: 128, error: message});
+    await world.dc.containers.remove(me, id, {force: false, volumes: false, link: false});
+    expect(await waiting.outcome).toEqual({exitCode: 128});
   });
 
   test('ends when the client goes away', async () => {

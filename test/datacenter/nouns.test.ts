@@ -29,7 +29,8 @@ describe('images', () => {
   test('tag, list, rmi', async () => {
     await world.dc.images.tag(me, 'busybox', 'localhost:5000/me/app', '1.0');
     expect(await references()).toEqual(['docker.io/library/busybox:latest', 'localhost:5000/me/app:1.0']);
-    expect(await references({reference: ['busy*']})).toHaveLength(2);
+    expect(await references({reference: ['busy*']})).toEqual(['docker.io/library/busybox:latest']);
+    expect(await references({reference: ['busy*', 'localhost:5000/*/*']})).toHaveLength(2);
     expect(await references({reference: ['nope*']})).toEqual([]);
     expect(await references({dangling: ['true']})).toEqual([]);
     expect((await failure(world.dc.images.tag(me, 'busybox', 'UPPER', 'x'))).message).toMatch(/^invalid reference format/);

@@ -1,10 +1,11 @@
 /** What single chains promise beyond what the generic test asks of all: refusals in the Engine's words, races, capacity, the reconciler. */
+import {Readable} from 'node:stream';
 import {CetusError} from '../../lib/base/errors';
 import {silentLog} from '../../lib/base/log';
 import {createReconciler} from '../../lib/jobs/reconciler';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
 import type {Container} from '../../lib/schema/container';
-import type {Network, Volume} from '../../lib/schema/objects';
+import type {DatacenterEvent, Network, Volume} from '../../lib/schema/objects';
 import type {RunningWorkflow} from '../../lib/workflow/workflow';
 import {ACCOUNT, Datacenter, IMAGE_ID, REFERENCE} from './world';
 
@@ -283,6 +284,13 @@ describe('the reconciler', () => {
     expect((await dc.all('addresses')).size).toBe(1);
     await reconciler.sweep();
     expect((await dc.all('addresses')).size).toBe(0);
+  });
+
+  it('tells of a loaded image by its id', async () => {
+    const dc = await open();
+    await dc.put('image.load', {account: ACCOUNT, loadId: '11111111-1111-4111-8111-111111111111'}, {archive: Readable.from(['tar'])});
+    const loaded = [...(await dc.all<DatacenterEvent>('events')).values()].filter((e) => e.action === 'load');
+    expect(loaded).toMatchObject([{actorId: `sha256:${'3'.repeat(64)}`, attributes: {name: `sha256:${'3'.repeat(64)}`}}]);
   });
 
   it('finishes a removal that was left', async () => {

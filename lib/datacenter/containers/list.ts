@@ -4,6 +4,7 @@ import type {Container, ContainerStatus} from '../../schema/container';
 import {acceptFilters, booleanFilter, has, idMatcher, invalidFilter, labelsMatch, nameMatcher, valuesOf} from '../filters';
 import type {Filters} from '../verbs';
 import {parsePorts} from '../create/ports';
+import {isUp} from './resolve';
 
 export const LIST_FILTERS = ['ancestor', 'before', 'expose', 'exited', 'health', 'id', 'isolation', 'is-task', 'label', 'name', 'network', 'publish', 'since', 'status', 'volume'];
 const STATUSES: readonly ContainerStatus[] = ['created', 'running', 'paused', 'restarting', 'exited', 'removing', 'dead'];
@@ -62,8 +63,10 @@ export function selectContainers(all: readonly Container[], query: {all: boolean
     if (networks.length > 0 && !Object.entries(c.networks).some(([name, n]) => networks.some((v) => v === name || n.networkId.startsWith(v)))) return false;
     if (volumes.length > 0 && !c.spec.mounts.some((m) => volumes.includes(m.destination) || (m.type === 'volume' && volumes.includes(m.name)) || (m.type === 'bind' && volumes.includes(m.source)))) return false;
     if (isTask === true) return false;
-    if (publish && !(c.publishedPorts.length > 0 ? c.publishedPorts : c.requestedPorts).some((p) => publish(p.protocol, p.containerPort))) return false;
-    return !expose || exposedPorts(c).some(([protocol, port]) => expose(protocol, port));
+    if (!publish && !expose) return true;
+    // As the Engine: a port counts while the container runs, `publish` means its number on the host, and one of the two filters is enough.
+    return isUp(c) && ((publish !== undefined && c.publishedPorts.some((p) => publish(p.protocol, p.hostPort)))
+      || (expose !== undefined && exposedPorts(c).some(([protocol, port]) => expose(protocol, port))));
   };
 
   const found: Container[] = [];

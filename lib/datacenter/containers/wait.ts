@@ -25,7 +25,8 @@ export function satisfied(condition: WaitCondition, armed: Container, now: Conta
   }
 }
 
-const exitOf = (c: Container): Exit => ({exitCode: c.observation.exitCode, ...(c.observation.error && stopped(c) ? {error: c.observation.error} : {})});
+/** As the Engine: who finds it stopped already is told why its last start failed; who waited for an end hears of that end only. */
+const exitOf = (c: Container, waited: boolean): Exit => ({exitCode: c.observation.exitCode, ...(c.observation.error && stopped(c) && !waited ? {error: c.observation.error} : {})});
 
 export async function armWait(context: Context, caller: Caller, container: Container, condition: WaitCondition): Promise<{outcome: Promise<Exit>}> {
   let settle!: (exit: Exit) => void;
@@ -40,11 +41,12 @@ export async function armWait(context: Context, caller: Caller, container: Conta
   let armed = container;
   let last = container;
   let looked = false;
+  let waited = false;
   const look = (now: Container | undefined, before: Container | undefined): void => {
     const newest = now ?? before;
     if (newest && newest.observation.generation >= last.observation.generation) last = newest;
-    if (!now) settle(exitOf(last));
-    else if (looked && satisfied(condition, armed, last)) settle(exitOf(last));
+    if (!now) settle(exitOf(last, true));
+    else if (looked && satisfied(condition, armed, last)) settle(exitOf(last, waited));
   };
   const unsubscribe = await context.views.subscribe(caller.account, container.id, look);
   const onAbort = (): void => fail(new CetusError('canceled', 'the client went away'));
@@ -61,6 +63,7 @@ export async function armWait(context: Context, caller: Caller, container: Conta
     armed = fresh ?? container;
     looked = true;
     look(fresh, container);
+    waited = true;
     if (caller.signal?.aborted) onAbort();
   } catch (err) {
     fail(err);

@@ -46,7 +46,7 @@ export function imageVerbs(context: Context): ImageVerbs {
   const verbs: ImageVerbs = {
     async list(caller, {filters}) {
       const select = await listFilter(context, caller, filters);
-      return (await listed(caller)).filter(select).sort((a, b) => createdMs(b.image) - createdMs(a.image));
+      return (await listed(caller)).flatMap((i) => select(i) ?? []).sort((a, b) => createdMs(b.image) - createdMs(a.image));
     },
 
     get,
@@ -187,7 +187,8 @@ function createdMs(image: Image): number {
   return Number.isNaN(ms) ? 0 : ms;
 }
 
-async function listFilter(context: Context, caller: Caller, filters: Filters): Promise<(i: ListedImage) => boolean> {
+/** Which images, and of each which names: a filter by reference leaves out the others. */
+async function listFilter(context: Context, caller: Caller, filters: Filters): Promise<(i: ListedImage) => ListedImage | undefined> {
   acceptFilters(filters, ['before', 'dangling', 'label', 'reference', 'since', 'until']);
   const dangling = booleanFilter(filters, 'dangling');
   const until = untilFilter(filters, context.clock.now());
@@ -197,12 +198,17 @@ async function listFilter(context: Context, caller: Caller, filters: Filters): P
   };
   const [before, since] = await Promise.all([bound('before'), bound('since')]);
   const byReference = has(filters, 'reference') ? valuesOf(filters, 'reference').map(referencePattern) : undefined;
-  return ({image, references}) =>
+  const selects = ({image, references}: ListedImage): boolean =>
     (dangling === undefined || (references.length === 0) === dangling)
     && labelsMatch(valuesOf(filters, 'label'), image.config.config?.Labels ?? {})
     && (until === undefined || createdMs(image) <= until)
-    && (!before || createdMs(image) < createdMs(before)) && (!since || createdMs(image) > createdMs(since))
-    && (!byReference || references.some((r) => byReference.some((test) => test(r))));
+    && (!before || createdMs(image) < createdMs(before)) && (!since || createdMs(image) > createdMs(since));
+  return (listed) => {
+    if (!selects(listed)) return undefined;
+    if (!byReference) return listed;
+    const references = listed.references.filter((r) => byReference.some((test) => test(r)));
+    return references.length ? {...listed, references} : undefined;
+  };
 }
 
 /** As the Engine's reference.FamiliarMatch: a glob over the familiar name, with or without the tag; * does not cross a slash. */

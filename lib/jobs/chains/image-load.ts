@@ -45,7 +45,7 @@ async function record(ctx: Ctx<LoadParams>): Promise<{writes: BatchOp[]}> {
   }
   for (const {image, references} of byId.values()) {
     writes.push(...(await recordImage(ctx, {account, nodeId, image, references})));
-    writes.push(eventPut(ctx, account, 'image', 'load', image.imageId, {name: references[0] ?? image.imageId}));
+    writes.push(eventPut(ctx, account, 'image', 'load', image.imageId, {name: image.imageId}));
   }
   return {writes};
 }
