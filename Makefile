@@ -1,11 +1,12 @@
 # make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
 # make test   all tests, with all that they need
+# make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make bench  Cetus beside the distribution's dockerd, as ratios
 DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 SHELL  := /bin/bash
 
-.PHONY: run busybox test unit integration e2e chaos bench build lint clean setup-run setup-test setup-bench
+.PHONY: run busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-test setup-bench
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -41,6 +42,9 @@ e2e: setup-test build
 chaos: setup-test build
 	@CETUS_CHAOS=$${CETUS_CHAOS:-12} npx --no-install jest --selectProjects e2e --testPathPatterns test/e2e/survival --runInBand
 	@npx --no-install jest --selectProjects chaos --runInBand
+
+conformance: setup-test build
+	@node tools/conformance.mjs '$(PROXY)' $(TESTS)
 
 bench: setup-bench build
 	@node tools/bench/main.mjs
