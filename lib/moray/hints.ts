@@ -9,7 +9,7 @@ import {Deadline, type Connection, type Connections} from './connections';
 import {untilAborted} from './feed';
 
 const CHANNEL = 'moray';
-const NOTIFY_GAP_MS = 3;
+const NOTIFY_GAP_MS = 8;
 const RECONNECT_MS = 200;
 
 export class Hints {

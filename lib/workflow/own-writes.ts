@@ -2,9 +2,9 @@
  * What a job itself wrote or checked in the commit a moment ago, so that its next step need not ask the store for it: a step begins by reading what
  * the step before has written, and each such read is a round trip on the way of every request.
  *
- * No promise rests on it. A remembered object is what the store held at that commit; it is handed out once, within FRESH_MS; a plan that
- * decides from it writes or checks under its etag as it does with anything it reads, and where somebody was faster the conflict clears the memory and
- * the plan reads anew. Who waits for somebody else's change asks with `fresh`.
+ * No promise rests on it. A remembered object is what the store held at that commit; it is handed out within FRESH_MS and twice at most (to an act, and to
+ * the plan behind it); a plan that decides from it writes or checks under its etag as it does with anything it reads, and where somebody was faster
+ * the conflict clears the memory and the plan reads anew. Who waits for somebody else's change asks with `fresh`.
  */
 import type {BatchOp, BatchResult, CallOptions, Moray, Stored} from '../moray/moray';
 import type {Clock} from '../base/clock';
@@ -12,7 +12,10 @@ import {CetusError} from '../base/errors';
 
 const FRESH_MS = 250;
 
-interface Known { stored: Stored<unknown>; untilMs: number }
+/** A step that asks more often wants to know what others do. */
+const USES = 2;
+
+interface Known { stored: Stored<unknown>; untilMs: number; uses: number }
 
 export class OwnWrites {
   private readonly known = new Map<string, Known>();
@@ -46,10 +49,10 @@ export class OwnWrites {
     for (const [n, op] of ops.entries()) {
       if (op.op === 'put') {
         const {bucket, key, value} = op;
-        this.known.set(name(bucket, key), {stored: {bucket, key, value, etag: results[n]!.etag!, mtime: this.clock.now()}, untilMs});
+        this.known.set(name(bucket, key), {stored: {bucket, key, value, etag: results[n]!.etag!, mtime: this.clock.now()}, untilMs, uses: USES});
       } else if (op.op === 'check') {
         const seen = this.read.get(name(op.bucket, op.key));
-        if (seen && seen.etag === op.etag) this.known.set(name(op.bucket, op.key), {stored: seen, untilMs});
+        if (seen && seen.etag === op.etag) this.known.set(name(op.bucket, op.key), {stored: seen, untilMs, uses: USES});
       } else if (op.op === 'delete') {
         this.known.delete(name(op.bucket, op.key));
       } else {
@@ -77,7 +80,8 @@ export class OwnWrites {
     const at = name(bucket, key);
     const known = this.known.get(at);
     if (!known) return undefined;
-    this.known.delete(at);
+    known.uses -= 1;
+    if (options.fresh || known.uses === 0) this.known.delete(at);
     if (options.fresh || this.clock.now() >= known.untilMs) return undefined;
     if (options.signal?.aborted) throw new CetusError('canceled', 'the caller gave up', {cause: options.signal.reason});
     // As it would come from the store: what JSON drops is dropped, and nobody shares it.
