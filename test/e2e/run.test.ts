@@ -131,7 +131,7 @@ describe('a terminal', () => {
     expect(person.screen).toMatch(/caught/);
   });
 
-  // By hand over the socket: docker's client 28.2 keeps both keys to itself and then waits for the container's end, at dockerd too.
+  // By hand over the socket: docker's client 28.2 keeps both keys to itself and over TCP then waits for the container's end, at dockerd's TCP socket too.
   test('Ctrl-P Ctrl-Q leaves and the container runs on; attach comes back to it', async () => {
     await dc.ok(['run', '-dit', '--name', 'detached', 'busybox', 'sh']);
     const address = new URL(dc.host.replace('tcp:', 'http:'));
