@@ -139,7 +139,7 @@ describe('the network of a node', () => {
     const c = (await driver.createSandbox(named('c', two, 10))).netnsPath;
     const lookup = (netns: string, name: string, server: string): string => {
       try {
-        return /^Address: (172\S+)$/m.exec(sh('nsenter', `--net=${netns}`, 'busybox', 'nslookup', '-type=a', name, server).split('\n\n').slice(1).join('\n'))?.[1] ?? '';
+        return /^Address: (172\S+)$/m.exec(sh('nsenter', `--net=${netns}`, 'busybox', 'nslookup', '-timeout=1', '-retry=1', '-type=a', name, server).split('\n\n').slice(1).join('\n'))?.[1] ?? '';
       } catch {
         return '';
       }
