@@ -12,6 +12,8 @@ export interface CoprocessOptions {
   /** Run before the tool, in the same process: a shell line. */
   prologue?: string;
   marker: {line: string; pattern: RegExp};
+  /** Lines that say nothing of a command's success. */
+  aside?: RegExp;
   deadlineMs?: number;
 }
 
@@ -74,7 +76,7 @@ export class Coprocess {
       const output = this.buffer.slice(0, match.index);
       this.buffer = this.buffer.slice(match.index + match[0].length);
       const one = this.waiting.shift();
-      if (one) settle(one, output);
+      if (one) settle(one, this.options.aside ? output.replace(this.options.aside, '') : output);
     }
     if (this.buffer.length > MAX_OUTPUT) this.fail(child, new CetusError('internal', `${this.options.command} printed more than ${MAX_OUTPUT} characters`));
   }
@@ -98,13 +100,16 @@ export function toolEnvironment(): NodeJS.ProcessEnv {
   return {...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`, LC_ALL: 'C', HOME: '/nonexistent'};
 }
 
+/** ip reads all links before the first name that it looks up, and says so where others make links meanwhile; a name that it missed it asks for again. */
+export const IP_ASIDE = /^Dump was interrupted and may be inconsistent\.\n/gm;
+
 /** `ip -batch`, going on after an error; in the namespace, if one is named. */
 export function ipCoprocess(namespacePath?: string, prologue?: string): Coprocess {
   const ip = ['ip', '-o', '-force', '-batch', '-'];
   const marker = {line: 'link show dev lo', pattern: /^\d+: lo: .*\n/m};
-  if (!namespacePath) return new Coprocess({command: ip[0]!, args: ip.slice(1), marker});
+  if (!namespacePath) return new Coprocess({command: ip[0]!, args: ip.slice(1), marker, aside: IP_ASIDE});
   const shell = `${prologue ? `${prologue}; ` : ''}exec "$@"`;
-  return new Coprocess({command: 'nsenter', args: [`--net=${namespacePath}`, 'sh', '-c', shell, 'sh', ...ip], marker});
+  return new Coprocess({command: 'nsenter', args: [`--net=${namespacePath}`, 'sh', '-c', shell, 'sh', ...ip], marker, aside: IP_ASIDE});
 }
 
 export function nftCoprocess(): Coprocess {
