@@ -33,8 +33,16 @@ export async function down(data: string): Promise<void> {
   process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
 }
 
-/** Whose command line names the directory. */
-const processesOf = (dir: string): number[] => processesWith((words) => words.some((word) => word === dir || word.includes(`${dir}/`)));
+const PROGRAMS = /^(containerd|containerd-shim-.+|runc|postgres)$/;
+
+/** One of our programs, with the directory on its command line. An editor, a shell or a client that names a file of ours is a person's. */
+export function isOfInstance(words: readonly string[], dir: string): boolean {
+  const program = path.basename(words[0] ?? '');
+  const ours = PROGRAMS.test(program) || ((program === 'node' || program === 'cetus') && words.some((word) => /(^|\/)cetus(\.js)?$/.test(word)));
+  return ours && words.some((word) => word === dir || word.includes(`${dir}/`));
+}
+
+const processesOf = (dir: string): number[] => processesWith((words) => isOfInstance(words, dir));
 
 async function endProcesses(dir: string, signal: NodeJS.Signals): Promise<void> {
   signalAll(processesOf(dir), signal);
