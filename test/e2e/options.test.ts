@@ -83,7 +83,7 @@ const SEEN: Seen[] = [
   [['--network', 'container:other'], 'hostname -i 2>/dev/null; ls /sys/class/net', /eth0/],
   [['--network', 'own', '--ip', '10.213.0.77'], 'ip -4 addr show eth0', /10\.213\.0\.77/],
   [['--mac-address', '02:42:ac:11:00:99'], 'cat /sys/class/net/eth0/address', /^02:42:ac:11:00:99$/],
-  [['--pid', 'host'], 'ls /proc | grep -c "^[0-9]"', /^\d{2,}$/],
+  [['--pid', 'host'], 'ls /proc 2>/dev/null | grep -c "^[0-9]"', /^\d{2,}$/],
   [['--pid', 'container:other'], 'ps', /sleep 10000/],
   [['--ipc', 'container:other'], 'cat /dev/shm/note; ls -i -d /dev/shm | wc -l; df -k /dev/shm | tail -1', /^left by other\n1\n.*\b65536\b/],
   [['--ipc', 'host', '-v', '/dev/shm:/theirs'], 'stat -c %d:%i /dev/shm /theirs | uniq | wc -l', /^1$/],
