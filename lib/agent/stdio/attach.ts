@@ -23,9 +23,12 @@ export function attachStream(hub: StdioHub, stream: Duplex, options: AttachOptio
   return new Promise((resolve) => {
     let over = false;
     let detached = false;
+    let letGo = false;
     const finish = (): void => {
       if (over) return;
       over = true;
+      // A stream that is gone by itself was its client's; one that the hub gave up says nothing about the client's input.
+      letGo = !stream.destroyed;
       resolve({detached});
     };
     const client: HubClient = {sink: stream, stdout: options.stdout, stderr: options.stderr, onGone: finish};
@@ -42,7 +45,7 @@ export function attachStream(hub: StdioHub, stream: Duplex, options: AttachOptio
       stream.resume();
       return;
     }
-    void pumpStdin(hub, stream, options, () => over).then((end) => {
+    void pumpStdin(hub, stream, options, () => letGo).then((end) => {
       if (end === 'detached') {
         detached = true;
         leave();
@@ -53,7 +56,7 @@ export function attachStream(hub: StdioHub, stream: Duplex, options: AttachOptio
   });
 }
 
-async function pumpStdin(hub: StdioHub, stream: Duplex, options: AttachOptions, isOver: () => boolean): Promise<'detached' | 'ended' | 'gone'> {
+async function pumpStdin(hub: StdioHub, stream: Duplex, options: AttachOptions, isLetGo: () => boolean): Promise<'detached' | 'ended' | 'gone'> {
   const stdin = await hub.stdin();
   const watcher = options.tty ? new DetachWatcher(parseDetachKeys(options.detachKeys)) : undefined;
   return await new Promise((resolve) => {
@@ -87,7 +90,7 @@ async function pumpStdin(hub: StdioHub, stream: Duplex, options: AttachOptions, 
       if (settled) return;
       if (watcher) write(watcher.end());
       // A client that died without saying so is the end of its input, too.
-      if (options.closesStdin && !options.tty && !isOver()) hub.closeStdin().catch(() => undefined);
+      if (options.closesStdin && !options.tty && !isLetGo()) hub.closeStdin().catch(() => undefined);
       settle(how);
     };
     // A socket whose peer had nothing to say emits 'end' even while nobody reads it: that may be over before the process was there.
