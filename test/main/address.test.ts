@@ -3,7 +3,6 @@ import os from 'node:os';
 import path from 'node:path';
 import {readAgentConfig, readEndpointConfig} from '../../lib/main/config';
 import {formatListen, isLoopback, parseListen, requireSafe} from '../../lib/main/address';
-import {chooseBlock} from '../../lib/main/up/instance';
 
 test.each([
   ['127.0.0.1:2375', {kind: 'tcp', host: '127.0.0.1', port: 2375}],
@@ -26,12 +25,6 @@ test('only loopback is open without TLS', () => {
     expect(() => requireSafe(parseListen(text), false)).toThrow(/without TLS/);
     expect(() => requireSafe(parseListen(text), true)).not.toThrow();
   }
-});
-
-test('an instance takes a block of addresses that the machine does not use', () => {
-  const used = Array.from({length: 15}, (_, n) => `10.${n * 16}.1.1/16`);
-  expect(chooseBlock('any', used)).toBe('10.240.0.0/12');
-  expect(chooseBlock('any', ['10.0.0.1/8'])).toBe('172.16.0.0/12');
 });
 
 test('the sample configurations are ones', () => {

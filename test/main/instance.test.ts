@@ -4,7 +4,8 @@ import os from 'node:os';
 import path from 'node:path';
 import net from 'node:net';
 import {once} from 'node:events';
-import {chooseBlock, loadInstance, lockDirectory} from '../../lib/main/up/instance';
+import {BlockClaims} from '../../lib/main/up/blocks';
+import {blocksFor, loadInstance, lockDirectory} from '../../lib/main/up/instance';
 
 let dir: string;
 beforeEach(() => {
@@ -34,18 +35,42 @@ test('the lock of a killed holder is free', async () => {
   (await lockDirectory(dir))();
 });
 
-test('an instance is made once, and two have different prefixes and addresses of their own', () => {
-  const first = loadInstance(dir, []);
-  expect(loadInstance(dir, [])).toEqual(first);
-  const other = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-instance-'));
-  const second = loadInstance(other, [first.addressPools[0]!.base.replace('.0.0/12', '.0.1/20')]);
-  fs.rmSync(other, {recursive: true});
-  expect(second.prefix).not.toBe(first.prefix);
-  expect(second.addressPools[0]!.base).not.toBe(first.addressPools[0]!.base);
+const load = (dataDir: string, used: string[] = []) => loadInstance(dataDir, used, new BlockClaims(path.join(dir, 'claims')));
+const blockOf = (instance: ReturnType<typeof load>): string => instance.addressPools[0]!.base;
+
+test('an instance is made once; those beside it have prefixes and addresses of their own before any has a bridge', () => {
+  const first = load(dir);
+  expect(load(dir)).toEqual(first);
+  const others = Array.from({length: 16}, (_, n) => path.join(dir, `other-${n}`));
+  for (const other of others) fs.mkdirSync(other);
+  const all = [first, ...others.map((other) => load(other))];
+  expect(new Set(all.map(({prefix}) => prefix)).size).toBe(17);
+  // Sixteen blocks there are; whoever comes then shares the last resort.
+  expect(new Set(all.map(blockOf)).size).toBe(17);
+  expect(blockOf(all[16]!)).toBe('172.16.0.0/12');
+});
+
+test('the block of a data directory that is gone is free again, and comes back to its own after a reboot', () => {
+  const claims = path.join(dir, 'claims');
+  const gone = path.join(dir, 'gone');
+  fs.mkdirSync(gone);
+  const block = blockOf(load(gone));
+  const file = path.join(claims, block.replace('/', '-'));
+  // As its process would have left it.
+  fs.writeFileSync(file, JSON.stringify({dataDir: gone, pid: 2 ** 22 + 1}));
+  expect(new BlockClaims(claims).claim(block, dir)).toBe(false);
+  fs.rmSync(claims, {recursive: true});
+  expect(blockOf(load(gone))).toBe(block);
+  expect(fs.existsSync(file)).toBe(true);
+  fs.writeFileSync(file, JSON.stringify({dataDir: gone, pid: 2 ** 22 + 1}));
+  fs.rmSync(gone, {recursive: true});
+  expect(new BlockClaims(claims).claim(block, dir)).toBe(true);
+  fs.writeFileSync(file, '{"dataDir');
+  expect(new BlockClaims(claims).claim(block, dir)).toBe(true);
 });
 
 test('a block that the machine uses is not chosen', () => {
   const used = Array.from({length: 15}, (_, n) => `10.${n * 16}.3.4/24`);
-  expect(chooseBlock('any', used)).toBe('10.240.0.0/12');
-  expect(chooseBlock('any', ['10.0.0.1/8'])).toBe('172.16.0.0/12');
+  expect(blocksFor('any', used)).toEqual(['10.240.0.0/12']);
+  expect(blocksFor('any', ['10.0.0.1/8'])).toEqual([]);
 });

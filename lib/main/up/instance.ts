@@ -9,6 +9,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
+import {BlockClaims} from './blocks';
 
 export interface Instance {
   id: string;
@@ -23,11 +24,17 @@ export interface Instance {
 /** Every /12 of 10.0.0.0/8; 256 networks of 4,094 containers each. */
 const BLOCKS = Array.from({length: 16}, (_, n) => n * 16);
 const NETWORK_SIZE = 20;
+/** Where all of them are in use. */
+const LAST_RESORT = '172.16.0.0/12';
 
-export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnets()): Instance {
+/** Reads the instance, or makes it where there is none yet. The block of addresses is the instance's alone on this machine: see blocks.ts. */
+export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnets(), claims = new BlockClaims()): Instance {
   const file = path.join(dataDir, 'instance.json');
   try {
-    return JSON.parse(fs.readFileSync(file, 'utf8')) as Instance;
+    const instance = JSON.parse(fs.readFileSync(file, 'utf8')) as Instance;
+    // The claims are gone with each boot of the machine.
+    for (const {base} of instance.addressPools) claims.claim(base, dataDir);
+    return instance;
   } catch (err) {
     if ((err as NodeJS.ErrnoException).code !== 'ENOENT')
       throw new CetusError('internal', `${file} cannot be read; move it away only if this datacenter may be forgotten`, {cause: err});
@@ -37,7 +44,7 @@ export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnet
   const instance: Instance = {
     id, name: 'cetus', nodeId: randomUUID(), nodeName,
     prefix: createHash('sha256').update(id).digest('hex').slice(0, 5),
-    addressPools: [{base: chooseBlock(id, usedSubnets), size: NETWORK_SIZE}],
+    addressPools: [{base: blocksFor(id, usedSubnets).find((block) => claims.claim(block, dataDir)) ?? LAST_RESORT, size: NETWORK_SIZE}],
   };
   const temporary = `${file}.new`;
   fs.writeFileSync(temporary, `${JSON.stringify(instance, null, 2)}\n`, {mode: 0o600});
@@ -45,16 +52,12 @@ export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnet
   return instance;
 }
 
-/** The first /12 of 10.0.0.0/8, counted from a place that the id chooses, which the machine does not use yet. */
-export function chooseBlock(id: string, usedSubnets: string[]): string {
+/** The /12s of 10.0.0.0/8 that the machine does not use yet, from a place on that the id chooses. Pure. */
+export function blocksFor(id: string, usedSubnets: string[]): string[] {
   const start = createHash('sha256').update(id).digest()[0] % BLOCKS.length;
   const taken = new Set(usedSubnets.filter((s) => s.startsWith('10.')).map((s) => Number(s.split('.')[1]) & 0xf0));
-  const wholeTen = usedSubnets.some((s) => s.startsWith('10.') && Number(s.split('/')[1] ?? 32) < 12);
-  for (let i = 0; i < BLOCKS.length && !wholeTen; i += 1) {
-    const block = BLOCKS[(start + i) % BLOCKS.length];
-    if (!taken.has(block)) return `10.${block}.0.0/12`;
-  }
-  return '172.16.0.0/12';
+  if (usedSubnets.some((s) => s.startsWith('10.') && Number(s.split('/')[1] ?? 32) < 12)) return [];
+  return BLOCKS.map((_, i) => BLOCKS[(start + i) % BLOCKS.length]!).filter((block) => !taken.has(block)).map((block) => `10.${block}.0.0/12`);
 }
 
 /** os.networkInterfaces() leaves out what has no carrier, as every bridge without a running container: the routes know them. */
