@@ -18,12 +18,19 @@ const KINDS: Readonly<Partial<Record<Code, ErrorKind>>> = {
   [Code.UNIMPLEMENTED]: 'notImplemented',
 };
 
+/** A call's deadline ends it on either side. Where containerd's clock is the faster one, what comes is its context's error, which has no status of its own. */
+function contextKind(details = ''): ErrorKind | undefined {
+  const [, how] = /\bcontext (deadline exceeded|canceled)(?:: unknown)?$/.exec(details) ?? [];
+  return how === undefined ? undefined : (how === 'canceled' ? 'canceled' : 'timeout');
+}
+
 /** `info.status` holds the gRPC name, so that a caller can tell ALREADY_EXISTS from FAILED_PRECONDITION. */
 export function fromStatus(err: unknown, method: string): CetusError {
   if (err instanceof CetusError) return err;
   const {code, details} = err as Partial<ServiceError>;
   if (code === undefined) return new CetusError('internal', `containerd ${method}: ${err instanceof Error ? err.message : String(err)}`, {cause: err});
-  return new CetusError(KINDS[code] ?? 'internal', details || `containerd ${method} failed`, {cause: err, info: {status: Code[code], method}});
+  const kind = KINDS[code] ?? (code === Code.UNKNOWN ? contextKind(details) : undefined) ?? 'internal';
+  return new CetusError(kind, details || `containerd ${method} failed`, {cause: err, info: {status: Code[code], method}});
 }
 
 export function hasStatus(err: unknown, name: keyof typeof Code): boolean {
