@@ -432,7 +432,9 @@ describe('load and save', () => {
     const top = await buildLayer([{name: 'etc/.wh.out'}, {name: '.wh.absolute'}]);
     const image = buildImage([layer, top]);
     await load(await ociArchive([{image, tags: []}]));
-    const {mounts} = await world.client.snapshots.view({snapshotter: 'overlayfs', key: 'look', parent: chainIds(image.layers.map((l) => l.diffId))[0]});
+    // Under a lease: the collector, awake from an earlier test's deletion, would take a snapshot that nobody refers to.
+    await world.client.leases.create({id: 'look'});
+    const {mounts} = await world.client.withLease('look').snapshots.view({snapshotter: 'overlayfs', key: 'look', parent: chainIds(image.layers.map((l) => l.diffId))[0]});
     const fs = await import('node:fs');
     const root = mounts[0].source;
     expect(fs.existsSync('/tmp/cetus-escaped')).toBe(false);
@@ -440,6 +442,7 @@ describe('load and save', () => {
     expect(fs.existsSync(`${root}/tmp/cetus-escaped`)).toBe(true);
     expect(fs.statSync(`${root}/dev/null`).isCharacterDevice()).toBe(true);
     await world.client.snapshots.remove({snapshotter: 'overlayfs', key: 'look'});
+    await world.client.leases.delete({id: 'look'});
   });
 
   test('a large archive is streamed: memory does not grow with it', async () => {
