@@ -101,12 +101,12 @@ export class Supervisor {
     late.abort();
   }
 
-  /** The agent goes: containers stay as they are. */
   /** Attached clients are let go without an end of stdin: the next agent's clients may have more for it. */
   cutClients(): void {
     for (const unit of this.units.values()) unit.hub.cutClients();
   }
 
+  /** The agent goes: containers stay as they are. */
   async suspend(): Promise<void> {
     await Promise.all([...this.units.values(), ...this.erasing.values()].map((unit) => unit.suspend()));
   }

@@ -20,10 +20,6 @@ export class Query {
     return this.values.has(name);
   }
 
-  names(): string[] {
-    return [...new Set(this.values.keys())];
-  }
-
   text(name: string): string {
     return this.values.get(name) ?? '';
   }

@@ -14,7 +14,6 @@ export interface Snapshot { xmin: bigint; xmax: bigint; running: ReadonlySet<big
 export interface Position extends Place { seen: Snapshot | undefined }
 
 const MAX_SEQ = (1n << 63n) - 1n;
-export const START: Place = {txid: 0n, seq: 0n};
 
 export function comparePlaces(a: Place, b: Place): number {
   if (a.txid !== b.txid) return a.txid < b.txid ? -1 : 1;

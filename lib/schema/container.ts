@@ -1,4 +1,5 @@
 import type {Config, EndpointSettings, HostConfig, LogConfig} from './docker';
+import type {PlacementDecision} from './placement';
 
 /**
  * The statuses that the Engine shows. `removing` and `dead` belong to the control plane; an agent only ever observes the others.
@@ -145,8 +146,7 @@ export interface Container {
   provisioning?: boolean;
   /** The job that placed it: `cetus why` reads the reasons there, and the copy here survives the job's retention. */
   provisionJobId: string;
-  placement: import('./placement').PlacementDecision | null;
-  /** Removing or update refused while set: the job that holds it. */
+  placement: PlacementDecision | null;
   createdAt: string;
   /** Nanoseconds since the epoch, as a decimal string: sorts `docker ps`. */
   createdAtNs: string;

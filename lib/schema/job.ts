@@ -6,7 +6,6 @@ import type {WireError} from '../base/errors';
  *                                 `-> stuck      (an undo kept failing: the operator's)
  */
 export type JobExecution = 'queued' | 'running' | 'unwinding' | 'succeeded' | 'failed' | 'canceled' | 'stuck';
-export const FINISHED_JOBS: readonly JobExecution[] = ['succeeded', 'failed', 'canceled', 'stuck'];
 
 export type StepState = 'started' | 'succeeded' | 'failed' | 'undoing' | 'undone' | 'undo-failed';
 

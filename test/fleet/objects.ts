@@ -1,7 +1,7 @@
 /** Whole stored objects for fleet's tests; each test names only what it is about. */
 import {ZERO_TIME} from '../../lib/base/clock';
 import type {Container, ContainerObservation} from '../../lib/schema/container';
-import type {Node, NodeFacts} from '../../lib/schema/node';
+import type {NodeFacts} from '../../lib/schema/node';
 
 export function anObservation(part: Partial<ContainerObservation> = {}): ContainerObservation {
   return {
@@ -32,13 +32,5 @@ export function someFacts(part: Partial<NodeFacts> = {}): NodeFacts {
     nodeId: 'n1', name: 'alpha', platform: 'linux/amd64', architecture: 'x86_64', kernelVersion: '6.1.0', operatingSystem: 'Debian GNU/Linux 12', osType: 'linux',
     cpus: 2, memoryBytes: 2 ** 32, diskBytes: 2 ** 36, pids: 32768, cgroupVersion: 1, cgroupDriver: 'cgroupfs', containerdVersion: '1.6.20', runcVersion: '1.1.5',
     snapshotter: 'overlayfs', agentUrl: 'unix:///nowhere/agent.sock', agentVersion: '0.1.0', labels: {}, bootGeneration: 1, ...part,
-  };
-}
-
-export function aNode(part: Partial<Node> = {}): Node {
-  const facts = part.facts ?? someFacts();
-  return {
-    id: facts.nodeId, name: facts.name, facts, availability: 'active', liveness: 'alive', livenessReason: 'joined', livenessAt: '2026-01-01T00:00:00Z',
-    labels: {}, joinedAt: '2026-01-01T00:00:00Z', ...part,
   };
 }

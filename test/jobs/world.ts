@@ -106,7 +106,6 @@ export class Datacenter {
   readonly placement = createPlacementIndex();
   readonly agent: FakeAgent;
   readonly doomed: DoomedAgent;
-  readonly ids = new SeqIds(9);
   private readonly pending: Report[] = [];
   private readonly applier: ReportApplier;
   private runners = 0;

@@ -5,7 +5,6 @@ import type {Config, HealthConfig} from '../../schema/docker';
 
 const SECOND = 1_000_000_000;
 const MAX_LOG = 5;
-export const MAX_PROBE_OUTPUT = 4096;
 const NS_PER_MS = 1e6;
 
 export interface HealthPlan { args: string[]; intervalMs: number; timeoutMs: number; retries: number; startPeriodMs: number; startIntervalMs: number }

@@ -13,7 +13,3 @@ export const RUNC_OPTIONS_URL = 'containerd.runc.v1.Options';
 export function jsonAny(typeUrl: string, value: unknown): Any {
   return {type_url: typeUrl, value: Buffer.from(JSON.stringify(value))};
 }
-
-export function jsonFromAny<T>(any: Any): T {
-  return JSON.parse(any.value.toString('utf8')) as T;
-}

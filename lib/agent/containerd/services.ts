@@ -1,6 +1,6 @@
 /**
- * The calls of containerd that Cetus makes, as promises. One interface per service; the table `METHODS` names the kind of each call
- * and its default deadline, and connect.ts makes the functions from it.
+ * The calls of containerd that Cetus makes, as promises: one interface per service, the deadlines of the slow ones. connect.ts makes the functions
+ * from the definitions in proto/.
  */
 import type * as m from './messages';
 
@@ -19,7 +19,6 @@ type Empty = Record<string, never>;
 
 export interface Containers {
   get: Call<{id: string}, {container: m.Container}>;
-  listStream: Stream<{filters?: string[]}, {container: m.Container}>;
   create: Call<{container: m.Container}, {container: m.Container}>;
   update: Call<{container: m.Container; updateMask: m.FieldMask}, {container: m.Container}>;
   delete: Call<{id: string}, Empty>;
@@ -49,10 +48,8 @@ export interface Snapshots {
   commit: Call<m.SnapshotKey & {name: string; labels?: m.Labels}, Empty>;
   remove: Call<m.SnapshotKey, Empty>;
   stat: Call<m.SnapshotKey, {info: m.SnapshotInfo}>;
-  update: Call<{snapshotter: string; info: {name: string; labels: m.Labels}; updateMask: m.FieldMask}, {info: m.SnapshotInfo}>;
   list: Stream<{snapshotter: string; filters?: string[]}, {info: m.SnapshotInfo[]}>;
   usage: Call<m.SnapshotKey, {size: number; inodes: number}>;
-  cleanup: Call<{snapshotter: string}, Empty>;
 }
 /** One write of a blob. Answers come in the order of requests; a refused request ends the write with its error. */
 export interface ContentWrite {
@@ -65,22 +62,15 @@ export interface Content {
   info: Call<{digest: string}, {info: m.ContentInfo}>;
   update: Call<{info: {digest: string; labels: m.Labels}; updateMask: m.FieldMask}, {info: m.ContentInfo}>;
   list: Stream<{filters?: string[]}, {info: m.ContentInfo[]}>;
-  delete: Call<{digest: string}, Empty>;
   read: Stream<{digest: string; offset?: number; size?: number}, {offset: number; data: Buffer}>;
-  status: Call<{ref: string}, {status: m.IngestStatus}>;
   listStatuses: Call<{filters?: string[]}, {statuses: m.IngestStatus[]}>;
   write(options?: CallOptions): ContentWrite;
   abort: Call<{ref: string}, Empty>;
 }
-export interface Diff {
-  apply: Call<{diff: m.Descriptor; mounts: m.Mount[]}, {applied: m.Descriptor}>;
-  diff: Call<{left: m.Mount[]; right: m.Mount[]; mediaType: string; ref: string; labels?: m.Labels}, {diff: m.Descriptor}>;
-}
+export interface Diff { apply: Call<{diff: m.Descriptor; mounts: m.Mount[]}, {applied: m.Descriptor}> }
 export interface Images {
-  get: Call<{name: string}, {image: m.Image}>;
   list: Call<{filters?: string[]}, {images: m.Image[]}>;
   create: Call<{image: m.Image}, {image: m.Image}>;
-  update: Call<{image: m.Image; updateMask?: m.FieldMask}, {image: m.Image}>;
   delete: Call<{name: string; sync?: boolean}, Empty>;
 }
 export interface Leases {
@@ -92,8 +82,6 @@ export interface Leases {
   listResources: Call<{id: string}, {resources: m.Resource[]}>;
 }
 export interface Namespaces {
-  get: Call<{name: string}, {namespace: m.Namespace}>;
-  list: Call<{filter?: string}, {namespaces: m.Namespace[]}>;
   create: Call<{namespace: m.Namespace}, {namespace: m.Namespace}>;
   delete: Call<{name: string}, Empty>;
 }
@@ -102,10 +90,7 @@ export interface Events {
   subscribe: Stream<{filters?: string[]}, m.Envelope>;
 }
 export interface Version { version: Call<Empty, {version: string; revision: string}> }
-export interface Introspection {
-  plugins: Call<{filters?: string[]}, {plugins: m.Plugin[]}>;
-  server: Call<Empty, {uuid: string}>;
-}
+export interface Introspection { plugins: Call<{filters?: string[]}, {plugins: m.Plugin[]}> }
 
 export interface Services {
   containers: Containers;
@@ -141,7 +126,6 @@ export const DEFAULT_DEADLINE_MS = 10_000;
 /** Calls that do real work: unpacking, starting processes on a busy machine, or waiting for one to end. */
 export const DEADLINES_MS: Readonly<Record<string, number>> = {
   'diff.apply': 30 * 60_000,
-  'diff.diff': 30 * 60_000,
   'tasks.create': 60_000,
   'tasks.start': 60_000,
   'tasks.delete': 60_000,
@@ -155,7 +139,6 @@ export const DEADLINES_MS: Readonly<Record<string, number>> = {
   'content.write': Infinity,
   'content.read': Infinity,
   'content.list': 60_000,
-  'containers.listStream': 60_000,
   'leases.delete': 60_000,
   'images.delete': 60_000,
   'events.subscribe': Infinity,

@@ -140,13 +140,6 @@ export class BlobStore {
     })(), {objectMode: false});
   }
 
-  /** The first bytes of a blob. */
-  async head(digest: string, length: number): Promise<Buffer> {
-    const chunks: Buffer[] = [];
-    for await (const {data} of this.client.content.read({digest, offset: 0, size: length}, {deadlineMs: this.limits.stallMs})) chunks.push(data);
-    return Buffer.concat(chunks).subarray(0, length);
-  }
-
   async label(digest: string, labels: Record<string, string>): Promise<void> {
     const entries = Object.keys(labels);
     if (entries.length === 0) return;

@@ -5,7 +5,6 @@
 import {mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Log} from '../../base/log';
-import type {NodeNetwork} from '../../schema/agent';
 import type {PublishedPort} from '../../schema/container';
 import type {Plug} from './links';
 
@@ -59,6 +58,3 @@ export class Records<T> {
     rmSync(join(this.dir, `${id}.json`), {force: true});
   }
 }
-
-export type NetworkRecords = Records<NodeNetwork>;
-export type SandboxRecords = Records<SandboxRecord>;

@@ -96,11 +96,6 @@ export class Fifos {
     this.going.add(going);
   }
 
-  /** Ids that have FIFOs: for leak checks. */
-  ids(): string[] {
-    return fs.readdirSync(this.live);
-  }
-
   private refill(pauseMs = REFILL_PAUSE_MS): void {
     if (this.filling || this.closed || (this.plain.length >= SPARE_SETS / 2 && this.kept.length >= SPARE_KEPT_SETS / 2)) return;
     // Each fork holds our process up for milliseconds: not before the caller's order is with the shim, for which there is nothing to do but wait.

@@ -1,6 +1,6 @@
 /**
  * What the agent asks of a container runtime. Two implementations: `containerd` and `fake`; one conformance test holds for both.
- * Rootless of Docker's vocabulary: it knows OCI specs, snapshots and processes. Errors: CetusError notFound | conflict | invalid | unavailable.
+ * Nothing of Docker's vocabulary here: it knows OCI specs, snapshots and processes. Errors: CetusError notFound | conflict | invalid | unavailable.
  */
 import type {Writable} from 'node:stream';
 
