@@ -43,10 +43,13 @@ export interface ContainerObservation {
   health?: HealthState;
 }
 
-/** One resolved mount, in the order in which the runtime mounts them (parents first). */
+/**
+ * One resolved mount, in the order in which the runtime mounts them (parents first). A bind's `within` is the allowed directory that it is below
+ * by its name; the node refuses a source that leads out of it by links. Optional: without it every source is allowed.
+ */
 export type ResolvedMount =
   | {type: 'volume'; volumeId: string; name: string; destination: string; readOnly: boolean; noCopy: boolean; subpath?: string; anonymous: boolean}
-  | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean}
+  | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean; within?: string}
   | {type: 'tmpfs'; destination: string; options: string[]};
 
 /** A port the container publishes. `hostPort` 0 asks for any free one: of `hostPortRange`, where there is one. */

@@ -130,6 +130,7 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['platform', {}, /was found but its platform \(linux\/amd64\) does not match the specified platform \(linux\/arm64\)/, 'linux/arm64'],
   ['host pid', {HostConfig: {PidMode: 'host'}}, /^HostConfig.PidMode host is not allowed/],
   ['seccomp off', {HostConfig: {SecurityOpt: ['seccomp=unconfined']}}, /is not allowed/],
+  ['mounts that travel back', {HostConfig: {Binds: ['/srv/x:/x:rshared']}}, 'propagation rshared is not allowed on this datacenter (allowBinds is not all)'],
 ];
 test.each(refusals.map(([what, ...row]) => [what, row] as const))('refused: %s', async (_, [body, message, platform]) => {
   const err = await failure(create(body, platform));
@@ -143,6 +144,17 @@ test('named things that are not there are no missing image', async () => {
   for (const HostConfig of [{NetworkMode: 'nope'}, {NetworkMode: 'container:nobody'}, {VolumesFrom: ['nobody']}, {PidMode: 'container:nobody'}])
     expect((await failure(create({HostConfig}))).kind).toBe('invalid');
   expect((await failure(create({Image: 'nope'}))).kind).toBe('notFound');
+});
+
+test('a bind tells the node which directory it must not leave', async () => {
+  const world = await createWorld({allowBinds: ['/srv/deep/er/', '/srv/deep']});
+  try {
+    await world.image('default', 'docker.io/library/busybox:latest');
+    await world.dc.containers.create(world.caller(), undefined, {Image: 'busybox', HostConfig: {Binds: ['/srv/deep/er/x:/x'], Mounts: [{Type: 'bind', Source: '/srv/deep', Target: '/y'}]}});
+    expect((world.ran.at(-1)!.params as ProvisionParams).container.spec.mounts.flatMap((mount) => (mount.type === 'bind' ? [mount.within] : []))).toEqual(['/srv/deep', '/srv/deep']);
+  } finally {
+    await world.stop();
+  }
 });
 
 test('host network where it is refused by configuration', async () => {

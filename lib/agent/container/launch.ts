@@ -12,13 +12,17 @@ import {DEFAULT_SHM_BYTES} from '../spec/mounts';
 import type {OciSpec, SnapshotMount} from '../runtime/runtime';
 import type {StdioHub} from '../stdio/hub';
 import type {StoredSpec} from '../store';
+import {isPinned, type MountSources} from '../volumes/volumes';
 import {hostnameOf, hostsFile, resolvConf} from './files';
 import type {NodeParts} from './node-parts';
 import type {Launch} from './record';
 import {mountShm, sharesIpc} from './shm';
 
+/** `release` once the runtime has made its own mounts, or will not. */
+interface Built { oci: OciSpec; release(): Promise<void> }
+
 export class Launcher {
-  private built: Promise<OciSpec> | undefined;
+  private built: Promise<Built> | undefined;
   /** The container's snapshot; undefined where this life of the agent has not seen it yet, or where making it failed. */
   private root: Promise<void> | undefined;
 
@@ -53,13 +57,18 @@ export class Launcher {
     const built = this.built ?? this.build();
     // Used once: sources of binds are looked at anew by the next start.
     this.built = undefined;
-    const [netnsPath, oci] = await Promise.all([this.sandbox(launch), built, this.writeFiles(launch), this.snapshot()]);
-    const io = {stdin: spec.config.OpenStdin === true, terminal: spec.config.Tty === true};
-    const task = await runtime.createTask(spec.id, withNetns(oci, netnsPath), io);
-    // Before the start: the first byte has a reader.
-    hub.connect(task.io, log);
-    await runtime.startTask(spec.id);
-    return task.pid;
+    try {
+      const [netnsPath, {oci}] = await Promise.all([this.sandbox(launch), built, this.writeFiles(launch), this.snapshot()]);
+      const io = {stdin: spec.config.OpenStdin === true, terminal: spec.config.Tty === true};
+      const task = await runtime.createTask(spec.id, withNetns(oci, netnsPath), io);
+      // Before the start: the first byte has a reader.
+      hub.connect(task.io, log);
+      await runtime.startTask(spec.id);
+      return task.pid;
+    } finally {
+      // Where the build failed it has said so already, and holds nothing.
+      await (await built.catch(() => undefined))?.release();
+    }
   }
 
   /** Its networks change while it runs. */
@@ -113,10 +122,19 @@ export class Launcher {
     }
   }
 
-  private async build(): Promise<OciSpec> {
+  private async build(): Promise<Built> {
+    const sources = await this.parts.volumes.sources(this.stored().spec);
+    try {
+      return {oci: await this.specOver(sources.mounts), release: () => sources.release()};
+    } catch (err) {
+      await sources.release();
+      throw err;
+    }
+  }
+
+  private async specOver(mounts: MountSources['mounts']): Promise<OciSpec> {
     const {parts} = this;
     const {spec, image} = this.stored();
-    const mounts = await parts.volumes.sources(spec);
     // A joined container's own files are shown, so that its names and servers hold for both.
     const filesDir = parts.store.dir(containerIn(spec.networkMode) ?? spec.id);
     return await parts.specs.container({
@@ -149,10 +167,10 @@ export class Launcher {
     store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await network.resolvConf(launch.attachments)));
   }
 
-  /** Namespaces of other containers are known only when both run; a shared /dev/shm is mounted by the start. */
+  /** Namespaces of other containers are known only when both run; a shared /dev/shm is mounted by the start, and what containers can rewrite is looked up by it. */
   private dependsOnOthers(): boolean {
-    const {hostConfig, networkMode} = this.stored().spec;
-    return sharesIpc(hostConfig) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
+    const {hostConfig, networkMode, mounts} = this.stored().spec;
+    return sharesIpc(hostConfig) || mounts.some(isPinned) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
   }
 }
 

@@ -2,15 +2,17 @@
  * Local volumes of this node: dataDir/volumes/ID/_data. Filled from the image at their first use (copy-up), as the Engine does: when a
  * container is created, if the volume is empty and the image has something there; owners and modes are kept.
  *
- * Refuses driver options (mounting foreign file systems) by name. Bind sources are made where the request allows it.
+ * Refuses driver options (mounting foreign file systems) by name. Bind sources are made where the request allows it. Containers write into volumes
+ * while this reads and writes there: nothing here goes through a path that one of them can turn into a link (pin.ts; `fill`).
  */
 import {execFile} from 'node:child_process';
-import {chmod, chown, mkdir, mkdtemp, readdir, realpath, rm, rmdir, stat} from 'node:fs/promises';
-import {join} from 'node:path';
+import {chmod, chown, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat} from 'node:fs/promises';
+import {basename, dirname, join} from 'node:path';
 import {promisify} from 'node:util';
 import {CetusError} from '../../base/errors';
 import type {ContainerSpec, ResolvedMount} from '../../schema/container';
 import type {SnapshotMount} from '../runtime/runtime';
+import {isBelow, pin, type Pin, unpin} from './pin';
 import {resolveInRoot} from './resolve';
 import {bytesBelow} from './usage';
 
@@ -20,8 +22,20 @@ const MOUNT_DEADLINE_MS = 15_000;
 const COPY_DEADLINE_MS = 600_000;
 
 const MOUNTED = 'root-';
+const PINNED = 'pin-';
+/** Beside a volume's _data, where no container looks: what is on its way in. */
+const FILLING = '.filling';
 
 type VolumeMount = Extract<ResolvedMount, {type: 'volume'}>;
+type BindMount = Extract<ResolvedMount, {type: 'bind'}>;
+
+/** Host paths of a spec's mounts. `release` when the runtime has mounted them. */
+export interface MountSources { mounts: {mount: ResolvedMount; source: string}[]; release(): Promise<void> }
+
+/** Does its source have to be looked up at the very start, since a container may have changed what it means? */
+export function isPinned(mount: ResolvedMount): boolean {
+  return (mount.type === 'volume' && mount.subpath !== undefined) || (mount.type === 'bind' && mount.within !== undefined);
+}
 
 export class Volumes {
   /** Copy-ups of the same volume by two containers at once run one after the other. */
@@ -61,10 +75,11 @@ export class Volumes {
     });
   }
 
-  /** Mounts of a copy-up that a kill -9 interrupted. */
+  /** Mounts of a copy-up or a start that a kill -9 interrupted. */
   async sweep(): Promise<void> {
     const tmp = join(this.dataDir, 'tmp');
     for (const name of await readdir(tmp)) {
+      if (name.startsWith(PINNED)) await unpin(join(tmp, name));
       if (!name.startsWith(MOUNTED)) continue;
       // Not a mount point (any more): then the directory alone is left.
       await run('umount', ['-l', join(tmp, name)], {timeout: MOUNT_DEADLINE_MS}).catch(() => undefined);
@@ -84,20 +99,37 @@ export class Volumes {
     if (fresh.length) await this.copyUp(fresh, rootMounts);
   }
 
-  /** Host paths of a spec's mounts, at the moment of a start. */
-  async sources(spec: ContainerSpec): Promise<{mount: ResolvedMount; source: string}[]> {
-    return await Promise.all(spec.mounts.map(async (mount) => ({mount, source: await this.source(mount)})));
+  /** At the moment of a start. */
+  async sources(spec: ContainerSpec): Promise<MountSources> {
+    const pins: Pin[] = [];
+    const release = async (): Promise<void> => {
+      for (const held of pins.splice(0)) await held.release();
+    };
+    const pinned = async (source: string, root: string, outside: CetusError): Promise<string> => {
+      const held = await pin(source, root, join(this.dataDir, 'tmp', PINNED), outside);
+      pins.push(held);
+      return held.path;
+    };
+    const found = await Promise.allSettled(spec.mounts.map(async (mount) => ({mount, source: await this.source(mount, pinned)})));
+    const failed = found.find((f) => f.status === 'rejected');
+    if (!failed) return {mounts: found.map((f) => (f as PromiseFulfilledResult<MountSources['mounts'][number]>).value), release};
+    await release();
+    throw failed.reason;
   }
 
-  private async source(mount: ResolvedMount): Promise<string> {
+  private async source(mount: ResolvedMount, pinned: (source: string, root: string, outside: CetusError) => Promise<string>): Promise<string> {
     switch (mount.type) {
       case 'tmpfs': return '';
       case 'bind':
         await checkSource(mount);
-        return mount.source;
+        return mount.within === undefined ? mount.source : await pinned(mount.source, mount.within, notAllowed(mount));
       case 'volume': {
         const {mountpoint} = await this.ensure(mount.volumeId, {});
-        return mount.subpath ? await within(mountpoint, mount.subpath) : mountpoint;
+        if (mount.subpath === undefined) return mountpoint;
+        const outside = new CetusError('invalid', `path ${mount.subpath} leads out of the volume`);
+        return await pinned(join(mountpoint, mount.subpath), mountpoint, outside).catch((err: NodeJS.ErrnoException) => {
+          throw err instanceof CetusError ? err : new CetusError('invalid', `cannot access path ${mount.subpath} in the volume`, {cause: err});
+        });
       }
     }
   }
@@ -136,29 +168,52 @@ export class Volumes {
   }
 }
 
-/** Contents, owner and mode of an image's directory into an empty volume. */
+/**
+ * Contents, owner and mode of an image's directory into an empty volume. Others may have the volume mounted and are not to be trusted: copied
+ * straight into it, a directory that one of them replaces by a link meanwhile would take the rest of the copy to where it points. A rename
+ * follows no link, and shows nothing half-written.
+ */
 async function fill(source: string, target: string): Promise<void> {
   if ((await readdir(target)).length > 0) return;
-  if ((await readdir(source)).length > 0) await run('cp', ['-a', `${source}/.`, `${target}/`], {timeout: COPY_DEADLINE_MS});
   const {uid, gid, mode} = await stat(source);
+  const names = await readdir(source);
+  if (names.length > 0) {
+    const staging = join(dirname(target), FILLING);
+    await rm(staging, {recursive: true, force: true});
+    await mkdir(staging, {mode: 0o700});
+    await run('cp', ['-a', `${source}/.`, `${staging}/`], {timeout: COPY_DEADLINE_MS});
+    // Whoever wrote first keeps what he wrote.
+    if ((await readdir(target)).length === 0) for (const name of names) await rename(join(staging, name), join(target, name)).catch(taken);
+    await rm(staging, {recursive: true, force: true});
+  }
   await chown(target, uid, gid);
   await chmod(target, mode & 0o7777);
 }
 
-async function within(root: string, subpath: string): Promise<string> {
-  const path = await realpath(join(root, subpath)).catch((err: unknown) => {
-    throw new CetusError('invalid', `cannot access path ${subpath} in the volume`, {cause: err});
-  });
-  const top = await realpath(root);
-  if (path !== top && !path.startsWith(`${top}/`)) throw new CetusError('invalid', `path ${subpath} leads out of the volume`);
-  return path;
+function taken(err: NodeJS.ErrnoException): void {
+  if (!['ENOTEMPTY', 'EEXIST', 'EISDIR', 'ENOTDIR'].includes(err.code ?? '')) throw err;
 }
 
 /** A source that is there may be a file, a socket or a device; a missing one becomes a directory, as with the Engine. */
-async function checkSource({source, createSource}: Extract<ResolvedMount, {type: 'bind'}>): Promise<void> {
+async function checkSource(mount: BindMount): Promise<void> {
+  const {source, createSource, within} = mount;
+  if (within !== undefined && !isBelow(await realpath(within).catch(absent) ?? within, await deepest(source))) throw notAllowed(mount);
   if (await exists(source)) return;
   if (!createSource) throw new CetusError('invalid', `invalid mount config for type "bind": bind source path does not exist: ${source}`);
   await mkdir(source, {recursive: true});
+}
+
+const notAllowed = ({source}: BindMount): CetusError => new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+
+/** Where the part of a path that exists really is, and below it the part that does not. */
+async function deepest(path: string): Promise<string> {
+  const found = await realpath(path).catch(absent);
+  if (found !== undefined || path === '/') return found ?? path;
+  return join(await deepest(dirname(path)), basename(path));
+}
+
+function absent(err: NodeJS.ErrnoException): undefined {
+  if (err.code !== 'ENOENT') throw err;
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -38,11 +38,20 @@ export function gateVolumeOptions(options: Record<string, string>, config: Datac
   else gate('volume driver options', 'allowPrivileged', config);
 }
 
-function allowBind(source: string, config: DatacenterConfig): void {
+/** The allowed directory that it is in, where not all are. That no link leads out of it only the node can see. */
+function allowBind(source: string, config: DatacenterConfig): {within?: string} {
   gate(`bind mount of ${source}`, 'allowBinds', config);
+  if (config.allowBinds === 'all') return {};
   const path = posix.normalize(source);
-  if (config.allowBinds !== 'all' && !(config.allowBinds as string[]).some((p) => path === posix.normalize(p) || path.startsWith(posix.normalize(`${p}/`))))
-    throw new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+  const allowed = (config.allowBinds as string[]).map((p) => posix.normalize(p).replace(/(?<=.)\/$/, '')).filter((p) => path === p || path.startsWith(posix.normalize(`${p}/`)));
+  if (allowed.length === 0) throw new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+  // Of two within each other the outer: what lies on the way to the inner one may be rewritten by whoever has the outer.
+  return {within: allowed.reduce((a, b) => (a.length <= b.length ? a : b))};
+}
+
+/** Where only some binds are allowed the node mounts them from a place of its own, from which nothing travels back. */
+function checkPropagation(propagation: string, config: DatacenterConfig): void {
+  if (config.allowBinds !== 'all' && /^r?shared$/.test(propagation)) throw new CetusError('forbidden', `propagation ${propagation} is not allowed on this datacenter (allowBinds is not all)`);
 }
 
 function destinationOf(path: string, fail: (why: string) => CetusError): string {
@@ -72,8 +81,9 @@ function parseBind(text: string, config: DatacenterConfig): WantedMount {
     else if (!['rw', 'z', 'Z', 'cached', 'delegated', 'consistent'].includes(mode)) throw invalid(`invalid mode: ${modes}`);
   }
   if (kind === 'bind') {
-    allowBind(source!, config);
-    return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: true};
+    const within = allowBind(source!, config);
+    checkPropagation(propagation, config);
+    return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: true, ...within};
   }
   if (source !== undefined) checkVolumeName(source);
   return {type: 'volume', volume: {name: source ?? '', anonymous: source === undefined, labels: {}, options: {}}, destination, readOnly, noCopy};
@@ -93,8 +103,9 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       const options = mount.BindOptions ?? {};
       if (options.Propagation && !PROPAGATION.has(options.Propagation)) throw fail(`invalid propagation mode: ${options.Propagation}`);
       if (options.ReadOnlyForceRecursive) throw unsupported('BindOptions.ReadOnlyForceRecursive', 'nodes may lack recursive read-only mounts');
-      allowBind(mount.Source, config);
-      return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', nonRecursive: options.NonRecursive ?? false, createSource: options.CreateMountpoint ?? false};
+      const within = allowBind(mount.Source, config);
+      checkPropagation(options.Propagation ?? '', config);
+      return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', nonRecursive: options.NonRecursive ?? false, createSource: options.CreateMountpoint ?? false, ...within};
     }
     case 'volume': {
       const options = mount.VolumeOptions ?? {};
