@@ -26,7 +26,7 @@ program.command('up')
   .option('--name <name>', 'what `docker info` shows as the host')
   .option('--insecure-registry <host>', 'pull from it over plain HTTP; loopback always may', collect, [])
   .option('--no-host-network', 'refuse `--network host`')
-  .option('--no-privileged', 'refuse `--privileged`')
+  .option('--no-privileged', 'refuse `--privileged` and its parts: capabilities, devices, the host\'s namespaces, profiles of one\'s own')
   .addOption(new Option('--binds <which>', 'host paths that containers may mount: all, off, or prefixes separated by commas').default('all'))
   .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'))
   .action(async (options: UpFlags, command: Command) => {

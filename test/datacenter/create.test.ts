@@ -130,6 +130,11 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['platform', {}, /was found but its platform \(linux\/amd64\) does not match the specified platform \(linux\/arm64\)/, 'linux/arm64'],
   ['host pid', {HostConfig: {PidMode: 'host'}}, /^HostConfig.PidMode host is not allowed/],
   ['seccomp off', {HostConfig: {SecurityOpt: ['seccomp=unconfined']}}, /is not allowed/],
+  ['seccomp off by a profile', {HostConfig: {SecurityOpt: ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']}}, /^HostConfig.SecurityOpt seccomp=.* is not allowed/],
+  ['all capabilities', {HostConfig: {CapAdd: ['ALL']}}, /^HostConfig.CapAdd ALL is not allowed/],
+  ['a capability that reaches out', {HostConfig: {CapAdd: ['kill', 'cap_sys_module']}}, /^HostConfig.CapAdd cap_sys_module is not allowed/],
+  ['nothing masked', {HostConfig: {MaskedPaths: []}}, /^HostConfig.MaskedPaths is not allowed/],
+  ['less read-only', {HostConfig: {ReadonlyPaths: ['/proc/bus']}}, /^HostConfig.ReadonlyPaths is not allowed/],
   ['mounts that travel back', {HostConfig: {Binds: ['/srv/x:/x:rshared']}}, 'propagation rshared is not allowed on this datacenter (allowBinds is not all)'],
 ];
 test.each(refusals.map(([what, ...row]) => [what, row] as const))('refused: %s', async (_, [body, message, platform]) => {
