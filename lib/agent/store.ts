@@ -7,11 +7,12 @@
  * awaits), and because a step without an await cannot be interleaved. Not fsynced: kill -9 of the agent loses nothing; after a power cut
  * the control plane's records are the durable ones, and generations jump (REBOOT_GENERATION_STEP) so that a lost write is never mistaken for news.
  */
-import {closeSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, writeFileSync, writeSync} from 'node:fs';
+import {closeSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs';
 import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {ContainerSpec} from '../schema/container';
 import type {ImageConfigFile} from '../schema/docker';
+import {appendWhole} from './append';
 import type {ContainerRecord} from './container/record';
 
 /** Beyond it the state's file begins anew with its last line. */
@@ -23,15 +24,16 @@ const REMOVED = 'removed-';
 /** Present once `container.create` has got the image; never changed but by update and rename. */
 export interface StoredSpec { spec: ContainerSpec; image: ImageConfigFile; parentSnapshot: string }
 
+/** Where the disk is full the file stays as it was: writeFileSync goes on after a short write, and throws before anything is renamed. */
 export function writeWhole(path: string, text: string): void {
   const temporary = `${path}.tmp`;
-  const fd = openSync(temporary, 'w', 0o640);
   try {
-    writeSync(fd, text);
-  } finally {
-    closeSync(fd);
+    writeFileSync(temporary, text, {mode: 0o640});
+    renameSync(temporary, path);
+  } catch (err) {
+    rmSync(temporary, {force: true});
+    throw err;
   }
-  renameSync(temporary, path);
 }
 
 /** undefined where the file is missing or, after a power cut, not whole. */
@@ -92,14 +94,14 @@ export class NodeStore {
     // A line break first: whatever a torn line before it held, this one stands alone.
     const line = `\n${JSON.stringify(record)}`;
     const fd = openSync(path, 'a', 0o640);
-    let bytes: number;
+    let before: number;
     try {
-      writeSync(fd, line);
-      bytes = fstatSync(fd).size;
+      before = fstatSync(fd).size;
+      appendWhole(fd, Buffer.from(line), before);
     } finally {
       closeSync(fd);
     }
-    if (bytes > MAX_STATE_BYTES) writeWhole(path, line);
+    if (before > MAX_STATE_BYTES) writeWhole(path, line);
   }
 
   /** The last line that is whole. */

@@ -9,7 +9,7 @@ import {createLinuxNetworking} from '../agent/network/linux';
 import {createContainerdRuntime} from '../agent/runtime/containerd';
 import {cgroupAbilities, createSpecBuilder} from '../agent/spec/builder';
 import {CetusError} from '../base/errors';
-import {createLog} from '../base/log';
+import {createLog, standardOutput} from '../base/log';
 import {parseListen} from './address';
 import {readAgentConfig} from './config';
 import {failLoudly, live} from './lifetime';
@@ -21,7 +21,7 @@ export async function agent(configFile: string): Promise<void> {
   const config = readAgentConfig(configFile);
   const listen = parseListen(config.listen);
   if (listen.kind !== 'unix') throw new CetusError('invalid', `listen ${config.listen}: only unix:///PATH in this version`);
-  const log = createLog({name: 'agent', level: config.logLevel as never, stream: process.stdout});
+  const log = createLog({name: 'agent', level: config.logLevel as never, stream: standardOutput()});
   failLoudly(log);
   for (const below of ['', 'state', 'network']) fs.mkdirSync(path.join(config.dataDir, below), {recursive: true, mode: 0o711});
 

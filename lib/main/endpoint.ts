@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import {collectDefaultMetrics, Registry} from 'prom-client';
 import {createAdminServer} from '../admin/server';
-import {createLog} from '../base/log';
+import {createLog, standardOutput} from '../base/log';
 import {createDockerServer, type DockerServer} from '../docker/server';
 import {formatListen, type ListenAddress, parseListen, requireSafe} from './address';
 import {readEndpointConfig} from './config';
@@ -18,7 +18,7 @@ export async function endpoint(configFile: string): Promise<void> {
   const adminListen = config.adminListen.map(parseListen);
   for (const address of adminListen) requireSafe(address, false);
 
-  const log = createLog({name: 'endpoint', level: config.logLevel as never, stream: process.stdout});
+  const log = createLog({name: 'endpoint', level: config.logLevel as never, stream: standardOutput()});
   failLoudly(log);
   const plane = await startControlPlane(config, log);
 

@@ -33,6 +33,7 @@ const UNHEARD_TRIES = 100;
 const UNHEARD_PAUSE_MS = 50;
 const FIRST_ERASE_DELAY_MS = 100;
 const MAX_ERASE_DELAY_MS = 60_000;
+const SAVE_AGAIN_MS = 1_000;
 
 export class ContainerUnit {
   readonly id: string;
@@ -45,6 +46,8 @@ export class ContainerUnit {
   erased: Promise<void> = Promise.resolve();
   private taskGone = false;
   private readonly suspended = new AbortController();
+  /** The record in memory is newer than the disk's. */
+  private saving: Promise<void> | undefined;
   private readonly lock = new Lock();
   private readonly launcher: Launcher;
   private logOptions: LogOptions;
@@ -244,7 +247,7 @@ export class ContainerUnit {
     const decision = decide(this.view(), event);
     const before = this.record;
     this.record = decision.record;
-    if (before !== this.record && (event.kind !== 'health' || event.changed)) this.save();
+    if (before !== this.record && (event.kind !== 'health' || event.changed)) this.saveOr(event, before);
     for (const report of decision.reports)
       this.parts.reports.container(report.action, report.attributes, this.observation);
     for (const action of decision.actions) {
@@ -257,6 +260,38 @@ export class ContainerUnit {
         await this.act(action);
       }
     }
+  }
+
+  /**
+   * A start that the disk does not take is refused before anything has happened. Everything else has happened, or makes room, whatever the disk
+   * says: it holds, is reported, and is written down as soon as that can be done.
+   */
+  private saveOr(event: ContainerEvent, before: ContainerRecord): void {
+    try {
+      this.save();
+    } catch (err) {
+      if (event.kind === 'start') {
+        this.record = before;
+        throw (err as NodeJS.ErrnoException).code === 'ENOSPC' ? new CetusError('noSpace', `start ${this.id}: no space left on device`, {cause: err}) : err;
+      }
+      if (!this.saving) this.parts.log.error({err, containerId: this.id}, 'the disk takes no record of a container; trying again');
+      this.saving ??= this.saveAgain();
+    }
+  }
+
+  private async saveAgain(): Promise<void> {
+    const {clock} = this.parts;
+    const {signal} = this.suspended;
+    while (!signal.aborted && !this.gone) {
+      await clock.sleep(SAVE_AGAIN_MS, signal).catch(() => undefined);
+      try {
+        if (!this.gone) this.save();
+        break;
+      } catch {
+        continue; // told once
+      }
+    }
+    this.saving = undefined;
   }
 
   private async act(action: Exclude<ContainerAction, {kind: 'awaitExit'}>): Promise<void> {
@@ -325,7 +360,10 @@ export class ContainerUnit {
 
   private openLog(): LogWriter | undefined {
     if (this.logOptions.driver === 'none') return undefined;
-    return this.log && !this.log.closed ? this.log : new LogWriter(this.parts.store.logPath(this.id), this.logOptions, this.parts.clock);
+    return this.log && !this.log.closed ? this.log : new LogWriter(this.parts.store.logPath(this.id), this.logOptions, this.parts.clock, (lost) => {
+      if ('err' in lost) this.parts.log.error({err: lost.err, containerId: this.id}, 'the disk takes no log: what the container writes from now on is missing in it');
+      else this.parts.log.error({bytes: lost.bytes, containerId: this.id}, 'the disk takes the log again; so many bytes of output are missing in it');
+    });
   }
 
   private async reattach(): Promise<void> {

@@ -37,7 +37,7 @@ export class ReportLedger {
       this.seq = Math.max(this.seq, line.seq);
       if ('acked' in line) this.acked = Math.max(this.acked, line.acked);
       else this.pending.push(line);
-    });
+    }, (err) => log.error({err}, 'the disk takes no reports: they wait in memory'));
     this.pending = this.pending.filter((report) => report.seq > this.acked).sort((a, b) => a.seq - b.seq);
     this.compact();
   }

@@ -59,9 +59,9 @@ export class RedoFile {
   save({kind, stream, seconds, nanos, size, inode, rotates, open, chunk}: Step): void {
     const one = open[1];
     const two = open[2];
-    this.serial += 1;
+    const serial = this.serial + 1;
     RECORD.writeUInt32LE(MAGIC, 0);
-    RECORD.writeDoubleLE(this.serial, 8);
+    RECORD.writeDoubleLE(serial, 8);
     RECORD.writeDoubleLE(size, 16);
     RECORD.writeDoubleLE(inode, 24);
     RECORD.writeDoubleLE(seconds, 32);
@@ -77,10 +77,12 @@ export class RedoFile {
     if (two.length) at += two.copy(RECORD, at);
     at += chunk.copy(RECORD, at);
     RECORD.writeUInt32LE(MAGIC, at);
-    RECORD.writeDoubleLE(this.serial, at + 4);
+    RECORD.writeDoubleLE(serial, at + 4);
     at += TRAILER_BYTES;
-    const written = writeSync(this.fd, RECORD, 0, at, (this.serial % 2) * SLOT_BYTES);
-    if (written !== at) throw new CetusError('internal', `${this.path}: ${written} bytes written of ${at}`);
+    const written = writeSync(this.fd, RECORD, 0, at, (serial % 2) * SLOT_BYTES);
+    if (written !== at) throw new CetusError('internal', `${this.path}: no space left on device, ${written} bytes written of ${at}`);
+    // Only now: the record of a step that was not taken down is overwritten by the next, never the one that is whole.
+    this.serial = serial;
   }
 
   close(): void {

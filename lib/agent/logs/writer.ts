@@ -3,14 +3,18 @@
  * rise strictly; files are rotated between entries; a line that is still open when the agent dies is completed by the next agent.
  * Refuses nothing: log options were checked before. One writer per container, called by its stdio hub only.
  *
+ * Where the disk takes nothing a chunk is left out, as the Engine does, and `trouble` is told: a container does not stand still for its log,
+ * nor do clients that are attached. What is in the log stays whole, and the log goes on as soon as the disk takes it.
+ *
  * Writes are synchronous on purpose: they go to the page cache (30 us for 64 KiB), and nothing may be read from the container before
  * what was read is written. First of all the raw chunk is written down (redo.ts), before anything is made of it: encoding takes a third of a
  * millisecond for 64 KiB, and many in a process that has just started. What a kill -9 can lose is the one chunk between read(2) and that.
  */
-import {closeSync, createReadStream, createWriteStream, existsSync, fstatSync, ftruncateSync, openSync, readSync, renameSync, rmSync, writeSync} from 'node:fs';
+import {closeSync, createReadStream, createWriteStream, existsSync, fstatSync, ftruncateSync, openSync, readSync, renameSync, rmSync} from 'node:fs';
 import {pipeline} from 'node:stream/promises';
 import {createGzip} from 'node:zlib';
 import type {Clock} from '../../base/clock';
+import {appendWhole} from '../append';
 import {EntryEncoder, runeSize, type StreamNumber} from './encode';
 import type {LogOptions} from './options';
 import {MAX_STEP_BYTES, RedoFile, type Step} from './redo';
@@ -18,6 +22,9 @@ import {MAX_STEP_BYTES, RedoFile, type Step} from './redo';
 /** The Engine's copier cuts longer lines into pieces of this size. */
 export const MAX_LINE = 16 * 1024;
 const NONE = Buffer.alloc(0);
+
+/** `err`: the first chunk that was left out; without one: the log goes on, and so many bytes are missing. */
+export type LogTrouble = (lost: {err: unknown} | {bytes: number}) => void;
 
 export class LogWriter {
   private fd: number;
@@ -29,11 +36,13 @@ export class LogWriter {
   private lastNs = 0n;
   private waiters: (() => void)[] = [];
   private compressing: Promise<void> = Promise.resolve();
+  /** Bytes left out since the disk took the last. */
+  private lost = 0;
   /** Rises with each rotation; readers that follow find "their" file again by it. */
   rotations = 0;
   closed = false;
 
-  constructor(readonly path: string, private readonly options: LogOptions, private readonly clock: Clock) {
+  constructor(readonly path: string, private readonly options: LogOptions, private readonly clock: Clock, private readonly trouble: LogTrouble = () => undefined) {
     this.encoder = new EntryEncoder(options.attrs);
     this.fd = openSync(path, 'a+', 0o640);
     const stat = fstatSync(this.fd);
@@ -61,8 +70,10 @@ export class LogWriter {
     for (let at = 0; at < chunk.length; at += MAX_STEP_BYTES) {
       const part = at === 0 && chunk.length <= MAX_STEP_BYTES ? chunk : chunk.subarray(at, at + MAX_STEP_BYTES);
       const [seconds, nanos] = this.stamp();
-      this.save('write', stream, seconds, nanos, part);
-      this.take(stream, part, seconds, nanos);
+      this.attempt(part.length, () => {
+        this.save('write', stream, seconds, nanos, part);
+        this.take(stream, part, seconds, nanos);
+      });
     }
   }
 
@@ -70,8 +81,24 @@ export class LogWriter {
   end(stream: StreamNumber): void {
     if (this.closed || !this.pending[stream].length) return;
     const [seconds, nanos] = this.stamp();
-    this.save('end', stream, seconds, nanos, NONE);
-    this.finish(stream, seconds, nanos);
+    this.attempt(this.pending[stream].length, () => {
+      this.save('end', stream, seconds, nanos, NONE);
+      this.finish(stream, seconds, nanos);
+    });
+  }
+
+  /** One step, which a disk that takes nothing leaves out. */
+  private attempt(bytes: number, step: () => void): void {
+    try {
+      step();
+    } catch (err) {
+      this.encoder.take();
+      if (this.lost === 0) this.trouble({err});
+      this.lost += bytes;
+      return;
+    }
+    if (this.lost) this.trouble({bytes: this.lost});
+    this.lost = 0;
   }
 
   private save(kind: Step['kind'], stream: StreamNumber, seconds: number, nanos: number, chunk: Buffer, rotates = false): void {
@@ -87,8 +114,10 @@ export class LogWriter {
     this.pending[1] = Buffer.from(step.open[1]);
     this.pending[2] = Buffer.from(step.open[2]);
     this.lastNs = BigInt(step.seconds) * 1_000_000_000n + BigInt(step.nanos);
-    if (step.kind === 'write') this.take(step.stream, step.chunk, step.seconds, step.nanos);
-    else this.finish(step.stream, step.seconds, step.nanos);
+    this.attempt(step.chunk.length, () => {
+      if (step.kind === 'write') this.take(step.stream, step.chunk, step.seconds, step.nanos);
+      else this.finish(step.stream, step.seconds, step.nanos);
+    });
   }
 
   private take(stream: StreamNumber, chunk: Buffer, seconds: number, nanos: number): void {
@@ -197,15 +226,14 @@ export class LogWriter {
 
   private flush(): void {
     const bytes = this.encoder.take();
-    let at = 0;
-    while (at < bytes.length) at += writeSync(this.fd, bytes, at, bytes.length - at);
+    appendWhole(this.fd, bytes, this.size);
     this.size += bytes.length;
   }
 
   private rotate(): void {
-    closeSync(this.fd);
     const {maxFiles} = this.options;
-    if (maxFiles > 1) {
+    // A rotation that found no room for the new file has moved the others already.
+    if (maxFiles > 1 && existsSync(this.path)) {
       for (let i = maxFiles - 1; i >= 1; i -= 1) {
         for (const suffix of ['', '.gz']) {
           const from = i === 1 ? `${this.path}${suffix}` : `${this.path}.${i - 1}${suffix}`;
@@ -221,7 +249,10 @@ export class LogWriter {
     }
     // A new file instead of a truncated one: a reader in the middle of the old one keeps it.
     if (maxFiles === 1) rmSync(this.path, {force: true});
-    this.fd = openSync(this.path, 'a+', 0o640);
+    const next = openSync(this.path, 'a+', 0o640);
+    // Not before there is another: a number that was given back is soon some other file's.
+    closeSync(this.fd);
+    this.fd = next;
     this.size = 0;
     this.inode = fstatSync(this.fd).ino;
     this.rotations += 1;
@@ -255,8 +286,14 @@ export class LogWriter {
     const newline = tail.subarray(0, got).lastIndexOf(0x0a);
     const whole = this.size - window + newline + 1;
     if (whole === this.size) return this.size;
-    // Opened for appending: the tear is closed with a newline, and readers skip what is no entry.
-    return this.size + writeSync(this.fd, '\n');
+    try {
+      // Opened for appending: the tear is closed with a newline, and readers skip what is no entry.
+      appendWhole(this.fd, Buffer.from('\n'), this.size);
+      return this.size + 1;
+    } catch {
+      ftruncateSync(this.fd, whole);
+      return whole;
+    }
   }
 }
 

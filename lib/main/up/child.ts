@@ -52,9 +52,7 @@ export class SupervisedChild {
       if (this.stopping) return;
       this.delayMs = Date.now() - readyAt > STEADY_MS ? FIRST_DELAY_MS : Math.min(this.delayMs * 2, MAX_DELAY_MS);
       log.warn({name, code, signal, restartInMs: this.delayMs}, 'a process of ours ended by itself');
-      this.restartTimer = setTimeout(() => {
-        this.start().catch((err: unknown) => log.error({err, name}, 'restart'));
-      }, this.delayMs);
+      this.again();
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -68,6 +66,7 @@ export class SupervisedChild {
       });
       child.once('error', (err) => {
         clearTimeout(timer);
+        if (child.pid === undefined && this.child === child) this.child = undefined;
         reject(new CetusError('internal', `start ${name}`, {cause: err}));
       });
       child.once('exit', (code, signal) => {
@@ -75,6 +74,20 @@ export class SupervisedChild {
         reject(new CetusError('internal', `${name} ended (${signal ?? `exit status ${code}`}) before it was ready: ${lastLine(logFile)}`));
       });
     });
+  }
+
+  private again(): void {
+    const {name, log} = this.options;
+    this.restartTimer = setTimeout(() => {
+      this.restartTimer = undefined;
+      this.start().catch((err: unknown) => {
+        log.error({err, name}, 'restart');
+        // One that never came to be has no end that would bring the next try: there was no descriptor, no memory, no process for it.
+        if (this.child || this.restartTimer || this.stopping) return;
+        this.delayMs = Math.min(this.delayMs * 2, MAX_DELAY_MS);
+        this.again();
+      });
+    }, this.delayMs);
   }
 
   async stop(): Promise<void> {

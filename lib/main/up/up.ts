@@ -8,7 +8,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
-import {createLog, type Log} from '../../base/log';
+import {createLog, type Log, logFile} from '../../base/log';
 import {retry} from '../../base/retry';
 import {startContainerd} from '../../agent/containerd/process';
 import {formatListen, parseListen, requireSafe} from '../address';
@@ -51,7 +51,7 @@ export async function up(options: UpOptions): Promise<void> {
   for (const below of ['', 'run', 'log', 'agent']) fs.mkdirSync(path.join(dir, below), {recursive: true, mode: 0o711});
   const unlock = await lockDirectory(dir);
   const instance = loadInstance(dir);
-  const log = createLog({name: 'up', level: options.logLevel as never, stream: fs.createWriteStream(path.join(dir, 'log', 'up.log'), {flags: 'a'})});
+  const log = createLog({name: 'up', level: options.logLevel as never, stream: logFile(path.join(dir, 'log', 'up.log'))});
   failLoudly(log);
   const screen = new Screen();
   const parts: Part[] = [];
@@ -105,13 +105,20 @@ export async function up(options: UpOptions): Promise<void> {
     writeConfigs(dir, instance, {...options, listen: addresses}, postgresUrl, containerdSocket);
     const admin = `unix://${adminSocket}`;
     let written = '';
+    let unwritten = false;
     const writeStatus = (): void => {
       const children = Object.fromEntries(parts.map((p) => [p.name, p.pid() ?? 0]));
       const text = JSON.stringify({pid: process.pid, listen: addresses, admin, prefix: instance.prefix, children}, null, 2);
       if (text === written) return;
-      fs.writeFileSync(path.join(dir, 'run', 'up.json.new'), text);
-      fs.renameSync(path.join(dir, 'run', 'up.json.new'), path.join(dir, 'run', 'up.json'));
-      written = text;
+      try {
+        fs.writeFileSync(path.join(dir, 'run', 'up.json.new'), text);
+        fs.renameSync(path.join(dir, 'run', 'up.json.new'), path.join(dir, 'run', 'up.json'));
+        written = text;
+      } catch (err) {
+        // A full disk is no reason to end: the next turn tries again.
+        if (!unwritten) log.error({err}, 'up.json could not be written');
+        unwritten = true;
+      }
     };
     writeStatus();
     statusTimer = setInterval(writeStatus, 50);
