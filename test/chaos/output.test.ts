@@ -6,8 +6,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import {busyboxArchive} from '../harness/busybox';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
 const KILLS = Number(process.env.CETUS_KILLS ?? 210);
@@ -25,16 +24,7 @@ const PRINTERS: Record<string, string> = {
   many: 'echo $i; i=$((i+1)); echo $i; i=$((i+1)); echo $i; i=$((i+1)); echo $i',
 };
 
-let dc: TestDatacenter;
-
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  await dc.docker(['rm', '-f', ...Object.keys(PRINTERS)]);
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({cleanUp: () => dc.docker(['rm', '-f', ...Object.keys(PRINTERS)])});
 
 interface Tally { lines: number; lost: number; gaps: number; doubled: number; broken: number }
 

@@ -7,8 +7,7 @@ import {type ChildProcess, spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
 const MB = 1_000_000;
@@ -19,17 +18,13 @@ const CHATTER = `yes ${LINE} | head -c ${OUTPUT_BYTES}`;
 const STALL_BOUND_MS = 170_000;
 const MAX_RSS_BYTES = 400 * MB;
 
-let dc: TestDatacenter;
 const clients: ChildProcess[] = [];
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  // A stopped process ends by SIGKILL all the same.
-  for (const client of clients) client.kill('SIGKILL');
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({
+  cleanUp: async () => {
+    // A stopped process ends by SIGKILL all the same.
+    for (const client of clients) client.kill('SIGKILL');
+  },
+});
 
 test('clients that stop reading cost no memory and stop no container for ever', async () => {
   // Attached, and asleep after its first bytes: the container's output stands still with it.

@@ -1,21 +1,10 @@
 /** How containers live and end, with the stock client: restart policies, health, init, signals, memory, updates, waits. */
 import {spawn} from 'node:child_process';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
-afterEach(async () => {
-  const all = await dc.ok(['ps', '-aq']);
-  if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
-});
+const dc = datacenterWithBusybox();
+removeContainersAfterEach(dc);
 
 interface State { Status: string; Running: boolean; Pid: number; ExitCode: number; OOMKilled: boolean; StartedAt: string; FinishedAt: string; Health?: {Status: string; FailingStreak: number; Log: {ExitCode: number; Output: string}[]} }
 const inspect = async <T>(name: string, format: string): Promise<T> => JSON.parse(await dc.ok(['inspect', '-f', `{{json ${format}}}`, name])) as T;

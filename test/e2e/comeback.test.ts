@@ -1,22 +1,14 @@
 /** The whole of `cetus up` ends, by hand or by force, and begins again: what ran runs on and loses no line; what `down` ended comes back as its policy says. */
 import {Aftermath, gap} from '../harness/aftermath';
-import {busyboxArchive} from '../harness/busybox';
-import {NOTHING_LEFT, run, PROGRAM, startCetus, type TestDatacenter} from '../harness/cetus';
+import {NOTHING_LEFT, PROGRAM, run} from '../harness/cetus';
 import {traces} from '../harness/leaks';
+import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-let after: Aftermath;
-
-beforeAll(async () => {
-  dc = await startCetus();
-  after = new Aftermath(dc);
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-  await dc.ok(['run', '-d', '--name', 'counter', '-p', '0:80', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']);
-}, 120_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({
+  prepare: () => dc.ok(['run', '-d', '--name', 'counter', '-p', '0:80', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']),
+});
+const after = new Aftermath(dc);
 
 const inspect = (format: string, name: string): Promise<string> => dc.ok(['inspect', '-f', format, name]);
 const lines = async (): Promise<number> => (await dc.ok(['logs', 'counter'])).split('\n').length;

@@ -2,22 +2,18 @@
 import {createHash} from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import {NOTHING_LEFT, run, startCetus, type TestDatacenter} from '../harness/cetus';
+import {run} from '../harness/cetus';
 import {busyboxArchive} from '../harness/busybox';
 import {buildImage, buildLayer, busyboxLayer, ociArchive, pushImage, tarOf, type LayerEntry} from '../harness/images';
 import {startRegistry, type TestRegistry} from '../harness/registry';
 import {whereKept} from '../harness/secrets';
+import {datacenterWithBusybox} from '../harness/suite';
 
-let dc: TestDatacenter;
 let registry: TestRegistry;
-beforeAll(async () => {
-  [dc, registry] = await Promise.all([startCetus(), startRegistry()]);
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  await registry?.stop();
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({
+  prepare: async () => { registry = await startRegistry(); },
+  cleanUp: async () => registry?.stop(),
+});
 
 test('load, images, history, tag, rmi', async () => {
   expect(await dc.ok(['images', '--format', '{{.Repository}}:{{.Tag}}'])).toBe('busybox:latest');

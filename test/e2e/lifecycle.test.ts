@@ -1,21 +1,10 @@
 /** create, start, stop, restart, kill, rename, wait, rm, inspect, ps, exec, top, logs and events with the stock client. */
 import net from 'node:net';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
-afterEach(async () => {
-  const all = await dc.ok(['ps', '-aq']);
-  if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
-});
+const dc = datacenterWithBusybox();
+removeContainersAfterEach(dc);
 
 const inspect = async <T = string>(name: string, format: string): Promise<T> => JSON.parse(await dc.ok(['inspect', '-f', `{{json ${format}}}`, name])) as T;
 

@@ -4,23 +4,12 @@ import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
 import {decode, encode} from 'dns-packet';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
-afterEach(async () => {
-  const all = await dc.ok(['ps', '-aq']);
-  if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
-  await dc.ok(['network', 'prune', '-f']);
-});
+const dc = datacenterWithBusybox();
+removeContainersAfterEach(dc);
+afterEach(() => dc.ok(['network', 'prune', '-f']));
 
 const SERVER = (text: string, port = 80): string[] => ['sh', '-c', `echo ${text} > /tmp/index.html; exec httpd -f -p ${port} -h /tmp`];
 const inspect = async <T = string>(name: string, format: string): Promise<T> => JSON.parse(await dc.ok(['inspect', '-f', `{{json ${format}}}`, name])) as T;

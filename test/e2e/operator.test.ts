@@ -1,18 +1,8 @@
 /** The operator's verbs, and the same by REST. */
 import http from 'node:http';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {datacenterWithBusybox} from '../harness/suite';
 
-let dc: TestDatacenter;
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-  await dc.ok(['run', '-d', '--name', 'placed', '-m', '16m', 'busybox', 'sleep', '1000']);
-}, 120_000);
-afterAll(async () => {
-  await dc.ok(['rm', '-f', 'placed']);
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({prepare: () => dc.ok(['run', '-d', '--name', 'placed', '-m', '16m', 'busybox', 'sleep', '1000'])});
 
 const cetus = async (...args: string[]): Promise<string> => {
   const done = await dc.cetus(args);

@@ -5,25 +5,22 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-  await dc.ok(['network', 'create', '--subnet', '10.213.0.0/24', 'own']);
-  await dc.ok(['run', '-d', '--name', 'other', '--ipc', 'shareable', '-v', 'shared:/shared', 'busybox', 'sleep', '10000']);
-  await dc.ok(['exec', 'other', 'sh', '-c', 'echo left by other > /dev/shm/note']);
-  fs.writeFileSync(path.join(dc.dataDir, 'seccomp.json'), JSON.stringify({defaultAction: 'SCMP_ACT_ALLOW', syscalls: [{names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO'}]}));
-}, 120_000);
-afterAll(async () => {
-  await dc.docker(['rm', '-fv', 'other']);
-  await dc.docker(['network', 'rm', 'own']);
-  await dc.docker(['volume', 'rm', 'shared']);
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({
+  prepare: async () => {
+    await dc.ok(['network', 'create', '--subnet', '10.213.0.0/24', 'own']);
+    await dc.ok(['run', '-d', '--name', 'other', '--ipc', 'shareable', '-v', 'shared:/shared', 'busybox', 'sleep', '10000']);
+    await dc.ok(['exec', 'other', 'sh', '-c', 'echo left by other > /dev/shm/note']);
+    fs.writeFileSync(path.join(dc.dataDir, 'seccomp.json'), JSON.stringify({defaultAction: 'SCMP_ACT_ALLOW', syscalls: [{names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO'}]}));
+  },
+  cleanUp: async () => {
+    await dc.docker(['rm', '-fv', 'other']);
+    await dc.docker(['network', 'rm', 'own']);
+    await dc.docker(['volume', 'rm', 'shared']);
+  },
+});
 
 const V2 = fs.existsSync('/sys/fs/cgroup/cgroup.controllers');
 /** The container's own view of a limit; both versions of control groups. */

@@ -1,26 +1,16 @@
 /** The agent alone ends, by hand or by force, and comes back: what stands of the streams that it served, and what is cut. */
 import {type ChildProcess, spawn} from 'node:child_process';
 import {Aftermath} from '../harness/aftermath';
-import {busyboxArchive} from '../harness/busybox';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-let after: Aftermath;
+const dc = datacenterWithBusybox();
+const after = new Aftermath(dc);
 const clients: ChildProcess[] = [];
-
-beforeAll(async () => {
-  dc = await startCetus();
-  after = new Aftermath(dc);
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
 afterEach(async () => {
   for (const client of clients.splice(0)) client.kill('SIGKILL');
   await dc.docker(['rm', '-f', 'reader']);
 }, 60_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
 
 /** A client whose stdin stays open, with what it has printed. */
 function attached(args: string[]): {client: ChildProcess; said(): string} {

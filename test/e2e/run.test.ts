@@ -5,19 +5,12 @@ import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import {Readable} from 'node:stream';
-import {NOTHING_LEFT, run, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
+import {run} from '../harness/cetus';
+import {datacenterWithBusybox} from '../harness/suite';
 import {Terminal} from '../harness/terminal';
 import {until} from '../harness/wait';
 
-let dc: TestDatacenter;
-beforeAll(async () => {
-  dc = await startCetus();
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-}, 120_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox();
 
 describe('output and exit codes', () => {
   test('hello', async () => {

@@ -5,8 +5,8 @@
  * CETUS_CHAOS=N makes N kills of each pair instead of two, at random moments (`make chaos`).
  */
 import {Aftermath, gap} from '../harness/aftermath';
-import {busyboxArchive} from '../harness/busybox';
-import {NOTHING_LEFT, startCetus, type Finished, type TestDatacenter} from '../harness/cetus';
+import type {Finished} from '../harness/cetus';
+import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
 const CHAOS = Number(process.env.CETUS_CHAOS ?? 0);
@@ -20,25 +20,21 @@ const ANSWER_MS = 20_000;
 /** What a client may be told: that nobody is there any more, or the Engine's error document. Never nothing, never a stack. */
 const REFUSAL = /error during connect|Cannot connect to the Docker daemon|EOF|connection reset|Error response from daemon|Error: |context canceled/;
 
-let dc: TestDatacenter;
-let after: Aftermath;
 let bystanderPid: string;
 let alone: Record<string, number>;
 const answers: {victim: string; doing: string; delayMs: number; ms: number; said: string}[] = [];
 
-beforeAll(async () => {
-  dc = await startCetus();
-  after = new Aftermath(dc);
-  await dc.ok(['load', '-i', await busyboxArchive()]);
-  await dc.ok(['run', '-d', '--name', 'bystander', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']);
-  bystanderPid = await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander']);
-  alone = await after.marks();
-}, 120_000);
-afterAll(async () => {
-  if (CHAOS) process.stderr.write(`${answers.map((a) => `${a.victim} ${a.doing} +${a.delayMs} ms: ${Math.round(a.ms)} ms, ${a.said || 'done'}`).join('\n')}\n`);
-  await dc.ok(['rm', '-fv', 'bystander']).catch(() => undefined);
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+const dc = datacenterWithBusybox({
+  prepare: async () => {
+    await dc.ok(['run', '-d', '--name', 'bystander', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']);
+    bystanderPid = await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander']);
+    alone = await after.marks();
+  },
+  cleanUp: async () => {
+    if (CHAOS) process.stderr.write(`${answers.map((a) => `${a.victim} ${a.doing} +${a.delayMs} ms: ${Math.round(a.ms)} ms, ${a.said || 'done'}`).join('\n')}\n`);
+  },
+});
+const after = new Aftermath(dc);
 
 // What a failed test leaves must not fail the next.
 afterEach(async () => {

@@ -1,31 +1,21 @@
 /** Volumes, binds and tmpfs with the stock client: what is kept, what goes, what is refused, and what it all weighs. */
 import fs from 'node:fs';
 import path from 'node:path';
-import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {busyboxArchive} from '../harness/busybox';
 import {buildImage, buildLayer, busyboxLayer, dockerArchive} from '../harness/images';
+import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 
-let dc: TestDatacenter;
-let scratch: string;
+const dc = datacenterWithBusybox();
+removeContainersAfterEach(dc);
+afterEach(() => dc.ok(['volume', 'prune', '-af']));
+const scratch = path.join(dc.dataDir, 'scratch');
 beforeAll(async () => {
-  dc = await startCetus();
-  scratch = path.join(dc.dataDir, 'scratch');
   fs.mkdirSync(scratch);
-  await dc.ok(['load', '-i', await busyboxArchive()]);
   const content = await buildLayer([
     {name: 'content', type: 'directory', mode: 0o750, uid: 1000, gid: 1001}, {name: 'content/file', content: 'from the image\n', mode: 0o640, uid: 1000, gid: 1001},
     {name: 'content/deep', type: 'directory'}, {name: 'content/deep/link', type: 'symlink', linkname: '../file'},
   ], 'none');
   await dc.ok(['load'], {input: await dockerArchive([{image: buildImage([await busyboxLayer('none'), content], {config: {Volumes: {'/content': {}}}}), tags: ['content:latest']}])});
 }, 120_000);
-afterAll(async () => {
-  expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
-afterEach(async () => {
-  const all = await dc.ok(['ps', '-aq']);
-  if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
-  await dc.ok(['volume', 'prune', '-af']);
-});
 
 const lines = (text: string): string[] => text.split('\n').filter(Boolean);
 const volumes = async (...args: string[]): Promise<string[]> => lines(await dc.ok(['volume', 'ls', '-q', ...args]));

@@ -1,5 +1,6 @@
 /** A whole datacenter of its own for a test file: `cetus up` as a person starts it, on a fresh directory and a free port. */
 import {type ChildProcess, spawn} from 'node:child_process';
+import {randomBytes} from 'node:crypto';
 import {once} from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
@@ -22,7 +23,10 @@ export class TestDatacenter {
   private proxy: SchemaProxy | undefined;
   running!: Running;
 
-  constructor(readonly dataDir: string, private readonly args: string[] = []) {}
+  /** On a directory that is made by the first `up`. */
+  readonly dataDir = path.join(os.tmpdir(), `cetus-${randomBytes(4).toString('hex')}`);
+
+  constructor(private readonly args: string[] = []) {}
 
   /** Where clients go. */
   get host(): string {
@@ -30,6 +34,9 @@ export class TestDatacenter {
   }
 
   async up(): Promise<void> {
+    fs.mkdirSync(this.dataDir, {recursive: true});
+    // Postgres runs as a user of its own, who must be able to pass.
+    fs.chmodSync(this.dataDir, 0o711);
     fs.rmSync(path.join(this.dataDir, 'run', 'up.json'), {force: true});
     const out = fs.openSync(path.join(this.dataDir, 'up.log'), 'a');
     // The port is kept over restarts: clients hold it in DOCKER_HOST.
@@ -100,10 +107,7 @@ export class TestDatacenter {
 export const NOTHING_LEFT: Traces = {processes: [], mounts: [], links: [], namespaces: [], tables: [], cgroups: [], fifos: []};
 
 export async function startCetus(args: string[] = []): Promise<TestDatacenter> {
-  const dataDir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-'));
-  // Postgres runs as a user of its own, who must be able to pass.
-  fs.chmodSync(dataDir, 0o711);
-  const datacenter = new TestDatacenter(dataDir, args);
+  const datacenter = new TestDatacenter(args);
   await datacenter.up();
   return datacenter;
 }

@@ -1,0 +1,37 @@
+/**
+ * The frame of an end-to-end test file: a datacenter of its own with busybox, up before its first test; and after its last one nothing may be
+ * left of it on the machine. To be called at the top of a file, outside of tests.
+ */
+import {busyboxArchive} from './busybox';
+import {NOTHING_LEFT, TestDatacenter} from './cetus';
+
+const SETUP_TIMEOUT_MS = 120_000;
+
+export interface SuiteOptions {
+  /** What the tests need further, once busybox is loaded. */
+  prepare?(dc: TestDatacenter): Promise<unknown>;
+  /** What would stand in the way of the end: clients that still run, servers of the tests' own. */
+  cleanUp?(dc: TestDatacenter): Promise<unknown>;
+}
+
+export function datacenterWithBusybox({prepare, cleanUp}: SuiteOptions = {}): TestDatacenter {
+  const dc = new TestDatacenter();
+  beforeAll(async () => {
+    await dc.up();
+    await dc.ok(['load', '-i', await busyboxArchive()]);
+    await prepare?.(dc);
+  }, SETUP_TIMEOUT_MS);
+  afterAll(async () => {
+    await cleanUp?.(dc);
+    expect(await dc.destroy()).toEqual(NOTHING_LEFT);
+  }, SETUP_TIMEOUT_MS);
+  return dc;
+}
+
+/** Each test finds no container, and no anonymous volume of one, that another has left. */
+export function removeContainersAfterEach(dc: TestDatacenter): void {
+  afterEach(async () => {
+    const all = await dc.ok(['ps', '-aq']);
+    if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
+  });
+}
