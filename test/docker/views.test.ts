@@ -116,6 +116,29 @@ describe('every answer fits the schema', () => {
   });
 });
 
+describe('what differs from the Engine, as README.md lists it', () => {
+  it('files of a node have no path for clients, and the graph driver names the node', async () => {
+    const made = await world();
+    const {full} = furnish(made);
+    expect((await request(made.url).get('/containers/full/json')).body).toMatchObject({
+      LogPath: '', HostsPath: '', ResolvConfPath: '', HostnamePath: '', Driver: 'overlayfs', GraphDriver: {Name: 'overlayfs', Data: {'com.cetus.node': full.node}},
+    });
+  });
+
+  it('shared sizes are not computed, and there is no build cache', async () => {
+    const {url} = await world();
+    const images = (await request(url).get('/images/json')).body as {SharedSize: number}[];
+    expect(images.map((image) => image.SharedSize)).toEqual([-1]);
+    expect((await request(url).get('/system/df')).body).toMatchObject({BuildCache: []});
+  });
+
+  it('ps shows the image as it was asked for, also when its name is another one\'s by now', async () => {
+    const {url, fake} = await world();
+    fake.add(fakeContainer({name: 'c', imageReference: 'busybox', imageId: `sha256:${'0'.repeat(64)}`}));
+    expect((await request(url).get('/containers/json?all=1')).body).toMatchObject([{Image: 'busybox', ImageID: `sha256:${'0'.repeat(64)}`}]);
+  });
+});
+
 describe('containers', () => {
   it('a row of ps', async () => {
     const made = await world();
