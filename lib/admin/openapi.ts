@@ -16,10 +16,18 @@ const operation = (operationId: string, summary: string, schema: object, paramet
   operationId, summary, parameters, responses: answers(schema, summary),
 });
 
+interface Operation {
+  operationId: string;
+  summary: string;
+  parameters: {name: string; in: 'path' | 'query'; required?: boolean; schema: object}[];
+  responses: Record<string, {content?: Record<string, {schema: object}>}>;
+}
+
 export interface OpenApiDocument {
   openapi: string;
   info: {title: string; version: string; description: string};
-  paths: Record<string, Record<string, {operationId: string; summary: string; parameters: {name: string; in: 'path' | 'query'; required?: boolean; schema: object}[]; responses: Record<string, {content?: Record<string, {schema: object}>}>}>>;
+  /** By path and method. */
+  paths: Record<string, Record<string, Operation>>;
   components: {schemas: Record<string, object>};
 }
 

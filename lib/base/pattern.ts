@@ -1,7 +1,7 @@
 /**
- * Words, globs and regular expressions that people write (placement expressions, list filters), matched in time linear in the subject whatever the pattern: the pattern is
- * compiled to a nondeterministic automaton whose states are walked together. Refuses (`invalid`) what it does not know: groups may be
- * nested and repeated, but there are no look-arounds, back-references or counted repetitions. Matching ignores nothing: case counts.
+ * Words, globs and regular expressions that people write (placement expressions, list filters), matched in time linear in the subject
+ * whatever the pattern: it is compiled to a nondeterministic automaton whose states are walked together. Refuses (`invalid`) what it does not
+ * know: groups may be nested and repeated, but there are no look-arounds, back-references or counted repetitions. Case counts.
  */
 import {CetusError} from './errors';
 

@@ -72,7 +72,9 @@ export function execVerbs(context: Context): ExecVerbs {
       if (!c) throw noSuchExec(execId);
       if (exec.exitCode !== null) throw new CetusError('conflict', `exec command ${execId} has already run`);
       requireRunning(c, 'exec');
-      const stream = await (await context.fleet.agent(exec.nodeId)).startExec(execId, {detachKeys: query.detachKeys || exec.config.DetachKeys || '', consoleSize: query.consoleSize ?? exec.config.ConsoleSize ?? null, detach: query.detach});
+      const agent = await context.fleet.agent(exec.nodeId);
+      const {DetachKeys, ConsoleSize} = exec.config;
+      const stream = await agent.startExec(execId, {detachKeys: query.detachKeys || DetachKeys || '', consoleSize: query.consoleSize ?? ConsoleSize ?? null, detach: query.detach});
       emit(caller, c, `exec_start: ${command(exec.config)}`, execId);
       return {stream, tty: exec.config.Tty ?? false};
     },

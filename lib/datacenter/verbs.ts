@@ -81,8 +81,30 @@ export interface ImageVerbs {
   prune(caller: Caller, filters: Filters): Promise<{deleted: ({Untagged: string} | {Deleted: string})[]; spaceReclaimed: number}>;
 }
 
+/** The Engine's request as it came; what of it cannot be had is refused by name. */
+export interface NetworkCreateBody {
+  Name: string;
+  Driver?: string;
+  Scope?: string;
+  Internal?: boolean;
+  Attachable?: boolean;
+  Ingress?: boolean;
+  EnableIPv4?: boolean;
+  EnableIPv6?: boolean;
+  ConfigOnly?: boolean;
+  ConfigFrom?: object;
+  IPAM?: {
+    Driver?: string;
+    Config?: {Subnet?: string; Gateway?: string; IPRange?: string; AuxiliaryAddresses?: Record<string, string>}[] | null;
+    Options?: Record<string, string>;
+  } | null;
+  Options?: Record<string, string>;
+  Labels?: Record<string, string>;
+  CheckDuplicate?: boolean;
+}
+
 export interface NetworkVerbs {
-  create(caller: Caller, body: {Name: string; Driver?: string; Internal?: boolean; Attachable?: boolean; Ingress?: boolean; EnableIPv4?: boolean; EnableIPv6?: boolean; Scope?: string; ConfigOnly?: boolean; ConfigFrom?: object; IPAM?: {Driver?: string; Config?: {Subnet?: string; Gateway?: string; IPRange?: string; AuxiliaryAddresses?: Record<string, string>}[] | null; Options?: Record<string, string>} | null; Options?: Record<string, string>; Labels?: Record<string, string>; CheckDuplicate?: boolean}): Promise<{id: string; warning: string}>;
+  create(caller: Caller, body: NetworkCreateBody): Promise<{id: string; warning: string}>;
   list(caller: Caller, filters: Filters): Promise<Network[]>;
   get(caller: Caller, nameOrId: string): Promise<Network>;
   /** Running containers on it, for inspect. */

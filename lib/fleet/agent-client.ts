@@ -32,7 +32,15 @@ const BROKEN_TRIES = 3;
 const FIRST_PAUSE_MS = 20;
 const MAX_PAUSE_MS = 250;
 
-interface CallOptions { query?: Record<string, unknown>; json?: unknown; headers?: Record<string, string>; deadlineMs?: number; signal?: AbortSignal; /** safe to send again after a broken connection */ repeatable?: boolean }
+interface CallOptions {
+  query?: Record<string, unknown>;
+  json?: unknown;
+  headers?: Record<string, string>;
+  deadlineMs?: number;
+  signal?: AbortSignal;
+  /** Safe to send again after a broken connection. */
+  repeatable?: boolean;
+}
 interface StreamOptions { query?: Record<string, unknown>; json?: unknown; body?: Readable; headers?: Record<string, string>; silenceMs: number; signal?: AbortSignal }
 
 export class HttpAgentClient implements AgentClient {

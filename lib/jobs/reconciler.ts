@@ -1,6 +1,7 @@
 /**
  * Starts what nobody asks for in person: removes containers that ended and were to be removed, finishes removals that were left, starts
- * what a restart policy wants back after a reboot, and gives back leases whose container is gone. The hint (change feed, the report path) and the timer run the same code; being called twice is harmless.
+ * what a restart policy wants back after a reboot, and gives back leases whose container is gone. The hint (change feed, the report path)
+ * and the timer run the same code; being called twice is harmless.
  */
 import {systemClock, type Clock} from '../base/clock';
 import {isCetusError} from '../base/errors';

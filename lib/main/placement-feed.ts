@@ -45,7 +45,8 @@ export async function feedPlacement(moray: Moray, index: PlacementIndex, config:
     },
     {
       bucket: BUCKETS.containers.name,
-      put: (_key, c: Container) => index.putContainer({id: c.id, name: c.name, account: c.account, nodeId: c.nodeId, labels: c.labels, imageId: c.imageId, imageReference: c.imageReference, ports: c.publishedPorts}),
+      put: (_key, {id, name, account, nodeId, labels, imageId, imageReference, publishedPorts}: Container) =>
+        index.putContainer({id, name, account, nodeId, labels, imageId, imageReference, ports: publishedPorts}),
       drop: (key) => index.removeContainer(key),
     },
     {

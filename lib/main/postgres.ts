@@ -82,7 +82,10 @@ export async function startPostgres(options: PostgresOptions): Promise<RunningPo
   const native = await binaries(dataDir, user);
   if (!existsSync(path.join(dataDir, 'PG_VERSION'))) await initialise(native, dataDir, user, options.log);
 
-  const settings: Record<string, string> = {...SETTINGS, ...(await supportedSettings(native)), listen_addresses: options.port === undefined ? '' : '127.0.0.1', port: String(socketPort), unix_socket_directories: socketDir, unix_socket_permissions: '0777', ...options.settings};
+  const settings: Record<string, string> = {
+    ...SETTINGS, ...(await supportedSettings(native)), listen_addresses: options.port === undefined ? '' : '127.0.0.1', port: String(socketPort),
+    unix_socket_directories: socketDir, unix_socket_permissions: '0777', ...options.settings,
+  };
   const args = ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
   const server = new Server(path.join(native, 'bin', 'postgres'), args, dataDir, user, options.log);
   const adopted = await server.adopt();

@@ -49,8 +49,8 @@ export class Hints {
 
   /**
    * NOTIFY inside the write's own transaction would take a lock of the whole database at commit and so queue up every commit behind
-   * the disk; here it costs a commit nothing. What comes within NOTIFY_GAP_MS goes
-   * together: one for each of a run of single writes made them a tenth slower.
+   * the disk; here it costs a commit nothing. What comes within NOTIFY_GAP_MS goes together: one for each of a run of single writes made
+   * them a tenth slower.
    */
   private async notify(): Promise<void> {
     if (this.notifying) return;

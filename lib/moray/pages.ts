@@ -19,7 +19,10 @@ export class Pages {
     this.places = new Semaphore(Math.max(1, Math.floor(poolSize / 2)));
   }
 
-  /** The deadline holds for each page. `begin` runs before the statement, on its connection, and opens a transaction. A last page frees the connection before it is handed on. */
+  /**
+   * The deadline holds for each page. `begin` runs before the statement, on its connection, and opens a transaction. A last page frees the
+   * connection before it is handed on.
+   */
   async *read(doing: string, statement: Statement, options: CallOptions, begin?: (connection: Connection, deadline: Deadline) => Promise<void>): AsyncGenerator<Row[]> {
     const deadline = new Deadline(options.deadlineMs, options.signal);
     const leave = await this.places.enter(deadline);

@@ -14,7 +14,16 @@ export interface NodeView {
   capacity: Reservation;
   reserved: Reservation;
 }
-export interface ContainerView { id: string; name: string; account: string; nodeId: string; labels: Record<string, string>; imageId: string; imageReference: string; ports: {protocol: string; hostIp: string; hostPort: number}[] }
+export interface ContainerView {
+  id: string;
+  name: string;
+  account: string;
+  nodeId: string;
+  labels: Record<string, string>;
+  imageId: string;
+  imageReference: string;
+  ports: {protocol: string; hostIp: string; hostPort: number}[];
+}
 
 /** A maintained index: updates are O(1) or O(log n), `place` does no work proportional to the fleet. */
 export interface PlacementIndex {

@@ -93,11 +93,48 @@ export interface TaskOutput {
 }
 export type TaskAnswer = {ok: true; output: TaskOutput} | {ok: false; error: WireError};
 
-export interface AttachQuery { stdin: boolean; stdout: boolean; stderr: boolean; /** replay the log first */ logs: boolean; /** then follow */ stream: boolean; /** "" = default ctrl-p,ctrl-q */ detachKeys: string }
-export interface LogsQuery { stdout: boolean; stderr: boolean; follow: boolean; timestamps: boolean; details: boolean; /** ns since the epoch, decimal; '' = no bound */ sinceNs: string; untilNs: string; /** lines, or -1 for all */ tail: number }
-export interface ExecStartQuery { detachKeys: string; /** [height, width] of the terminal at start */ consoleSize: [number, number] | null; detach: boolean }
+export interface AttachQuery {
+  stdin: boolean;
+  stdout: boolean;
+  stderr: boolean;
+  /** Replay the log first. */
+  logs: boolean;
+  /** Then follow. */
+  stream: boolean;
+  /** '' = the default, ctrl-p,ctrl-q. */
+  detachKeys: string;
+}
+export interface LogsQuery {
+  stdout: boolean;
+  stderr: boolean;
+  follow: boolean;
+  timestamps: boolean;
+  details: boolean;
+  /** Nanoseconds since the epoch, decimal; '' = no bound. */
+  sinceNs: string;
+  untilNs: string;
+  /** Lines, or -1 for all. */
+  tail: number;
+}
+export interface ExecStartQuery {
+  detachKeys: string;
+  /** [height, width] of the terminal at start. */
+  consoleSize: [number, number] | null;
+  detach: boolean;
+}
 
-export interface ExecObservation { id: string; containerId: string; running: boolean; exitCode: number | null; pid: number; config: ExecConfig; /** when AttachStdin etc. ended */ canRemove: boolean }
+export interface ExecObservation {
+  id: string;
+  containerId: string;
+  running: boolean;
+  /** null until it has ended. */
+  exitCode: number | null;
+  /** 0 where nothing runs. */
+  pid: number;
+  config: ExecConfig;
+  /** It has ended. */
+  canRemove: boolean;
+}
 
 export interface PullRequest {
   account: string;
@@ -136,6 +173,9 @@ export interface Inventory {
   execs: string[];
 }
 
+/** The event that the Engine would emit for this transition. `comeback` is none: it asks for a start (ContainerObservation.wantsStart). */
+export type ReportAction = 'comeback' | 'start' | 'die' | 'restart' | 'stop' | 'kill' | 'pause' | 'unpause' | 'oom' | 'health_status' | 'update';
+
 /**
  * Reports are the only source of the events of their actions: each report makes its event once (by `seq`), also where a task's answer
  * brought the same observation earlier. The chains make the events that no agent sees (create, destroy, rename, connect, ...).
@@ -146,9 +186,15 @@ export type Report = {
   /** RFC 3339 with nanoseconds: when it happened, not when it was sent. */
   at: string;
 } & (
-  | {kind: 'container'; /** the event the Engine would emit for this transition; `comeback` is none */ action: 'comeback' | 'start' | 'die' | 'restart' | 'stop' | 'kill' | 'pause' | 'unpause' | 'oom' | 'health_status' | 'update'; attributes: Record<string, string>; observation: ContainerObservation}
+  | {kind: 'container'; action: ReportAction; attributes: Record<string, string>; observation: ContainerObservation}
   | {kind: 'exec'; execId: string; containerId: string; exitCode: number}
 );
 
-export interface Heartbeat { nodeId: string; bootGeneration: number; /** highest seq in the ledger */ reportSeq: number; runningContainers: number }
+export interface Heartbeat {
+  nodeId: string;
+  bootGeneration: number;
+  /** The highest seq in the ledger. */
+  reportSeq: number;
+  runningContainers: number;
+}
 export interface ReportBatch { nodeId: string; bootGeneration: number; reports: Report[] }

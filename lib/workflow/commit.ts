@@ -30,7 +30,10 @@ const JOBS = BUCKETS.jobs.name;
 const FIRST_PAUSE_MS = 25;
 const MAX_PAUSE_MS = 1000;
 
-/** Moves `saved` on; `results` are those of `ops`, where the store's answer was heard. `cancelSeen`: a cancel had been written meanwhile; `saved` knows it now, the batch was not written: decide anew. */
+/**
+ * Moves `saved` on; `results` are those of `ops`, where the store's answer was heard. `cancelSeen`: a cancel had been written meanwhile; `saved`
+ * knows it now, the batch was not written: decide anew.
+ */
 export async function commitJob(deps: Deps, saved: Saved, job: Job, ops: BatchOp[]): Promise<{cancelSeen: boolean; results?: BatchResult[]}> {
   const revision = saved.job.revision + 1;
   let pauseMs = FIRST_PAUSE_MS;

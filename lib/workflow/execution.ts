@@ -36,7 +36,13 @@ export interface ExecutionDeps {
   limits: ExecutionLimits;
 }
 
-export interface Inline { secrets?: unknown; onProgress?(message: unknown): void; /** What the job's end will be is decided; how long the way back takes is not. */ onUnwinding?(error: CetusError): void }
+/** What a runner that executes for a waiting caller has besides the job. */
+export interface Inline {
+  secrets?: unknown;
+  onProgress?(message: unknown): void;
+  /** What the job's end will be is decided; how long the way back takes is not. */
+  onUnwinding?(error: CetusError): void;
+}
 
 export type Ending =
   | {kind: 'ended'; job: Job; /** the first failing step's own error, with its cause */ error?: CetusError}
@@ -263,7 +269,8 @@ export class Execution {
     return this.renewing(async (leaseSignal) => {
       for (let n = 1; ; n += 1) {
         try {
-          return await this.withTimeout(step.name, timeoutMs, step.interruptible ? AbortSignal.any([leaseSignal, this.canceled.signal]) : leaseSignal, (signal) => call(this.context(n, signal)));
+          const ends = step.interruptible ? AbortSignal.any([leaseSignal, this.canceled.signal]) : leaseSignal;
+          return await this.withTimeout(step.name, timeoutMs, ends, (signal) => call(this.context(n, signal)));
         } catch (err) {
           if (leaseSignal.aborted) throw leaseSignal.reason;
           if (step.interruptible && this.canceled.signal.aborted) throw this.canceled.signal.reason;

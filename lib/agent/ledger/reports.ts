@@ -7,7 +7,7 @@
  */
 import {type Clock, formatNs} from '../../base/clock';
 import type {Log} from '../../base/log';
-import type {Report} from '../../schema/agent';
+import type {Report, ReportAction} from '../../schema/agent';
 import type {ContainerObservation} from '../../schema/container';
 import type {ReportSink} from '../parts';
 import {JsonLines} from './lines';
@@ -50,7 +50,7 @@ export class ReportLedger {
     return this.pending;
   }
 
-  container(action: Extract<Report, {kind: 'container'}>['action'], attributes: Record<string, string>, observation: ContainerObservation): void {
+  container(action: ReportAction, attributes: Record<string, string>, observation: ContainerObservation): void {
     this.append({kind: 'container', action, attributes, observation, seq: this.seq + 1, at: formatNs(this.clock.nowNs())});
   }
 

@@ -1,8 +1,8 @@
 /**
- * The way through somebody else's FORWARD and INPUT chains. Docker, ufw and others set its policy to DROP, and a drop in one chain is final whatever ours
- * says; so our bridges are accepted there too, in each backend of iptables that has such a chain, and only there. What crosses between bridges our
- * own table still drops; to the node itself go only questions for names, which our own rules have led to our server. The rules carry our comment; they are written through iptables, because a rule of foreign shape would make
- * the owner's iptables refuse the table.
+ * The way through somebody else's FORWARD and INPUT chains. Docker, ufw and others set their policy to DROP, and a drop in one chain is final
+ * whatever ours says; so our bridges are accepted there too, in each backend of iptables that has such a chain, and only there. What crosses
+ * between bridges our own table still drops; to the node itself go only questions for names, which our own rules have led to our server.
+ * The rules carry our comment. They are written through iptables: a rule of foreign shape would make the owner's iptables refuse the table.
  */
 import {readFile} from 'node:fs/promises';
 import type {Log} from '../../base/log';

@@ -1,6 +1,7 @@
 /**
- * What goes into a container's resolv.conf where no DNS of ours answers (the default bridge, as with the Engine): the host's servers, without those that only the host can
- * reach. Where none is left, systemd-resolved's own list, then the Engine's default. Pure but for `hostResolv`.
+ * What goes into a container's resolv.conf. Where no DNS of ours answers (the default bridge, as with the Engine) the host's servers, without
+ * those that only the host can reach; where none is left systemd-resolved's own list, then the Engine's default. Else our server alone
+ * (`forNamed`). Pure but for `hostResolv` and `nodeServers`.
  */
 import {readFile} from 'node:fs/promises';
 import {isIPv4} from 'node:net';

@@ -1,7 +1,7 @@
 /**
  * Seccomp: the default filter, an allow-list of system calls with what each capability adds to it, and the translation of a profile that
- * came with `--security-opt seccomp=`. Everything not listed fails with EPERM. Pure, but for the question to the kernel's configuration. Names are the kernel's; runc passes over those that its
- * libseccomp does not know.
+ * came with `--security-opt seccomp=`. Everything not listed fails with EPERM. Pure, but for the question to the kernel's configuration.
+ * Names are the kernel's; runc passes over those that its libseccomp does not know.
  */
 import fs from 'node:fs';
 import zlib from 'node:zlib';
@@ -114,7 +114,14 @@ export function kernelHasX32(release: string, read: (file: string) => Buffer = (
 
 interface ProfileRule { names?: string[]; name?: string; action: string; errnoRet?: number; args?: SeccompArg[] | null; includes?: Condition; excludes?: Condition }
 interface Condition { caps?: string[]; arches?: string[]; minKernel?: string }
-interface Profile { defaultAction?: string; defaultErrnoRet?: number; architectures?: string[]; archMap?: {architecture: string; subArchitectures?: string[] | null}[]; flags?: string[]; syscalls?: ProfileRule[] | null }
+interface Profile {
+  defaultAction?: string;
+  defaultErrnoRet?: number;
+  architectures?: string[];
+  archMap?: {architecture: string; subArchitectures?: string[] | null}[];
+  flags?: string[];
+  syscalls?: ProfileRule[] | null;
+}
 
 const PROFILE_ARCHITECTURE: Record<string, string> = {x64: 'amd64', arm64: 'arm64'};
 const SCMP_ARCHITECTURE: Record<string, string> = {x64: 'SCMP_ARCH_X86_64', arm64: 'SCMP_ARCH_AARCH64'};

@@ -27,7 +27,9 @@ import {requestedPorts} from './ports';
 
 const MAX_RANDOM_NAMES = 6;
 
-export async function createContainer(context: Context, predefined: PredefinedNetworks, caller: Caller, givenName: string | undefined, body: CreateContainerBody, platform?: string): Promise<{id: string; warnings: string[]}> {
+export async function createContainer(
+  context: Context, predefined: PredefinedNetworks, caller: Caller, givenName: string | undefined, body: CreateContainerBody, platform?: string,
+): Promise<{id: string; warnings: string[]}> {
   const name = givenName ? checkName(givenName) : undefined;
   checkOptions('Config', body, context.config);
   checkOptions('HostConfig', body.HostConfig ?? {}, context.config);

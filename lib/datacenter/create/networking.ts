@@ -64,7 +64,8 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
     if (config.MacAddress) throw invalid('conflicting options: mac-address and the network mode');
     if (endpoints.length > 0) throw invalid('conflicting options: cannot attach both user-defined and non-user-defined network-modes');
     const found = await resolveContainer(context, caller.account, other);
-    return {networkMode: `container:${found.id}`, specMode: `container:${found.id}`, networks: {}, sharedNode: found.nodeId, sharedNames: {Hostname: found.spec.config.Hostname ?? '', Domainname: found.spec.config.Domainname ?? ''}};
+    const {Hostname = '', Domainname = ''} = found.spec.config;
+    return {networkMode: `container:${found.id}`, specMode: `container:${found.id}`, networks: {}, sharedNode: found.nodeId, sharedNames: {Hostname, Domainname}};
   }
   if (mode === 'host' || mode === 'none') {
     if (mode === 'host') gate('HostConfig.NetworkMode host', 'allowHostNetwork', context.config);
@@ -77,12 +78,15 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
   const first = await resolveNetwork(context, predefined, caller, mode === 'default' ? 'bridge' : mode);
   const add = (network: Network, settings: EndpointSettings): void => {
     if (network.removing) throw new CetusError('notFound', `network ${network.name} not found`);
-    if (network.driver !== 'bridge') throw invalid(`conflicting options: cannot attach both user-defined and non-user-defined network-modes`);
+    if (network.driver !== 'bridge') throw invalid('conflicting options: cannot attach both user-defined and non-user-defined network-modes');
     checkEndpointSettings(network, settings);
     if (networks[network.name]) throw invalid(`network ${network.name} is given twice`);
     networks[network.name] = {networkId: network.id, settings};
   };
-  const resolved = await Promise.all(endpoints.map(async ([name, settings]) => ({network: name === 'default' ? (await predefined.of(caller)).bridge : await resolveNetwork(context, predefined, caller, name), settings: settings ?? {}})));
+  const resolved = await Promise.all(endpoints.map(async ([name, settings]) => {
+    const network = name === 'default' ? (await predefined.of(caller)).bridge : await resolveNetwork(context, predefined, caller, name);
+    return {network, settings: settings ?? {}};
+  }));
   const own = resolved.find((r) => r.network.id === first.id);
   add(first, {...own?.settings, ...(config.MacAddress && !own?.settings.MacAddress ? {MacAddress: config.MacAddress} : {})});
   for (const {network, settings} of resolved) if (network.id !== first.id) add(network, settings);

@@ -1,8 +1,8 @@
 /**
  * DNS on the bridges: for each network with names a UDP and a TCP socket at its gateway's address, at any port: the rules lead the questions
- * there, and port 53 of the machine is nobody's but its own. Who asks is known by the address that the
- * question comes from. What is not a name of the container's networks goes to its own servers, or the node's. Bounded: questions under way,
- * connections, the time of each. The agent's death leaves containers without names until the next one listens; packets need nobody.
+ * there, and port 53 of the machine is nobody's but its own. Who asks is known by the address that the question comes from. What is not a
+ * name of the container's networks goes to its own servers, or the node's. Bounded: questions under way, connections, the time of each.
+ * The agent's death leaves containers without names until the next one listens; packets need nobody.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
