@@ -9,19 +9,19 @@ import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {NodeNetwork} from '../../schema/agent';
 import {type NetworkAttachment, type PublishedPort, renamedIn} from '../../schema/container';
-import {DnsServers, type Scope} from './dns/servers';
 import {type Coprocess, ipCoprocess} from './coprocess';
 import {Flows} from './flows';
 import {ForwardAccess} from './forward';
 import {DEFAULT_MTU, holderOf, linkAlias, uplinkMtu} from './interfaces';
 import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './links';
+import {NameService} from './name-service';
 import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf, ourBridges} from './names';
 import type {NodeNetworking, ResolvSettings, SandboxRequest} from './network';
 import {addressInUse, alreadyAllocated, cannotAssign, overlap} from './ports';
 import {Records, type SandboxRecord} from './records';
 import {checkHostIp, Reservations} from './reservations';
-import {forNamed, hostResolv, nodeServers, RESOLV_FILES, type ResolvFiles} from './resolv';
-import {networkCommands, type Publication, publicationCommands, type Resolver, resolverCommands} from './rules';
+import {RESOLV_FILES, type ResolvFiles} from './resolv';
+import {networkCommands, type Publication, publicationCommands} from './rules';
 import {RuleTable} from './table';
 import {tool, tryTool} from './tool';
 import {WarmNamespaces} from './warm';
@@ -41,6 +41,10 @@ export interface LinuxNetworkingOptions {
 }
 
 const NSFS_MAGIC = 0x6e736673;
+const WARM_NAMESPACES = 4;
+const CHECK_MS = 30_000;
+/** Three digits of base 36: names of this life of the agent differ from those of the last. */
+const LIVES = 36 ** 3;
 
 export function createLinuxNetworking(options: LinuxNetworkingOptions): NodeNetworking {
   return new LinuxNetworking(options);
@@ -58,9 +62,7 @@ class LinuxNetworking implements NodeNetworking {
   private readonly networks: Records<NodeNetwork>;
   private readonly sandboxRecords: Records<SandboxRecord>;
   private readonly warm: WarmNamespaces;
-  private readonly dns: DnsServers;
-  /** By network. */
-  private readonly resolvers = new Map<string, Resolver[]>();
+  private readonly nameService: NameService;
   private readonly closed = new AbortController();
   /** Networks whose bridge and rules are known to stand, by what they were made of. */
   private readonly standing = new Map<string, Promise<string>>();
@@ -71,15 +73,19 @@ class LinuxNetworking implements NodeNetworking {
   constructor(private readonly options: LinuxNetworkingOptions) {
     this.log = options.log.child({component: 'network'});
     this.clock = options.clock ?? systemClock;
-    this.names = new Names(options.prefix, (Math.floor(this.clock.now() / 1000) % 46_656).toString(36));
-    this.networks = new Records(join(options.stateDir, 'networks'), this.log);
-    this.sandboxRecords = new Records(join(options.stateDir, 'sandboxes'), this.log);
-    this.table = new RuleTable(this.names.table, () => ({networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.publications(s)), resolvers: [...this.resolvers.values()].flat()}), this.log);
+    this.names = new Names(options.prefix, (Math.floor(this.clock.now() / 1000) % LIVES).toString(36));
+    this.networks = new Records(join(options.stateDir, 'networks'), (id) => `network ${id} not found`, this.log);
+    this.sandboxRecords = new Records(join(options.stateDir, 'sandboxes'), (id) => `no network sandbox for container ${id}`, this.log);
+    this.table = new RuleTable(this.names.table, () => ({
+      networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.publications(s)), resolvers: this.nameService.all(),
+    }), this.log);
+    this.nameService = new NameService({
+      networks: this.networks, sandboxes: this.sandboxRecords, table: this.table, tableName: this.names.table, files: options.resolvFiles ?? RESOLV_FILES, log: this.log,
+    });
     this.forward = new ForwardAccess(this.names.comment, this.log);
     this.flows = new Flows(this.log);
-    this.dns = new DnsServers((networkId, address) => this.scopeOf(networkId, address), this.log);
     this.reservations = new Reservations(() => void this.table.check().catch((err: unknown) => this.log.warn({err}, 'rules could not be checked')));
-    this.warm = new WarmNamespaces({size: options.warm ?? 4, names: this.names, host: this.host, clock: this.clock, log: this.log});
+    this.warm = new WarmNamespaces({size: options.warm ?? WARM_NAMESPACES, names: this.names, host: this.host, clock: this.clock, log: this.log});
   }
 
   async open(): Promise<void> {
@@ -94,7 +100,7 @@ class LinuxNetworking implements NodeNetworking {
       for (const port of record.ports)
         await this.reservations.hold(this.bound(record, port)).catch((err: unknown) => this.log.warn({err, port, containerId: record.containerId}, 'a published port could not be held again; it stays published'));
     for (const {containerId, plugs} of this.sandboxRecords.all())
-      await this.serveNames(plugs.map(p => p.attachment)).catch((err: unknown) => this.log.error({err, containerId}, 'a running container finds no names'));
+      await this.nameService.serve(plugs.map(p => p.attachment)).catch((err: unknown) => this.log.error({err, containerId}, 'a running container finds no names'));
     void this.warm.refill(0);
     this.watching = this.watch();
   }
@@ -122,9 +128,7 @@ class LinuxNetworking implements NodeNetworking {
       const users = this.sandboxRecords.all().filter(s => s.plugs.some(p => p.networkId === networkId)).map(s => s.containerId);
       if (users.length) throw new CetusError('conflict', `network ${network.name} has active endpoints`, {info: {containers: users}});
       this.standing.delete(networkId);
-      this.dns.stop(networkId);
-      await this.table.run(resolverCommands('delete', this.names.table, this.resolvers.get(networkId) ?? []), 'tolerant');
-      this.resolvers.delete(networkId);
+      await this.nameService.stop(networkId);
       await tryTool('ip', ['link', 'del', network.bridgeName]);
       await this.table.run(networkCommands('delete', this.names.table, network), 'tolerant');
       this.networks.delete(networkId);
@@ -138,7 +142,7 @@ class LinuxNetworking implements NodeNetworking {
     request.ports.forEach(port => checkHostIp(port.hostIp));
     return this.exclusive(request.containerId, async () => {
       await Promise.all(request.networks.map(network => this.ensureNetwork(network)));
-      await this.serveNames(request.attachments);
+      await this.nameService.serve(request.attachments);
       const old = this.sandboxRecords.get(request.containerId);
       if (old) {
         const same = JSON.stringify([old.plugs.map(p => p.attachment), old.ports]) === JSON.stringify([request.attachments, request.ports]);
@@ -166,9 +170,9 @@ class LinuxNetworking implements NodeNetworking {
   async connect(containerId: string, network: NodeNetwork, attachment: NetworkAttachment): Promise<void> {
     checkAttachment(attachment);
     await this.ensureNetwork(network);
-    await this.serveNames([attachment]);
+    await this.nameService.serve([attachment]);
     await this.exclusive(containerId, async () => {
-      const record = this.sandbox(containerId);
+      const record = this.sandboxRecords.need(containerId);
       if (record.plugs.some(p => p.networkId === network.id)) return;
       const taken = new Set(record.plugs.map(p => p.inside));
       const inside = Array.from({length: taken.size + 1}, (_, i) => `eth${i}`).find(name => !taken.has(name))!;
@@ -205,11 +209,7 @@ class LinuxNetworking implements NodeNetworking {
   async sandboxes(): Promise<string[]> { return this.sandboxRecords.ids(); }
   async bridges(): Promise<string[]> { return (await this.ourBridges()).map(b => b.name); }
   async publishedPorts(): Promise<PublishedPort[]> { return this.sandboxRecords.all().flatMap(s => s.ports); }
-  async resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings> {
-    const host = await hostResolv(this.resolvFiles);
-    const answering = attachments.find(a => named(a) && a.gateway);
-    return answering ? {...forNamed(host, answering.gateway), ours: true} : host;
-  }
+  resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings> { return this.nameService.resolvConf(attachments); }
 
   async rename(containerId: string, from: string, to: string): Promise<void> {
     await this.exclusive(containerId, async () => {
@@ -226,14 +226,14 @@ class LinuxNetworking implements NodeNetworking {
     await this.warm.close();
     await Promise.all(this.busy.values()).catch(() => undefined);
     await this.reservations.releaseAll();
-    this.dns.close();
+    this.nameService.close();
     this.table.close();
     this.host.end();
   }
 
   private async build(request: SandboxRequest): Promise<{netnsPath: string}> {
     const started = performance.now();
-    const networks = request.attachments.map(attachment => this.network(attachment.networkId));
+    const networks = request.attachments.map(attachment => this.networks.need(attachment.networkId));
     const warm = await this.warm.take();
     const plugs = request.attachments.map((attachment, i): Plug => ({
       networkId: attachment.networkId, bridge: networks[i]!.bridgeName, inside: `eth${i}`, outside: i === 0 ? warm.hostInterface : this.names.next().hostInterface, attachment,
@@ -349,7 +349,7 @@ class LinuxNetworking implements NodeNetworking {
   private async watch(): Promise<void> {
     const {signal} = this.closed;
     while (!signal.aborted) {
-      await this.clock.sleep(this.options.checkMs ?? 30_000, signal).catch(() => undefined);
+      await this.clock.sleep(this.options.checkMs ?? CHECK_MS, signal).catch(() => undefined);
       if (signal.aborted) return;
       await this.table.check().then(() => this.forward.sync(() => this.bridgeNames())).catch((err: unknown) => this.log.warn({err}, 'rules could not be checked'));
     }
@@ -369,49 +369,8 @@ class LinuxNetworking implements NodeNetworking {
     return record.ports.map(port => ({...this.bound(record, port), address: plug.attachment.address, containerPort: port.containerPort}));
   }
 
-  private async serveNames(attachments: NetworkAttachment[]): Promise<void> {
-    await Promise.all(attachments.filter(a => named(a) && !this.resolvers.has(a.networkId)).map(({networkId}) => this.exclusive(`names ${networkId}`, async () => {
-      if (this.resolvers.has(networkId)) return;
-      const {bridgeName, gateway} = this.network(networkId);
-      const ports = await this.dns.serve(networkId, gateway);
-      const resolvers = (['udp', 'tcp'] as const).map((protocol): Resolver => ({bridgeName, gateway, protocol, port: ports[protocol]}));
-      this.resolvers.set(networkId, resolvers);
-      await this.table.run(resolverCommands('add', this.names.table, resolvers)).catch((err: unknown) => {
-        this.resolvers.delete(networkId);
-        throw err;
-      });
-    })));
-  }
-
-  /** Only a container on that very network is answered: a gateway's address can be reached from elsewhere too. */
-  private async scopeOf(networkId: string, address: string): Promise<Scope | undefined> {
-    const asking = this.sandboxRecords.all().find(s => s.plugs.some(p => p.networkId === networkId && p.attachment.address === address));
-    if (!asking) return undefined;
-    const on = (id: string): NetworkAttachment[] => this.sandboxRecords.all().flatMap(s => s.plugs).filter(p => p.networkId === id).map(p => p.attachment);
-    const outward = asking.plugs.some(p => !p.attachment.internal);
-    return {
-      networks: asking.plugs.map(p => p.attachment).filter(named).map(({networkId: id, networkName}) => ({
-        network: networkName,
-        addresses: name => on(id).filter(a => a.aliases.some(alias => alias.toLowerCase() === name)).map(a => a.address),
-        nameOf: wanted => on(id).find(a => a.address === wanted)?.aliases[0],
-      })),
-      servers: !outward ? [] : asking.dns ?? await nodeServers(this.resolvFiles),
-    };
-  }
-
-  private get resolvFiles(): ResolvFiles { return this.options.resolvFiles ?? RESOLV_FILES; }
   private mtu(network: NodeNetwork): number { return optionsOf(network).mtu ?? Math.min(DEFAULT_MTU, this.uplinkMtu); }
   private bridgeNames(): string[] { return this.networks.all().map(n => n.bridgeName); }
-  private network(id: string): NodeNetwork {
-    const network = this.networks.get(id);
-    if (!network) throw new CetusError('notFound', `network ${id} not found`);
-    return network;
-  }
-  private sandbox(containerId: string): SandboxRecord {
-    const record = this.sandboxRecords.get(containerId);
-    if (!record) throw new CetusError('notFound', `no network sandbox for container ${containerId}`);
-    return record;
-  }
 
   private async onHost(lines: string[]): Promise<void> {
     if (lines.length) refuse('configure the host\'s interfaces')(await this.host.run(lines));
@@ -433,9 +392,6 @@ class LinuxNetworking implements NodeNetworking {
     return next;
   }
 }
-
-/** On networks that know names each container has at least its own. */
-const named = (attachment: NetworkAttachment): boolean => attachment.aliases.length > 0;
 
 /** Published ports lead to the network of the default route; internal networks publish nothing. */
 function gatewayPlug(record: SandboxRecord): Plug | undefined {

@@ -4,6 +4,7 @@
  */
 import {mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
+import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {PublishedPort} from '../../schema/container';
 import type {Plug} from './links';
@@ -21,7 +22,8 @@ export interface SandboxRecord {
 export class Records<T> {
   private readonly items = new Map<string, T>();
 
-  constructor(private readonly dir: string, private readonly log: Log) {}
+  /** `missing`: what to say of an id that is not there. */
+  constructor(private readonly dir: string, private readonly missing: (id: string) => string, private readonly log: Log) {}
 
   load(): void {
     mkdirSync(this.dir, {recursive: true, mode: 0o700});
@@ -42,6 +44,12 @@ export class Records<T> {
   }
 
   get(id: string): T | undefined { return this.items.get(id); }
+  /** `notFound` where there is none. */
+  need(id: string): T {
+    const item = this.items.get(id);
+    if (item === undefined) throw new CetusError('notFound', this.missing(id));
+    return item;
+  }
   all(): T[] { return [...this.items.values()]; }
   ids(): string[] { return [...this.items.keys()]; }
 
