@@ -38,7 +38,7 @@ integration: setup-test build
 e2e: setup-test build
 	@node tools/test.mjs e2e
 
-# Twelve random kills of each part during each action, in place of two: about ten minutes; and five of what killing the agent costs of the output
+# Twelve random kills of each part during each action, in place of two: about ten minutes; and five minutes of what killing the agent costs of the output
 chaos: setup-test build
 	@CETUS_CHAOS=$${CETUS_CHAOS:-12} npx --no-install jest --selectProjects e2e --testPathPatterns test/e2e/survival --runInBand
 	@npx --no-install jest --selectProjects chaos --runInBand

@@ -1,4 +1,4 @@
-/** Two worlds: `unit` needs nothing but Node; `integration` and `e2e` need root and the real programs; `chaos` as well, and minutes: `make chaos` runs it. */
+/** `unit` needs nothing but Node; `integration` and `e2e` need root and the real programs; `chaos` as well, and minutes: `make chaos` runs it. */
 const base = {
   testEnvironment: 'node',
   transform: {'^.+\\.ts$': ['@swc/jest', {jsc: {target: 'es2022', parser: {syntax: 'typescript'}}, module: {type: 'commonjs'}, sourceMaps: 'inline'}]},
