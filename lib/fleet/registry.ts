@@ -167,11 +167,26 @@ export class Registry {
     }
   }
 
+  /**
+   * This process stood still (a suspended machine, a stopped process, a clock set forward): the silence was its own. Heartbeats of that time are
+   * still to be read, and whoever judged first would find every node dead.
+   */
+  private excuse(lateMs: number, toleratedMs: number): void {
+    if (lateMs <= toleratedMs) return;
+    this.options.log.warn({lateMs}, 'this process stood still: no node is blamed for that time');
+    const nowMs = this.options.clock.now();
+    this.listeningSinceMs = Math.min(nowMs, this.listeningSinceMs + lateMs);
+    for (const [id, heardMs] of this.heartbeats) this.heartbeats.set(id, Math.min(nowMs, heardMs + lateMs));
+  }
+
   private async tick(): Promise<void> {
     const {clock, log, leaseMs} = this.options;
     while (!this.stopped.signal.aborted) {
-      await clock.sleep(leaseMs / 4, this.stopped.signal).catch(() => undefined);
+      const periodMs = leaseMs / 4;
+      const fromMs = clock.now();
+      await clock.sleep(periodMs, this.stopped.signal).catch(() => undefined);
       if (this.stopped.signal.aborted) return;
+      this.excuse(clock.now() - fromMs - periodMs, periodMs);
       await this.review().catch((err: unknown) => log.warn({err}, 'liveness could not be written; the next review tries again'));
     }
   }
