@@ -4,7 +4,8 @@ import {CetusError} from '../../lib/base/errors';
 import {silentLog} from '../../lib/base/log';
 import {createReconciler} from '../../lib/jobs/reconciler';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
-import type {Container} from '../../lib/schema/container';
+import type {Container, Reservation} from '../../lib/schema/container';
+import type {NodeReservations} from '../../lib/schema/node';
 import type {DatacenterEvent, Network, Volume} from '../../lib/schema/objects';
 import type {RunningWorkflow} from '../../lib/workflow/workflow';
 import {ACCOUNT, Datacenter, IMAGE_ID, REFERENCE} from './world';
@@ -123,6 +124,34 @@ describe('start', () => {
     const dc = await open();
     await dc.container('c1', 'web', true);
     await expect(dc.put('container.start', {containerId: 'c1'})).rejects.toMatchObject({kind: 'notModified'});
+  });
+});
+
+describe('a reservation', () => {
+  const nothing = {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0};
+  const something = {...nothing, memoryBytes: 2 ** 20};
+  const rowOf = async (dc: Datacenter): Promise<NodeReservations | undefined> => [...(await dc.all<NodeReservations>('reservations')).values()][0];
+
+  it('that asks for nothing is nowhere written, from create to removal', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', false, {...other, reservation: nothing});
+    expect(await rowOf(dc)).toBeUndefined();
+    const update = (reservation: Reservation) => dc.put('container.update', {containerId: 'c1', resources: {}, restartPolicy: null, reservation});
+    await update(something);
+    expect(await rowOf(dc)).toMatchObject({total: something, containers: {c1: something}});
+    await update(nothing);
+    expect(await rowOf(dc)).toMatchObject({total: nothing, containers: {}});
+    await dc.put('container.destroy', {containerId: 'c1', force: true, removeVolumes: true});
+    expect(await dc.leaks()).toEqual([]);
+  });
+
+  it('of zero in an older row goes with the next writing', async () => {
+    const dc = await open();
+    await dc.container('c1', 'web', false, {...other, reservation: something});
+    const row = (await rowOf(dc))!;
+    await dc.store.put('reservations', row.nodeId, {...row, containers: {...row.containers, old: nothing}});
+    await dc.container('c2', 'db', false, {...other, reservation: something});
+    expect(Object.keys((await rowOf(dc))!.containers).sort()).toEqual(['c1', 'c2']);
   });
 });
 

@@ -279,8 +279,9 @@ export class Datacenter {
       for (const id of Object.keys(row.containers)) say(!containers.has(id), `capacity is reserved for container ${id}`);
       const sum = Object.values(row.containers).reduce((n, r) => n + r.memoryBytes, 0);
       say(sum !== row.total.memoryBytes || sum > FACTS_CAPACITY.memoryBytes, `the reservations add up to ${sum}, not ${row.total.memoryBytes}`);
-      for (const c of containers.values()) say(row.containers[c.id]?.memoryBytes !== c.reservation.memoryBytes, `container ${c.name} has another reservation than its node's row`);
     }
+    const rows = await this.all<NodeReservations>('reservations');
+    for (const c of containers.values()) say((rows.get(c.nodeId)?.containers[c.id]?.memoryBytes ?? 0) !== c.reservation.memoryBytes, `container ${c.name} has another reservation than its node's row`);
     for (const v of volumes.values()) {
       say(Boolean(v.removing), `volume ${v.name} is still marked`);
       say(v.mountpoint !== '' && !this.agent.volumes.has(v.id), `volume ${v.name} is not on its node`);

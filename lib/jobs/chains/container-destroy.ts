@@ -13,7 +13,7 @@ import type {Container} from '../../schema/container';
 import type {Volume} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import {reserve} from '../reservations';
-import type {Ctx, JobServices} from '../services';
+import {NOTHING_RESERVED, type Ctx, type JobServices} from '../services';
 import {container, containerPut, CONTAINERS, eventPut, isRunning, putContainer, task, usersOfVolume, VOLUMES} from '../steps';
 
 interface Marked { nodeId: string; volumeIds: string[]; wasRunning: boolean }
@@ -111,11 +111,10 @@ async function forget(ctx: Ctx<DestroyParams>): Promise<{writes: BatchOp[]}> {
   const {containerId} = ctx.params;
   const {nodeId, volumeIds, wasRunning} = ctx.outputs['mark'] as Marked;
   const removed = new Set((ctx.outputs['remove'] as Removed).volumeIds);
-  const [stored, reservation] = await Promise.all([
-    wasRunning ? afterItsEnd(ctx) : ctx.moray.peek<Container>(CONTAINERS, containerId), reserve(ctx, nodeId, containerId, null),
-  ]);
+  const stored = wasRunning ? await afterItsEnd(ctx) : await ctx.moray.peek<Container>(CONTAINERS, containerId);
   if (!stored) return {writes: []};
   const c = stored.value;
+  const reservation = await reserve(ctx, nodeId, containerId, {from: c.reservation, to: NOTHING_RESERVED});
   const writes: BatchOp[] = [
     {op: 'delete', bucket: CONTAINERS, key: containerId, etag: stored.etag},
     ...releaseLeases(containerId),

@@ -13,7 +13,7 @@ import type {PlacementDecision} from '../../schema/placement';
 import type {Chain} from '../../workflow/chain';
 import {holdOnNode} from '../image-fetch';
 import {reserve} from '../reservations';
-import type {Ctx, JobServices} from '../services';
+import {NOTHING_RESERVED, type Ctx, type JobServices} from '../services';
 import {containerPut, CONTAINERS, eventPut, holderOfName, IMAGES, task, undoTask, usersOfVolume, VOLUMES} from '../steps';
 
 interface Placed extends ProvisionResult { /** made by this job */ newVolumeIds: string[] }
@@ -66,7 +66,7 @@ async function settle(ctx: Ctx<ProvisionParams>): Promise<Settled> {
   const volumes = await resolveVolumes(ctx);
   const pinnedNodes = volumes.existing.filter((v) => v.value.nodeId).map((v) => ({nodeId: v.value.nodeId, volumeName: v.value.name}));
   const decision = ctx.services.placement.place({...ctx.params.placement, pinnedNodes});
-  return {...volumes, decision, reservation: await reserve(ctx, decision.nodeId, volumes.draft.id, volumes.draft.reservation)};
+  return {...volumes, decision, reservation: await reserve(ctx, decision.nodeId, volumes.draft.id, {from: NOTHING_RESERVED, to: volumes.draft.reservation})};
 }
 
 async function usableImage(ctx: Ctx<ProvisionParams>): Promise<Stored<Image>> {
@@ -110,7 +110,7 @@ async function nameTaken(ctx: Ctx<ProvisionParams>, error: CetusError): Promise<
 async function unplace(ctx: Ctx<ProvisionParams>, output: unknown): Promise<{writes: BatchOp[]}> {
   const {containerId, nodeId, newVolumeIds} = output as Placed;
   const writes: BatchOp[] = [{op: 'delete', bucket: CONTAINERS, key: containerId}];
-  const reservation = await reserve(ctx, nodeId, containerId, null);
+  const reservation = await reserve(ctx, nodeId, containerId, {from: ctx.params.container.reservation, to: NOTHING_RESERVED});
   if (reservation) writes.push(reservation);
   for (const id of newVolumeIds) {
     const volume = await ctx.moray.peek<Volume>(VOLUMES, id);

@@ -66,6 +66,6 @@ async function unconfigure(ctx: Ctx<UpdateParams>, output: unknown): Promise<{wr
 
 async function configured(ctx: Ctx<UpdateParams>, stored: Awaited<ReturnType<typeof container>>, hostConfig: HostConfig, reservation: Reservation | null): Promise<BatchOp[]> {
   const c: Container = {...stored.value, spec: {...stored.value.spec, hostConfig}, reservation: reservation ?? stored.value.reservation};
-  const row = reservation ? await reserve(ctx, c.nodeId, c.id, reservation) : undefined;
+  const row = reservation ? await reserve(ctx, c.nodeId, c.id, {from: stored.value.reservation, to: reservation}) : undefined;
   return [putContainer(stored, c), ...(row ? [row] : [])];
 }
