@@ -158,7 +158,7 @@ test('a refusal says what would have fitted where', () => {
   const err = refused(() => index.place(request({reservation: {memoryBytes: 4 * GiB, nanoCpus: 0, diskBytes: 0, pids: 0}})));
   expect(err.message).toContain('no node of 3');
   expect(err.message).toContain('without enough free memory (name-a)');
-  expect(err.message).toContain('most that fits: memory 2.147GB on name-a');
+  expect(err.message).toContain('most that fits: memory 2GiB on name-a');
   expect(err.message).toContain('cordoned (name-b)');
   expect(refused(() => createPlacementIndex().place(request())).message).toContain('the datacenter has no nodes');
 });

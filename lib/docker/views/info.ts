@@ -1,5 +1,5 @@
 /** `docker version` and `docker info`: the datacenter as one host. Its nodes appear among the driver's facts, as Swarm classic showed them. */
-import {formatBytes} from '../../base/units';
+import {formatMemory} from '../../base/units';
 import type {SystemFacts} from '../../datacenter/verbs';
 import type {Node} from '../../schema/node';
 import type {DockerConfig} from '../exchange';
@@ -94,10 +94,10 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string):
 }
 
 function driverStatus(facts: SystemFacts): [string, string][] {
-  const rows: [string, string][] = [['Store', `PostgreSQL ${facts.postgresVersion}`], ['Nodes', String(facts.nodes.length)]];
+  const rows: [string, string][] = [['Store', `PostgreSQL ${facts.postgresVersion}`.trimEnd()], ['Nodes', String(facts.nodes.length)]];
   for (const node of facts.nodes) {
     rows.push([` ${node.name}`, `${node.liveness}, ${node.availability}`]);
-    rows.push(['  Resources', `${node.facts.cpus} CPUs, ${formatBytes(node.facts.memoryBytes)} memory`]);
+    rows.push(['  Resources', `${node.facts.cpus} CPUs, ${formatMemory(node.facts.memoryBytes)} memory`]);
     rows.push(['  Runtime', `containerd ${node.facts.containerdVersion}, runc ${node.facts.runcVersion}, kernel ${node.facts.kernelVersion}`]);
   }
   return rows;

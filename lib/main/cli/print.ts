@@ -1,5 +1,5 @@
 /** How the operator's verbs look on a screen: columns, ages, durations. Pure. */
-import {formatBytes} from '../../base/units';
+import {formatMemory} from '../../base/units';
 import type {StepRecord} from '../../schema/job';
 
 /** Left-aligned columns, two spaces apart; an empty table still shows its head. */
@@ -31,7 +31,7 @@ export function age(time: string, nowMs: number): string {
 export const between = (from: string | undefined, to: string | undefined): string => (from && to ? duration(toMs(to) - toMs(from)) : '');
 
 export function bytes(n: number): string {
-  return n === 0 ? '-' : formatBytes(n);
+  return n === 0 ? '-' : formatMemory(n);
 }
 
 export const cpus = (nano: number): string => (nano === 0 ? '-' : String(nano / 1e9));

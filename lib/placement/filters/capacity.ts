@@ -1,5 +1,5 @@
 /** Rejects a node whose reservations and the asked amount together exceed what it has. An amount of 0 asks for nothing. */
-import {formatBytes, NANO_CPUS_PER_CPU} from '../../base/units';
+import {formatBytes, formatMemory, NANO_CPUS_PER_CPU} from '../../base/units';
 import type {Reservation} from '../../schema/container';
 import type {NodeView} from '../placement';
 
@@ -17,7 +17,8 @@ export function lacking(node: NodeView, asked: Reservation): string | undefined 
 
 export function describeAmount(dimension: Dimension, amount: number): string {
   switch (dimension) {
-    case 'memoryBytes': case 'diskBytes': return `${WORD[dimension]} ${formatBytes(amount)}`;
+    case 'memoryBytes': return `memory ${formatMemory(amount)}`;
+    case 'diskBytes': return `disk ${formatBytes(amount)}`;
     case 'nanoCpus': return `cpus ${Number((amount / NANO_CPUS_PER_CPU).toFixed(3))}`;
     case 'pids': return `pids ${amount}`;
   }
