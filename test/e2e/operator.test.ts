@@ -26,6 +26,7 @@ test('job ls and job show: steps, timings, reasons', async () => {
   const shown = await cetus('job', 'show', provision.id);
   expect(shown).toMatch(/succeeded/);
   expect(shown).toMatch(/ms/);
+  expect(shown).toMatch(/placed on .*1 node considered\nNODE +SCORE/);
 });
 
 test('why', async () => {

@@ -16,7 +16,12 @@ import {reserve} from '../reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from '../services';
 import {containerPut, CONTAINERS, eventPut, holderOfName, IMAGES, task, undoTask, usersOfVolume, VOLUMES} from '../steps';
 
-interface Placed extends ProvisionResult { /** made by this job */ newVolumeIds: string[] }
+interface Placed extends ProvisionResult {
+  /** Made by this job. */
+  newVolumeIds: string[];
+  /** For people: `cetus job show` tells the reasons also when the container is gone. */
+  placement: PlacementDecision;
+}
 /** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
 interface Volumes { draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[] }
 interface Settled extends Volumes { decision: PlacementDecision; reservation: BatchOp | undefined }
@@ -49,7 +54,7 @@ async function place(ctx: Ctx<ProvisionParams>): Promise<{output: Placed; writes
   const {nodeId, node} = decision;
   const container: Container = {...draft, node, nodeId, placement: decision, provisionJobId: ctx.job.id, provisioning: true};
   return {
-    output: {containerId: draft.id, nodeId, node, newVolumeIds: created.map((v) => v.id)},
+    output: {containerId: draft.id, nodeId, node, newVolumeIds: created.map((v) => v.id), placement: decision},
     writes: [
       {op: 'put', bucket: CONTAINERS, key: draft.id, value: container, etag: null},
       {op: 'check', bucket: IMAGES, key: image.key, etag: image.etag},
