@@ -36,7 +36,7 @@ async function cetus(...args: string[]): Promise<string> {
 test.each([
   [['node', 'ls'], /NAME.*\nrack1-a +alive/],
   [['ps'], /^CONTAINER +NAME.*\ncccccccccccc +web +busybox +running/],
-  [['ps', '--wide'], /NODE[\s\S]*rack1-a/],
+  [['ps', '--wide'], /NODE +RESERVED MEMORY +RESERVED CPUS[\s\S]*rack1-a/],
   [['job', 'ls'], /container\.provision +container\/cccccccccccc +succeeded +45\.0 ms/],
   [['job', 'show', 'job-1'], /place +succeeded +5\.0 ms[\s\S]*placed on rack1-a, 2 nodes considered[\s\S]*capacity left out 1 node: memory \(rack1-b\)/],
   [['why', 'web'], /web \(cccccccccccc\) is running on rack1-a/],
@@ -48,6 +48,27 @@ test.each([
 test('--json is the answer itself', async () => {
   expect(JSON.parse(await cetus('job', 'show', 'job-1', '--json'))).toEqual(JSON.parse(JSON.stringify(job)));
   expect(JSON.parse((await cetus('store', 'find', 'containers', '(name=web)')).trim())).toMatchObject({key: container.id});
+});
+
+test('a find that the default limit cut short says so, beside its lines', async () => {
+  const found = Array.from({length: 100}, (_, n) => ({bucket: 'events', key: String(n), value: {}, etag: 'e', mtime: 0}));
+  const lines: string[] = [];
+  const notices: string[] = [];
+  const spies = [
+    jest.spyOn(process.stdout, 'write').mockImplementation((text) => lines.push(String(text)) > 0),
+    jest.spyOn(process.stderr, 'write').mockImplementation((text) => notices.push(String(text)) > 0),
+  ];
+  try {
+    for (const args of [[], ['--limit', '100']]) {
+      const program = new Command('cetus').option('--data <dir>', '', dataDir).exitOverride();
+      addOperatorVerbs(program, () => (async () => found) as never);
+      await program.parseAsync(['store', 'find', 'events', ...args], {from: 'user'});
+    }
+  } finally {
+    for (const spy of spies) spy.mockRestore();
+  }
+  expect(lines.length).toBe(200);
+  expect(notices).toEqual(['the first 100; --limit and --offset show more\n']);
 });
 
 test('errors are the API\'s own words, or say that nothing listens', async () => {

@@ -11,6 +11,9 @@ import {age, between, bytes, cpus, steps, table} from './print';
 interface Flags { admin?: string; json?: boolean; data: string }
 interface Stored { bucket: string; key: string; value: unknown; etag: string; mtime: number }
 
+/** lib/admin's, where no limit is asked for. */
+const DEFAULT_LIMIT = 100;
+
 const write = (text: string): void => void process.stdout.write(`${text}\n`);
 const queryOf = (values: Record<string, unknown>): string => {
   const query = new URLSearchParams(Object.entries(values).filter(([, v]) => v !== undefined && v !== '').map(([k, v]): [string, string] => [k, String(v)])).toString();
@@ -41,7 +44,8 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
 
   verb(program, 'ps', 'containers of all accounts', (call, _args, f) => call<Container[]>('GET', `/v1/containers${queryOf({status: f.all ? undefined : 'running', account: f.account, node: f.node, limit: f.limit})}`), (containers, f) => {
     const head = ['CONTAINER', 'NAME', 'IMAGE', 'STATUS', 'AGE'];
-    const wide = ['ACCOUNT', 'NODE', 'MEMORY', 'CPUS', 'ADDRESSES'];
+    // What is reserved, not what the container may reach: of a limit on CPUs a part is.
+    const wide = ['ACCOUNT', 'NODE', 'RESERVED MEMORY', 'RESERVED CPUS', 'ADDRESSES'];
     write(table(f.wide ? [...head, ...wide] : head, containers.map((c) => {
       const row = [shortId(c.id), c.name, c.imageReference, c.status, age(c.createdAt, Date.now())];
       return f.wide ? [...row, c.account, c.node, bytes(c.reservation.memoryBytes), cpus(c.reservation.nanoCpus), c.attachments.map((a) => a.address).join(',') || '-'] : row;
@@ -69,8 +73,10 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
   const store = program.command('store').description('stored objects');
   verb(store, 'ls', 'every bucket', (call) => call<{name: string; version: number; objects: number}[]>('GET', '/v1/store'), (buckets) =>
     write(table(['BUCKET', 'VERSION', 'OBJECTS'], buckets.map((b) => [b.name, String(b.version), String(b.objects)]))));
-  verb(store, 'find <bucket> [filter]', 'objects that match, one JSON line each', (call, [bucket, filter], f) => call<Stored[]>('GET', `/v1/store/${part(bucket)}${queryOf({filter, sort: f.sort, limit: f.limit, offset: f.offset})}`), (found) => {
+  verb(store, 'find <bucket> [filter]', 'objects that match, one JSON line each', (call, [bucket, filter], f) => call<Stored[]>('GET', `/v1/store/${part(bucket)}${queryOf({filter, sort: f.sort, limit: f.limit, offset: f.offset})}`), (found, f) => {
     for (const object of found) write(JSON.stringify(object));
+    // Not among the lines, which are for programs.
+    if (!f.limit && found.length === DEFAULT_LIMIT) process.stderr.write(`the first ${DEFAULT_LIMIT}; --limit and --offset show more\n`);
   }).option('--sort <field>', 'with - in front, descending').option('--limit <n>').option('--offset <n>');
   verb(store, 'get <bucket> <key>', 'one object', (call, [bucket, key]) => call<Stored>('GET', `/v1/store/${part(bucket)}/${part(key)}`), (object) => write(JSON.stringify(object, null, 2)));
 }
