@@ -10,14 +10,14 @@ SHELL  := /bin/bash
 .DEFAULT_GOAL := build
 
 run: setup-run build
-	@exec node dist/main/cetus.js up --data $(DATA) --listen $(LISTEN)
+	@exec node dist/main/cetus.js up --data "$(DATA)" --listen "$(LISTEN)"
 
 # A busybox image for machines that cannot reach a registry: docker load -i .cache/busybox.tar
 busybox: setup-test build
 	@mkdir -p .cache && node tools/make-busybox-image.mjs .cache/busybox.tar
 
 build: node_modules/.cetus-installed
-	@npx --no-install tsc -p tsconfig.json && node tools/copy-assets.mjs && chmod +x dist/main/cetus.js
+	@echo "build ..." && npx --no-install tsc -p tsconfig.json && node tools/copy-assets.mjs && chmod +x dist/main/cetus.js
 
 node_modules/.cetus-installed: package.json package-lock.json
 	@echo "npm ci ..." && npm ci --loglevel=error && touch $@

@@ -4,6 +4,10 @@
 set -euo pipefail
 
 what=${1:?usage: tools/setup.sh run|test|bench}
+if [ "$(id -u)" != 0 ]; then
+  echo "setup: make $what wants root: it makes namespaces, bridges and mounts" >&2
+  exit 1
+fi
 declare -A package_of=(
   [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd
 )
@@ -21,10 +25,6 @@ for program in "${!package_of[@]}"; do
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-if [ "$(id -u)" != 0 ]; then
-  echo "setup: missing: ${missing[*]}; install them, or run this as root" >&2
-  exit 1
-fi
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "setup: missing: ${missing[*]}; this machine has no apt-get, install them by hand" >&2
   exit 1

@@ -11,16 +11,19 @@ const program = new Command('cetus')
   .description('A whole datacenter that looks like one Docker host')
   .version(VERSION)
   .option('--data <dir>', 'data directory of the datacenter on this machine', DEFAULT_DATA)
-  .showHelpAfterError();
+  .configureHelp({showGlobalOptions: true})
+  .showHelpAfterError('(--help after a command lists its options)');
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 const dataOf = (command: Command): string => command.optsWithGlobals<{data: string}>().data;
 
 program.command('up')
   .description('everything on this machine, in the foreground: Postgres, containerd, agent, endpoint')
-  .option('--listen <address>', 'for Docker clients: HOST:PORT or unix:///PATH; may be repeated (default 127.0.0.1:2375)', collect)
+  .option('--listen <address>', 'for Docker clients: HOST:PORT or unix:///PATH; may be repeated (default: 127.0.0.1:2375)', collect)
   .option('--admin-listen <address>', 'for operators, beside the socket in the data directory; loopback or unix only', collect, [])
-  .option('--tls-cert <file>').option('--tls-key <file>').option('--tls-ca <file>', 'clients must present a certificate signed by it')
+  .option('--tls-cert <file>', 'serve TLS with this certificate (PEM)')
+  .option('--tls-key <file>', 'its key')
+  .option('--tls-ca <file>', 'clients must present a certificate signed by it')
   .option('--containerd <socket>', 'use this running containerd in place of one of our own')
   .option('--postgres <url>', 'use this Postgres (14 or later) in place of one of our own')
   .option('--name <name>', 'what `docker info` shows as the host')
@@ -70,7 +73,7 @@ program.parseAsync().catch((err: unknown) => {
 /** The chain of causes, without stack traces: those are in the logs. */
 function describe(err: unknown): string {
   const parts: string[] = [];
-  for (let at = err; at instanceof Error; at = at.cause) if (!parts.includes(at.message)) parts.push(at.message);
+  for (let at = err; at instanceof Error; at = at.cause) if (!parts.some((said) => said.includes(at.message))) parts.push(at.message);
   if (!parts.length) return String(err);
   return isCetusError(err) || parts.length > 1 ? parts.join(': ') : (err as Error).stack ?? parts[0];
 }

@@ -44,9 +44,9 @@ export async function endpoint(configFile: string): Promise<void> {
 
 type At = {host: string; port: number} | {path: string};
 
-/** A socket file that a killed process left behind would be in the way: the directory's lock says that nobody else uses it. */
+/** A socket file that a killed process left behind would be in the way; whatever else lies there stays. `cetus up` has asked whether somebody answers. */
 async function listenOn(address: ListenAddress, listen: (at: At) => Promise<At>, mode: number): Promise<ListenAddress> {
-  if (address.kind === 'unix') fs.rmSync(address.path, {force: true});
+  if (address.kind === 'unix' && fs.lstatSync(address.path, {throwIfNoEntry: false})?.isSocket()) fs.rmSync(address.path);
   const at = await listen(address.kind === 'unix' ? {path: address.path} : {host: address.host, port: address.port});
   if ('path' in at) {
     fs.chmodSync(at.path, mode);

@@ -25,6 +25,7 @@ export function adminClient(admin: string | undefined, dataDir: string): Call {
       const code = (err as NodeJS.ErrnoException).code;
       if (code === 'ENOENT' || code === 'ECONNREFUSED')
         throw new CetusError('unavailable', `nothing answers at ${where}: is Cetus running with this --data, or should --admin name another place?`);
+      if (code === 'EACCES') throw new CetusError('forbidden', `${where} is open to root alone`);
       throw err;
     }
   };

@@ -11,6 +11,7 @@ import {purgeFifos} from '../../agent/runtime/fifos';
 import {CetusError} from '../../base/errors';
 import {silentLog} from '../../base/log';
 import {lockDirectory, loadInstance} from './instance';
+import {requireRoot} from './preflight';
 import {processesWith, signalAll, untilGone} from './processes';
 
 const run = promisify(execFile);
@@ -18,6 +19,7 @@ const TOOL_TIMEOUT_MS = 20_000;
 const PROCESS_TIMEOUT_MS = 10_000;
 
 export async function down(data: string): Promise<void> {
+  requireRoot('down');
   const dir = path.resolve(data);
   if (!fs.existsSync(path.join(dir, 'instance.json'))) throw new CetusError('notFound', `${dir} is not a data directory of Cetus`);
   const unlock = await lockDirectory(dir);

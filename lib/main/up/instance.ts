@@ -95,7 +95,7 @@ export async function lockDirectory(dataDir: string): Promise<() => void> {
     } catch (err) {
       if ((err as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw new CetusError('internal', `lock ${dataDir}`, {cause: err});
       if (await answers(file))
-        throw new CetusError('conflict', `another cetus up runs on ${dataDir}; stop it first, or give another --data`);
+        throw new CetusError('conflict', `another cetus up runs on ${dataDir}; end it first (Ctrl-C, or SIGTERM to the pid in run/up.json), or give another --data`);
       fs.rmSync(file, {force: true});
     }
   }

@@ -20,6 +20,7 @@ import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
 import {type Instance, loadInstance, lockDirectory} from './instance';
 import {OwnPostgres} from './own-postgres';
+import {makeDirectories, requireBinds, requireFree, requirePostgres, requireRoot} from './preflight';
 
 export interface UpOptions {
   data: string;
@@ -42,13 +43,15 @@ interface Part { name: string; pid(): number | undefined; stop(): Promise<void> 
 const READY_TIMEOUT_MS = 30_000;
 
 export async function up(options: UpOptions): Promise<void> {
+  requireRoot('up');
   const listen = options.listen.map(parseListen);
   for (const address of listen) requireSafe(address, options.tls !== undefined);
   for (const address of options.adminListen.map(parseListen)) requireSafe(address, false);
   if (options.tls) readTls(options.tls);
+  requireBinds(options.policy.allowBinds);
 
   const dir = path.resolve(options.data);
-  for (const below of ['', 'run', 'log', 'agent']) fs.mkdirSync(path.join(dir, below), {recursive: true, mode: 0o711});
+  makeDirectories(dir);
   const unlock = await lockDirectory(dir);
   const instance = loadInstance(dir);
   const log = createLog({name: 'up', level: options.logLevel as never, stream: logFile(path.join(dir, 'log', 'up.log'))});
@@ -57,35 +60,55 @@ export async function up(options: UpOptions): Promise<void> {
   const parts: Part[] = [];
 
   let ending = false;
+  let underWay: Promise<unknown> = Promise.resolve();
+  /** One step of the start. What it starts is among the parts, at the latest when it has settled: an end amid the start leaves nothing behind. */
+  const step = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
+    const working = screen.step(name, work);
+    underWay = working.catch(() => undefined);
+    const result = await working;
+    if (ending) throw new CetusError('canceled', 'stopping');
+    return result;
+  };
+  const stopParts = async (): Promise<void> => {
+    for (const part of [...parts].reverse()) await part.stop().catch((err: unknown) => log.error({err, part: part.name}, 'stop'));
+  };
   const end = async (status: number): Promise<void> => {
     if (ending) return;
     ending = true;
     clearInterval(statusTimer);
     fs.rmSync(path.join(dir, 'run', 'up.json'), {force: true});
-    for (const part of parts.reverse()) await part.stop().catch((err: unknown) => log.error({err, part: part.name}, 'stop'));
+    await stopParts();
+    await underWay;
+    await stopParts();
     unlock();
     process.exit(status);
   };
   let statusTimer: NodeJS.Timeout | undefined;
   process.on('SIGINT', () => {
-    screen.line('stopping; containers run on');
+    if (!ending) screen.line('stopping; containers run on');
     void end(0);
   });
-  process.on('SIGTERM', () => void end(0));
+  // A terminal that is closed ends us in good order too.
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void end(0));
 
   try {
     await endFormer(dir, log);
+    for (const address of [...listen, ...options.adminListen.map(parseListen)]) await requireFree(address);
     let postgresUrl = options.postgres;
-    if (!postgresUrl) {
+    if (postgresUrl) {
+      await requirePostgres(postgresUrl);
+    } else {
       const postgres = new OwnPostgres(dir, log);
       parts.push(postgres);
-      postgresUrl = await screen.step('Postgres', () => postgres.start());
+      postgresUrl = await step('Postgres', () => postgres.start());
     }
     let containerdSocket = options.containerd;
     if (!containerdSocket) {
-      const containerd = await screen.step('containerd', () => startContainerd({directory: path.join(dir, 'containerd'), log}));
-      parts.push({name: 'containerd', pid: () => containerd.pid(), stop: () => containerd.stop()});
-      containerdSocket = containerd.socket;
+      containerdSocket = await step('containerd', async () => {
+        const containerd = await startContainerd({directory: path.join(dir, 'containerd'), log});
+        parts.push({name: 'containerd', pid: () => containerd.pid(), stop: () => containerd.stop()});
+        return containerd.socket;
+      });
     }
 
     const files = writeConfigs(dir, instance, options, postgresUrl, containerdSocket);
@@ -94,7 +117,7 @@ export async function up(options: UpOptions): Promise<void> {
     const agent = child('agent', files.agent, dir, log);
     parts.push({name: 'endpoint', pid: () => endpoint.pid, stop: () => endpoint.stop()}, {name: 'agent', pid: () => agent.pid, stop: () => agent.stop()});
     const adminSocket = path.join(dir, 'run', 'admin.sock');
-    const [ready] = await screen.step('endpoint and agent', async () => {
+    const [ready] = await step('endpoint and agent', async () => {
       const both = await Promise.all([endpoint.start(), agent.start()]);
       await joined(adminSocket);
       return both;
@@ -124,8 +147,10 @@ export async function up(options: UpOptions): Promise<void> {
     statusTimer = setInterval(writeStatus, 50);
     greet(screen, addresses, options, dir);
   } catch (err) {
+    // It is end() that ends what was started and the process.
+    if (ending) return;
     log.error({err}, 'start');
-    for (const part of parts.reverse()) await part.stop().catch(() => undefined);
+    await stopParts();
     unlock();
     throw err;
   }
@@ -178,15 +203,24 @@ function writeConfigs(dir: string, instance: Instance, options: UpOptions, postg
 
 function greet(screen: Screen, addresses: string[], options: UpOptions, dir: string): void {
   const program = path.relative(process.cwd(), path.resolve(__dirname, '..', 'cetus.js'));
-  const tls = options.tls ? ' DOCKER_TLS_VERIFY=1' : '';
   screen.line(`Cetus is ready. Point docker at it:
 
-    export DOCKER_HOST=${addresses[0]}${tls}
+    export ${clientSettings(addresses[0], options.tls).join(' ')}
     docker run --rm busybox echo hello
 
-The operator's verbs:  node ${program} --data ${dir} node ls | ps --wide | job ls
+The operator's verbs:  node ${program} --data ${quoted(dir)} node ls | ps --wide | job ls
 Logs: ${path.join(dir, 'log')}    Ctrl-C ends Cetus; containers run on, and are found again at the next start.`);
 }
+
+/** What a client wants in its environment. An address that means "all of this machine's" is none that one could connect to. */
+export function clientSettings(address: string, tls: TlsFiles | undefined): string[] {
+  const reachable = address.replace(/^tcp:\/\/(0\.0\.0\.0|\[::\]):/, 'tcp://THIS-MACHINE:');
+  if (!tls || !address.startsWith('tcp:')) return [`DOCKER_HOST=${quoted(reachable)}`];
+  return [`DOCKER_HOST=${reachable}`, 'DOCKER_TLS_VERIFY=1', `DOCKER_CERT_PATH=DIR-WITH-${tls.ca ? 'ca.pem,cert.pem,key.pem' : 'ca.pem'}`];
+}
+
+/** As a shell wants it, where it holds anything that a shell would take for its own. */
+const quoted = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** Says what is being done while it takes long; one line per step. */
 class Screen {
