@@ -3,6 +3,7 @@
  * what a restart policy wants back after a reboot, and gives back leases whose container is gone. The hint (change feed, the report path)
  * and the timer run the same code; being called twice is harmless.
  */
+import {repeat} from '../base/background';
 import {systemClock, type Clock} from '../base/clock';
 import {isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
@@ -37,6 +38,8 @@ const CONTAINERS = BUCKETS.containers.name;
 const DUE = and(eq('autoRemove', true), or(eq('status', 'exited'), eq('status', 'created')));
 const COMEBACK = eq('wantsStart', true);
 const PARALLEL = 16;
+const SWEEP_MS = 30_000;
+const WATCH_AGAIN_MS = 1_000;
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   return new Sweeper(options);
@@ -56,7 +59,15 @@ class Sweeper implements Reconciler {
 
   async start(): Promise<void> {
     await this.options.moray.open(BUCKETS.containers, BUCKETS.addresses, BUCKETS.ports, BUCKETS.locks);
-    this.loops = [this.watch(DUE), this.watch(COMEBACK), this.sweepLoop()];
+    const {clock, stopping: {signal}, options: {log}} = this;
+    const watch = (filter: string): Promise<void> => repeat({
+      clock, signal, pauseMs: WATCH_AGAIN_MS, work: () => this.watch(filter), failed: (err) => log.warn({err}, 'the feed of containers broke; watching again'),
+    });
+    const sweep = repeat({
+      clock, signal, pauseMs: this.options.sweepMs ?? SWEEP_MS, work: () => this.sweep(),
+      failed: (err) => log.warn({err}, 'a pass over ended containers failed; trying again later'),
+    });
+    this.loops = [watch(DUE), watch(COMEBACK), sweep];
   }
 
   async stop(): Promise<void> {
@@ -137,28 +148,8 @@ class Sweeper implements Reconciler {
   }
 
   private async watch(filter: string): Promise<void> {
-    const {signal} = this.stopping;
-    while (!signal.aborted) {
-      try {
-        for await (const change of await this.options.moray.watch<Container>(CONTAINERS, filter, {signal}))
-          if (change.kind === 'put') this.containerChanged(change.value);
-      } catch (err) {
-        if (!signal.aborted) this.options.log.warn({err}, 'the feed of containers broke; watching again');
-      }
-      await this.clock.sleep(1000, signal).catch(() => undefined);
-    }
-  }
-
-  private async sweepLoop(): Promise<void> {
-    const {signal} = this.stopping;
-    while (!signal.aborted) {
-      try {
-        await this.sweep();
-      } catch (err) {
-        if (!signal.aborted) this.options.log.warn({err}, 'a pass over ended containers failed; trying again later');
-      }
-      await this.clock.sleep(this.options.sweepMs ?? 30_000, signal).catch(() => undefined);
-    }
+    for await (const change of await this.options.moray.watch<Container>(CONTAINERS, filter, {signal: this.stopping.signal}))
+      if (change.kind === 'put') this.containerChanged(change.value);
   }
 }
 

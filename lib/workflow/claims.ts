@@ -2,6 +2,7 @@
  * Finds jobs that nobody runs (queued, or their lease has expired) and claims them; deletes jobs that ended long ago. The hint (change
  * feed, a local enqueue), the timer and the start of the process all run the same scan.
  */
+import {repeat} from '../base/background';
 import {formatNs, type Clock} from '../base/clock';
 import {isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
@@ -47,7 +48,12 @@ export class Claims {
   constructor(private readonly deps: ClaimDeps) {}
 
   start(): void {
-    this.loops = [this.watch(), this.claimLoop(), this.sweepLoop()];
+    const {deps: {clock, log, pollMs, retentionSweepMs}, stopping: {signal}} = this;
+    const watching = repeat({clock, signal, pauseMs: pollMs, work: () => this.watch(), failed: (err) => log.warn({err}, 'the feed of jobs broke; watching again')});
+    const sweeping = repeat({
+      clock, signal, pauseMs: retentionSweepMs, work: () => this.sweep(), failed: (err) => log.warn({err}, 'deleting old jobs failed; trying again later'),
+    });
+    this.loops = [watching, this.claimLoop(), sweeping];
   }
 
   /** No more claims; resolves when the loops are over. What has been claimed goes on. */
@@ -131,32 +137,12 @@ export class Claims {
   }
 
   private async watch(): Promise<void> {
-    const {signal} = this.stopping;
-    while (!signal.aborted) {
-      try {
-        for await (const change of await this.deps.moray.watch<Job>(JOBS, OF_INTEREST, {signal})) {
-          if (change.kind !== 'put') continue;
-          if (change.value.execution === 'queued') this.deps.notices.notify(CLAIMABLE);
-          if (!isEnded(change.value)) continue;
-          this.deps.notices.notify(jobEnded(change.value.id));
-          this.deps.notices.notify(targetFreed(change.value.target));
-        }
-      } catch (err) {
-        if (!signal.aborted) this.deps.log.warn({err}, 'the feed of jobs broke; watching again');
-      }
-      await this.deps.clock.sleep(this.deps.pollMs, signal).catch(() => undefined);
-    }
-  }
-
-  private async sweepLoop(): Promise<void> {
-    const {signal} = this.stopping;
-    while (!signal.aborted) {
-      try {
-        await this.sweep();
-      } catch (err) {
-        this.deps.log.warn({err}, 'deleting old jobs failed; trying again later');
-      }
-      await this.deps.clock.sleep(this.deps.retentionSweepMs, signal).catch(() => undefined);
+    for await (const change of await this.deps.moray.watch<Job>(JOBS, OF_INTEREST, {signal: this.stopping.signal})) {
+      if (change.kind !== 'put') continue;
+      if (change.value.execution === 'queued') this.deps.notices.notify(CLAIMABLE);
+      if (!isEnded(change.value)) continue;
+      this.deps.notices.notify(jobEnded(change.value.id));
+      this.deps.notices.notify(targetFreed(change.value.target));
     }
   }
 
