@@ -2,8 +2,8 @@
  * Listen addresses as people write them: 127.0.0.1:2375, tcp://[::1]:2375, localhost:0, unix:///path. An address that others can
  * reach is refused without TLS: an open Docker endpoint is root on every node for whoever finds it.
  */
-import {isIP} from 'node:net';
 import {CetusError} from '../base/errors';
+import {isLoopback} from '../base/loopback';
 
 export type ListenAddress = {kind: 'tcp'; host: string; port: number} | {kind: 'unix'; path: string};
 
@@ -23,17 +23,8 @@ export function parseListen(text: string): ListenAddress {
   return {kind: 'tcp', host, port};
 }
 
-export function isLoopback(address: ListenAddress): boolean {
-  if (address.kind === 'unix') return true;
-  const {host} = address;
-  if (host === 'localhost') return true;
-  const family = isIP(host);
-  if (family === 4) return host.startsWith('127.');
-  return family === 6 && (host === '::1' || host.toLowerCase().startsWith('::ffff:127.'));
-}
-
 export function requireSafe(address: ListenAddress, tls: boolean): void {
-  if (tls || isLoopback(address)) return;
+  if (tls || address.kind === 'unix' || isLoopback(address.host)) return;
   throw new CetusError('forbidden', `refusing to listen on ${formatListen(address)} without TLS: anybody who can reach it would own every node. `
     + 'Give --tls-cert, --tls-key and --tls-ca, or listen on 127.0.0.1 or a unix socket.');
 }

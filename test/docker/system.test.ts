@@ -1,7 +1,7 @@
 import {Writable} from 'node:stream';
 import request from 'supertest';
 import {errorLine} from '../../lib/docker/errors';
-import {isLoopback, requireTlsUnlessLoopback} from '../../lib/docker/listen';
+import {requireTlsUnlessLoopback} from '../../lib/docker/listen';
 import {OPERATIONS} from '../../lib/docker/operations';
 import {createDockerServer} from '../../lib/docker/server';
 import {createLog, silentLog} from '../../lib/base/log';
@@ -154,7 +154,6 @@ describe('events', () => {
 
 describe('where it may listen', () => {
   it.each([['127.0.0.1', true], ['127.9.9.9', true], ['::1', true], ['[::1]', true], ['localhost', true], ['0.0.0.0', false], ['10.0.0.1', false], ['::', false], ['', false], ['127.0.0.1.example.com', false]])('%s loopback: %s', (host, yes) => {
-    expect(isLoopback(host)).toBe(yes);
     const check = (): void => requireTlsUnlessLoopback({host, port: 1}, false);
     if (yes) expect(check).not.toThrow();
     else expect(check).toThrow(/without TLS/);

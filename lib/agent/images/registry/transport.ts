@@ -4,6 +4,7 @@
  */
 import {Agent, EnvHttpProxyAgent, request, type Dispatcher} from 'undici';
 import {CetusError} from '../../../base/errors';
+import {isLoopback} from '../../../base/loopback';
 import type {ImageLimits} from '../limits';
 import {networkError} from './network-error';
 
@@ -123,13 +124,8 @@ export async function discard(answer: Dispatcher.ResponseData): Promise<void> {
   await answer.body.dump({limit: 64 * 1024}).catch(() => undefined);
 }
 
-export function hostname(host: string): string {
+function hostname(host: string): string {
   return host.startsWith('[') ? host.slice(1, host.indexOf(']')) : host.replace(/:\d+$/, '');
-}
-
-export function isLoopback(name: string): boolean {
-  const bareName = name.replace(/^\[|\]$/g, '');
-  return bareName === 'localhost' || bareName === '::1' || inCidr(bareName, '127.0.0.0/8');
 }
 
 function inCidr(address: string, cidr: string): boolean {
