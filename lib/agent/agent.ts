@@ -6,6 +6,7 @@ import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {type Clock, systemClock} from '../base/clock';
 import {type Ids, systemIds} from '../base/ids';
+import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Task, TaskAnswer} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
@@ -18,7 +19,7 @@ import type {NodeNetworking} from './network/network';
 import type {ReportSink, SpecBuilder} from './parts';
 import {type Recovery, recover} from './recover';
 import type {Runtime} from './runtime/runtime';
-import {AgentServer, type AgentListenAddress} from './server/server';
+import {AgentServer} from './server/server';
 import {NodeStore} from './store';
 import {Supervisor, type SupervisorParts} from './supervisor';
 import {Volumes} from './volumes/volumes';
@@ -43,7 +44,7 @@ export interface AgentOptions {
 export interface Agent {
   open(): Promise<Recovery>;
   /** Answers the address in the form of NodeFacts.agentUrl. Joins the control plane afterwards. */
-  listen(at: AgentListenAddress): Promise<string>;
+  listen(at: InternalAddress): Promise<string>;
   close(): Promise<void>;
   /** Joins the control plane and begins to deliver reports; `listen` does it when the address is known. */
   report(): void;

@@ -1,6 +1,7 @@
 /** Puts fleet together: registry, reports, listener and a client per node. Constructed by lib/main; verbs and chains see the Fleet interface. */
 import {type Clock, systemClock} from '../base/clock';
 import {CetusError} from '../base/errors';
+import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
@@ -8,7 +9,7 @@ import type {Node} from '../schema/node';
 import type {AgentTls} from './address';
 import {HttpAgentClient} from './agent-client';
 import type {AgentClient, Fleet} from './fleet';
-import {type ListenAddress, Listener} from './listener';
+import {Listener} from './listener';
 import {OutstandingTransitions} from './outstanding';
 import {Registry} from './registry';
 import {type ContainerListener, ReportApplier} from './reports';
@@ -17,7 +18,7 @@ export interface FleetOptions {
   moray: Moray;
   log: Log;
   clock?: Clock;
-  listen: ListenAddress;
+  listen: InternalAddress;
   /** Our certificate towards agents on https; unused for unix sockets. */
   agentTls?: AgentTls;
   /** How long a heartbeat keeps a node alive; agents beat three times as often. Default 15 s. */

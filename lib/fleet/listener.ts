@@ -2,20 +2,17 @@
  * The HTTP server that agents talk to: join, heartbeat, reports. A unix socket on one machine (its directory is the wall), mutual TLS in a
  * fleet. Bodies are bounded and checked before anything looks at them; every answer that is not a success is a WireError.
  */
-import {rmSync} from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
-import type {AddressInfo} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
+import {type InternalAddress, listenAt} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Heartbeat, ReportBatch} from '../schema/agent';
 import {HEARTBEAT_SCHEMA, NODE_FACTS_SCHEMA, REPORT_BATCH_SCHEMA} from '../schema/agent-messages';
 import type {NodeFacts} from '../schema/node';
 import {statusOf} from '../schema/wire';
-
-export type ListenAddress = {socketPath: string} | {host: string; port: number; tls: {ca: string; cert: string; key: string}};
 
 export interface AgentCalls {
   join(facts: NodeFacts): Promise<{nodeId: string}>;
@@ -34,8 +31,10 @@ export class Listener {
   private readonly server: http.Server;
   private readonly routes: Map<string, Route>;
   private underWay = 0;
+  /** What an agent is configured with; '' before `listen`. */
+  url = '';
 
-  constructor(private readonly at: ListenAddress, calls: AgentCalls, private readonly log: Log) {
+  constructor(private readonly at: InternalAddress, calls: AgentCalls, private readonly log: Log) {
     const ajv = new Ajv({discriminator: true, allErrors: false, strictTypes: false, strictRequired: false});
     this.routes = new Map<string, Route>([
       ['/v1/join', {validate: ajv.compile(NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
@@ -51,24 +50,8 @@ export class Listener {
   }
 
   async listen(): Promise<void> {
-    const {at, server} = this;
-    // The socket of a life before this one; whoever calls holds the data directory's lock, so nobody else listens there.
-    if ('socketPath' in at) rmSync(at.socketPath, {force: true});
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen('socketPath' in at ? {path: at.socketPath} : {host: at.host, port: at.port}, () => {
-        server.off('error', reject);
-        resolve();
-      });
-    });
-    server.on('error', err => this.log.error({err}, 'the listener for agents failed'));
-  }
-
-  /** What an agent is configured with. */
-  get url(): string {
-    if ('socketPath' in this.at) return `unix://${this.at.socketPath}`;
-    const {address, port} = this.server.address() as AddressInfo;
-    return `https://${address.includes(':') ? `[${address}]` : address}:${port}`;
+    this.url = await listenAt(this.server, this.at);
+    this.server.on('error', err => this.log.error({err}, 'the listener for agents failed'));
   }
 
   async close(): Promise<void> {

@@ -5,13 +5,13 @@
  * Every error is a WireError; a HEAD's goes into X-Cetus-Error. Bodies are bounded and checked (body.ts). allowHalfOpen everywhere: the end
  * of a client's bytes is the end of stdin, and output goes on.
  */
-import {rmSync} from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
-import type {AddressInfo, Socket} from 'node:net';
+import type {Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
 import {asCetusError, CetusError} from '../../base/errors';
 import {noticeHangUp} from '../../base/hang-up';
+import {type InternalAddress, listenAt} from '../../base/listen';
 import type {Log} from '../../base/log';
 import type {Task, TaskAnswer} from '../../schema/agent';
 import type {NodeFacts} from '../../schema/node';
@@ -21,8 +21,6 @@ import type {Supervisor, SupervisorParts} from '../supervisor';
 import {dropRest, Query} from './body';
 import {findRoute, type Route} from './routes';
 import {findUpgrade, type Accept} from './upgrades';
-
-export type AgentListenAddress = {socketPath: string} | {host: string; port: number; tls: {ca: string; cert: string; key: string}};
 
 export interface ServerParts {
   supervisor: Supervisor;
@@ -45,7 +43,7 @@ export class AgentServer {
 
   constructor(private readonly parts: ServerParts) {}
 
-  async listen(at: AgentListenAddress): Promise<string> {
+  async listen(at: InternalAddress): Promise<string> {
     const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, headersTimeout: 20_000, noDelay: true};
     const server = 'socketPath' in at
       ? http.createServer(options)
@@ -54,19 +52,9 @@ export class AgentServer {
     server.maxConnections = MAX_CONNECTIONS;
     server.on('request', (req: http.IncomingMessage, res: http.ServerResponse) => void this.answer(req, res));
     server.on('upgrade', (req: http.IncomingMessage, socket: Duplex, head: Buffer) => void this.upgrade(req, socket, head));
-    // What was left by a life before this one; the data directory's lock keeps others away.
-    if ('socketPath' in at) rmSync(at.socketPath, {force: true});
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen('socketPath' in at ? {path: at.socketPath} : {host: at.host, port: at.port}, () => {
-        server.off('error', reject);
-        resolve();
-      });
-    });
+    const url = await listenAt(server, at);
     server.on('error', (err) => this.parts.log.error({err}, 'the agent\'s server failed'));
-    if ('socketPath' in at) return `unix://${at.socketPath}`;
-    const {address, port} = server.address() as AddressInfo;
-    return `https://${address.includes(':') ? `[${address}]` : address}:${port}`;
+    return url;
   }
 
   async close(): Promise<void> {
