@@ -1,5 +1,6 @@
-/** Whom `cetus down` ends: its own programs, and nobody who only names its directory. */
+/** Whom `cetus down` ends, and the next `cetus up`: its own programs, and nobody who only names its directory. */
 import {isOfInstance} from '../../lib/main/up/down';
+import {isFormer} from '../../lib/main/up/former';
 
 const dir = '/srv/cetus';
 
@@ -24,4 +25,11 @@ test.each([
   [''],
 ])('%s %s is not', (...words) => {
   expect(isOfInstance(words, dir)).toBe(false);
+});
+
+test('a killed cetus up\'s endpoint and agent are told from those who look at their files', () => {
+  expect(isFormer(['/usr/bin/node', '--max-semi-space-size=4', '/opt/cetus/dist/main/cetus.js', 'agent', '--config', '/srv/cetus/run/agent.json', ''], dir)).toBe(true);
+  expect(isFormer(['/usr/bin/node', '/opt/cetus/dist/main/cetus.js', 'endpoint', '--config', '/srv/cetus/run/endpoint.json'], dir)).toBe(true);
+  expect(isFormer(['/usr/bin/node', '/opt/cetus/dist/main/cetus.js', 'agent', '--config', '/srv/cetus2/run/agent.json'], dir)).toBe(false);
+  for (const other of [['less', '/srv/cetus/run/agent.json'], ['vim', 'agent', '/srv/cetus/run/agent.json'], ['']]) expect(isFormer(other, dir)).toBe(false);
 });

@@ -1,8 +1,7 @@
-import {execFile} from 'node:child_process';
+import {spawn} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import net from 'node:net';
 import {once} from 'node:events';
 import {BlockClaims} from '../../lib/main/up/blocks';
 import {blocksFor, loadInstance, lockDirectory} from '../../lib/main/up/instance';
@@ -14,24 +13,24 @@ beforeEach(() => {
 });
 afterEach(() => fs.rmSync(dir, {recursive: true}));
 
-test('one holder at a time; whoever asks in vain does the holder no harm', async () => {
-  const unlock = await lockDirectory(dir);
-  for (let n = 0; n < 20; n += 1) await expect(lockDirectory(dir)).rejects.toThrow('another cetus up runs on');
-  // Those who hang up in the rudest way there is.
-  for (let n = 0; n < 20; n += 1) {
-    const socket = net.connect(path.join(dir, 'run', 'up.sock'));
-    await once(socket, 'connect');
-    socket.destroy();
-  }
+test('one holder at a time, also of many who come at once', async () => {
+  // What the lock of a version before this one left.
+  fs.writeFileSync(path.join(dir, 'run', 'up.sock'), '');
+  const asked = await Promise.allSettled(Array.from({length: 12}, () => lockDirectory(dir)));
+  const [holder, ...more] = asked.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  expect(more).toEqual([]);
   await expect(lockDirectory(dir)).rejects.toThrow('another cetus up runs on');
-  unlock();
+  holder!();
   (await lockDirectory(dir))();
 });
 
-test('the lock of a killed holder is free', async () => {
-  const script = `require('net').createServer().listen(${JSON.stringify(path.join(dir, 'run', 'up.sock'))}, () => process.kill(process.pid, 'SIGKILL'))`;
-  await new Promise((resolve) => execFile(process.execPath, ['-e', script], resolve));
-  expect(fs.existsSync(path.join(dir, 'run', 'up.sock'))).toBe(true);
+test('the lock of a killed holder is free, that of a stopped one is not', async () => {
+  const holder = spawn('flock', ['--no-fork', path.join(dir, 'run', 'up.lock'), 'sleep', '100'], {stdio: 'ignore'});
+  for (let held = false; !held;) held = await lockDirectory(dir).then((unlock) => (unlock(), false), () => true);
+  holder.kill('SIGSTOP');
+  await expect(lockDirectory(dir)).rejects.toThrow('another cetus up runs on');
+  holder.kill('SIGKILL');
+  await once(holder, 'exit');
   (await lockDirectory(dir))();
 });
 

@@ -11,9 +11,14 @@ import {processesWith, signalAll, untilGone} from './processes';
 const GRACE_MS = 1_500;
 const KILL_WAIT_MS = 5_000;
 
+/** `cetus endpoint|agent --config DIR/run/...`; whoever else names these files looks into them. */
+export function isFormer(words: readonly string[], dir: string): boolean {
+  const verb = words.findIndex((word) => word === 'endpoint' || word === 'agent');
+  return verb > 0 && /(^|\/)cetus(\.js)?$/.test(words[verb - 1]!) && words[verb + 1] === '--config' && words[verb + 2] === path.join(dir, 'run', `${words[verb]!}.json`);
+}
+
 export async function endFormer(dir: string, log: Log): Promise<void> {
-  const configs = ['endpoint', 'agent'].map((name) => path.join(dir, 'run', `${name}.json`));
-  const former = (): number[] => processesWith((words) => words.some((word) => configs.includes(word)));
+  const former = (): number[] => processesWith((words) => isFormer(words, dir));
   if (former().length === 0) return;
   log.warn({pids: former()}, 'processes of a cetus up that was killed are still ending; waiting for them');
   signalAll(former(), 'SIGTERM');

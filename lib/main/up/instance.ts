@@ -3,9 +3,10 @@
  * Several may run side by side on one machine with different directories: everything a machine has only one of (bridges, nft tables,
  * subnets, cgroups) carries the instance's prefix or comes from its own block of addresses.
  */
+import {spawn} from 'node:child_process';
 import {createHash, randomUUID} from 'node:crypto';
+import {once} from 'node:events';
 import fs from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
@@ -24,6 +25,9 @@ export interface Instance {
 /** Every /12 of 10.0.0.0/8; 256 networks of 4,094 containers each. */
 const BLOCKS = Array.from({length: 16}, (_, n) => n * 16);
 const NETWORK_SIZE = 20;
+const LOCK_TIMEOUT_MS = 5_000;
+/** flock's answer where somebody else has the lock. */
+const TAKEN = 1;
 /** Where all of them are in use. */
 const LAST_RESORT = '172.16.0.0/12';
 
@@ -77,37 +81,19 @@ export function routedSubnets(table: string): string[] {
 }
 
 /**
- * Held by listening on a socket in the directory: the kernel lets go of it whatever way the holder dies, where a pid file lies.
- * Whoever can connect to it knows that another one runs.
+ * The kernel's lock on a file, which it lets go of whatever way the holder dies; a file or a socket that lies about is taken over by two who come
+ * at once. Node has no flock(2): flock(1) locks the open file that it inherits, and that lock stays with our descriptor when it has ended.
  */
 export async function lockDirectory(dataDir: string): Promise<() => void> {
-  const file = path.join(dataDir, 'run', 'up.sock');
-  for (let tries = 0; tries < 2; tries += 1) {
-    const server = net.createServer((socket) => {
-      // Whoever asks hangs up as soon as it has been let in: that must not be our end.
-      socket.on('error', () => undefined);
-      socket.end(`${process.pid}\n`);
-    });
-    try {
-      await new Promise<void>((resolve, reject) => server.once('error', reject).listen(file, resolve));
-      server.unref();
-      return () => server.close();
-    } catch (err) {
-      if ((err as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw new CetusError('internal', `lock ${dataDir}`, {cause: err});
-      if (await answers(file))
-        throw new CetusError('conflict', `another cetus up runs on ${dataDir}; end it first (Ctrl-C, or SIGTERM to the pid in run/up.json), or give another --data`);
-      fs.rmSync(file, {force: true});
-    }
+  const fd = fs.openSync(path.join(dataDir, 'run', 'up.lock'), 'a', 0o600);
+  try {
+    const flock = spawn('flock', ['--nonblock', '3'], {stdio: ['ignore', 'ignore', 'ignore', fd], timeout: LOCK_TIMEOUT_MS});
+    const [status] = await once(flock, 'exit') as [number | null];
+    if (status === TAKEN) throw new CetusError('conflict', `another cetus up runs on ${dataDir}; end it first (Ctrl-C, or SIGTERM to the pid in run/up.json), or give another --data`);
+    if (status !== 0) throw new CetusError('internal', `lock ${dataDir}: flock ended with ${status}`);
+  } catch (err) {
+    fs.closeSync(fd);
+    throw err instanceof CetusError ? err : new CetusError('internal', `lock ${dataDir}: flock, of util-linux, cannot be run`, {cause: err});
   }
-  throw new CetusError('conflict', `another cetus up is just starting on ${dataDir}`);
-}
-
-function answers(file: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = net.connect(file, () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
+  return () => fs.closeSync(fd);
 }
