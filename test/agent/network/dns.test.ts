@@ -1,6 +1,11 @@
+import dgram from 'node:dgram';
+import {once} from 'node:events';
+import net from 'node:net';
 import {decode, encode, RECURSION_DESIRED, type RecordType} from 'dns-packet';
 import fc from 'fast-check';
 import {answers, answerTo, type NetworkNames, refusal, turnAway} from '../../../lib/agent/network/dns/answer';
+import {DnsServers} from '../../../lib/agent/network/dns/servers';
+import {silentLog} from '../../../lib/base/log';
 
 const network = (name: string, hosts: Record<string, string[]>): NetworkNames => ({
   network: name, addresses: (wanted) => hosts[wanted] ?? [],
@@ -56,4 +61,60 @@ test('an answer is known by its id and question', () => {
   const answer = (id: number, name: string): Buffer => encode({type: 'response', id, questions: [{type: 'A', name}]});
   expect([answer(77, 'far.example'), answer(77, 'FAR.example'), refusal(query, 'serverFailure')].map((bytes) => answers(bytes, query))).toEqual([true, true, true]);
   expect([answer(78, 'far.example'), answer(77, 'near.example'), question('far.example'), Buffer.alloc(3)].map((bytes) => answers(bytes, query))).toEqual([false, false, false, false]);
+});
+
+describe('one asker whose servers are silent', () => {
+  const GREEDY = '127.0.0.2';
+  const OTHER = '127.0.0.3';
+  /** A slow server has to be asked for it. */
+  const SLOW = 'silent';
+  let servers: DnsServers;
+  let ports: {udp: number; tcp: number};
+  beforeEach(async () => {
+    const answered = encode({type: 'response', id: 77, questions: [{type: 'A', name: 'far.example'}]});
+    servers = new DnsServers(async (_, address) => ({networks: [front], servers: address === GREEDY ? [SLOW] : []}), silentLog(),
+      (_message, _query, [server]) => (server === SLOW ? new Promise(() => undefined) : Promise.resolve(answered)));
+    ports = await servers.serve('n', '127.0.0.1');
+  });
+  afterEach(() => servers.close());
+
+  const client = async (address: string): Promise<dgram.Socket> => {
+    const socket = dgram.createSocket('udp4');
+    await new Promise<void>((done) => socket.bind({address, port: 0}, done));
+    await new Promise<void>((done) => socket.connect(ports.udp, '127.0.0.1', done));
+    return socket;
+  };
+  const rcodeOf = async (socket: dgram.Socket): Promise<string> => {
+    const [bytes] = (await once(socket, 'message', {signal: AbortSignal.timeout(5000)})) as [Buffer];
+    return (decode(bytes) as unknown as {rcode: string}).rcode;
+  };
+
+  test('is refused what goes beyond its share, and others are answered', async () => {
+    const [greedy, other] = await Promise.all([client(GREEDY), client(OTHER)]);
+    const refused = rcodeOf(greedy);
+    for (let n = 0; n < 150; n += 1) greedy.send(question('far.example'));
+    expect(await refused).toBe('SERVFAIL');
+    const far = rcodeOf(other);
+    other.send(question('far.example'));
+    expect(await far).toBe('NOERROR');
+    const near = rcodeOf(greedy);
+    greedy.send(question('web'));
+    // Whatever is still refused comes before it: the last is the one that is known here.
+    for (let next = await near; next !== 'NOERROR'; next = await rcodeOf(greedy)) expect(next).toBe('SERVFAIL');
+    greedy.close();
+    other.close();
+  });
+
+  test('has its share of connections, and others have theirs', async () => {
+    const opened = Array.from({length: 40}, () => net.connect({host: '127.0.0.1', port: ports.tcp, localAddress: GREEDY}).on('error', () => undefined).resume());
+    let cut = 0;
+    await new Promise<void>((enough) => opened.forEach((socket) => socket.on('close', () => { if ((cut += 1) === 20) enough(); })));
+    const other = net.connect({host: '127.0.0.1', port: ports.tcp, localAddress: OTHER});
+    const message = question('web');
+    other.write(Buffer.concat([Buffer.from([0, message.length]), message]));
+    const [bytes] = (await once(other, 'data', {signal: AbortSignal.timeout(5000)})) as [Buffer];
+    expect(decode(bytes.subarray(2)).answers).toHaveLength(1);
+    expect(cut).toBe(20);
+    for (const socket of [...opened, other]) socket.destroy();
+  });
 });

@@ -1,8 +1,9 @@
 /**
  * DNS on the bridges: for each network with names a UDP and a TCP socket at its gateway's address, at any port: the rules lead the questions
  * there, and port 53 of the machine is nobody's but its own. Who asks is known by the address that the question comes from. What is not a
- * name of the container's networks goes to its own servers, or the node's. Bounded: questions under way, connections, the time of each.
- * The agent's death leaves containers without names until the next one listens; packets need nobody.
+ * name of the container's networks goes to its own servers, or the node's. Bounded, in all and for each asker, so that one whose servers are
+ * silent takes no answer from another: questions under way, connections, the time of each. The agent's death leaves containers without names
+ * until the next one listens; packets need nobody.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
@@ -15,8 +16,10 @@ import {ask, framed} from './forward';
 export interface Scope { networks: NetworkNames[]; servers: string[] }
 export type ScopeOf = (networkId: string, address: string) => Promise<Scope | undefined>;
 
-const MAX_UNDER_WAY = 500;
+const MAX_UNDER_WAY = 2000;
+const MAX_UNDER_WAY_EACH = 100;
 const MAX_CONNECTIONS = 200;
+const MAX_CONNECTIONS_EACH = 20;
 const IDLE_MS = 10_000;
 const MAX_MESSAGE = 65_535;
 
@@ -26,9 +29,11 @@ interface Listening { udp: dgram.Socket; tcp: net.Server; connections: Set<net.S
 export class DnsServers {
   private readonly listening = new Map<string, Listening>();
   private readonly closed = new AbortController();
-  private underWay = 0;
+  private readonly underWay = new Share(MAX_UNDER_WAY, MAX_UNDER_WAY_EACH);
+  private readonly conversing = new Share(Infinity, MAX_CONNECTIONS_EACH);
 
-  constructor(private readonly scopeOf: ScopeOf, private readonly log: Log) {}
+  /** `pass` asks others; a test puts itself in their place. */
+  constructor(private readonly scopeOf: ScopeOf, private readonly log: Log, private readonly pass: typeof ask = ask) {}
 
   /** Repeatable. Resolves to the ports where the network's questions are answered. */
   async serve(networkId: string, gateway: string): Promise<Ports> {
@@ -79,7 +84,10 @@ export class DnsServers {
       switch (verdict.kind) {
         case 'drop': return undefined;
         case 'answer': return verdict.bytes;
-        case 'forward': return await this.forward(message, verdict.query, scope.servers, udp) ?? refusal(verdict.query, 'serverFailure');
+        case 'forward': {
+          const forwarded = this.underWay.during(askerOf(networkId, address), () => this.pass(message, verdict.query, scope.servers, udp, this.closed.signal));
+          return await forwarded ?? refusal(verdict.query, 'serverFailure');
+        }
       }
     } catch (err) {
       this.log.warn({err, networkId}, 'a question for a name could not be answered');
@@ -87,20 +95,15 @@ export class DnsServers {
     }
   }
 
-  private async forward(message: Buffer, query: Parameters<typeof ask>[1], servers: string[], udp: boolean): Promise<Buffer | undefined> {
-    if (this.underWay >= MAX_UNDER_WAY) return undefined;
-    this.underWay += 1;
-    try {
-      return await ask(message, query, servers, udp, this.closed.signal);
-    } finally {
-      this.underWay -= 1;
-    }
-  }
-
   /** One question after the other; a peer that sends more than it reads answers of is held back by TCP. */
   private converse(networkId: string, socket: net.Socket, connections: Set<net.Socket>): void {
+    const address = (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+    socket.on('error', () => socket.destroy());
+    const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+    const taken = this.conversing.during(askerOf(networkId, address), () => closed);
+    if (!taken) return void socket.destroy();
     connections.add(socket);
-    socket.on('close', () => connections.delete(socket)).on('error', () => socket.destroy());
+    void taken.then(() => connections.delete(socket));
     socket.setTimeout(IDLE_MS, () => socket.destroy());
     let pending: Buffer = Buffer.alloc(0);
     let busy = false;
@@ -110,7 +113,7 @@ export class DnsServers {
       pending = pending.subarray(2 + message.length);
       busy = true;
       socket.pause();
-      void this.answer(networkId, (socket.remoteAddress ?? '').replace(/^::ffff:/, ''), message, false).then((answer) => {
+      void this.answer(networkId, address, message, false).then((answer) => {
         if (!answer || socket.destroyed) return void socket.destroy();
         socket.write(framed(answer), () => {
           busy = false;
@@ -123,6 +126,30 @@ export class DnsServers {
       pending = Buffer.concat([pending, chunk]);
       if (pending.length > 2 * MAX_MESSAGE) return void socket.destroy();
       next();
+    });
+  }
+}
+
+const askerOf = (networkId: string, address: string): string => `${networkId} ${address}`;
+
+/** So many at once, and so many of them by one. */
+class Share {
+  private readonly each = new Map<string, number>();
+  private all = 0;
+
+  constructor(private readonly most: number, private readonly mostEach: number) {}
+
+  /** undefined: there is no more room. */
+  during<T>(who: string, work: () => Promise<T>): Promise<T> | undefined {
+    const mine = this.each.get(who) ?? 0;
+    if (this.all >= this.most || mine >= this.mostEach) return undefined;
+    this.all += 1;
+    this.each.set(who, mine + 1);
+    return work().finally(() => {
+      this.all -= 1;
+      const left = this.each.get(who)! - 1;
+      if (left) this.each.set(who, left);
+      else this.each.delete(who);
     });
   }
 }
