@@ -49,6 +49,19 @@ test('an instance is made once; those beside it have prefixes and addresses of t
   expect(blockOf(all[16]!)).toBe('172.16.0.0/12');
 });
 
+test('a copy of a data directory is refused beside the original, and is the datacenter once the original is gone', () => {
+  const [original, copy, link] = ['original', 'copy', 'link'].map((name) => path.join(dir, name));
+  fs.mkdirSync(original!);
+  const instance = load(original!);
+  fs.cpSync(original!, copy!, {recursive: true});
+  fs.symlinkSync(original!, link!);
+  expect(() => load(copy!)).toThrow(`${copy!} is a copy of ${original!}`);
+  expect(load(link!)).toEqual(instance);
+  expect(load(original!)).toEqual(instance);
+  fs.rmSync(original!, {recursive: true});
+  expect(load(copy!)).toEqual(instance);
+});
+
 test('the block of a data directory that is gone is free again, and comes back to its own after a reboot', () => {
   const claims = path.join(dir, 'claims');
   const gone = path.join(dir, 'gone');

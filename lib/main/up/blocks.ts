@@ -11,9 +11,9 @@ interface Claim { dataDir: string; pid: number }
 export class BlockClaims {
   constructor(private readonly directory = '/run/cetus/blocks') {}
 
-  /** False where the block is another instance's. Repeatable. */
+  /** False where the block is another directory's. Repeatable. */
   claim(block: string, dataDir: string): boolean {
-    const file = path.join(this.directory, block.replaceAll('/', '-'));
+    const file = this.file(block);
     const claim: Claim = {dataDir: path.resolve(dataDir), pid: process.pid};
     fs.mkdirSync(this.directory, {recursive: true, mode: 0o755});
     // Linked into place, not written there: nobody may see half a claim and take it for nobody's.
@@ -31,6 +31,16 @@ export class BlockClaims {
     } finally {
       fs.rmSync(own, {force: true});
     }
+  }
+
+  /** The directory that has the block; undefined where none has, or it has forgotten. */
+  holder(block: string): string | undefined {
+    const holder = read<Claim>(this.file(block));
+    return holder && holds(holder.dataDir, block) ? holder.dataDir : undefined;
+  }
+
+  private file(block: string): string {
+    return path.join(this.directory, block.replaceAll('/', '-'));
   }
 }
 

@@ -34,14 +34,12 @@ const LAST_RESORT = '172.16.0.0/12';
 /** Reads the instance, or makes it where there is none yet. The block of addresses is the instance's alone on this machine: see blocks.ts. */
 export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnets(), claims = new BlockClaims()): Instance {
   const file = path.join(dataDir, 'instance.json');
-  try {
-    const instance = JSON.parse(fs.readFileSync(file, 'utf8')) as Instance;
+  const known = readInstance(file);
+  if (known) {
     // The claims are gone with each boot of the machine.
-    for (const {base} of instance.addressPools) claims.claim(base, dataDir);
-    return instance;
-  } catch (err) {
-    if ((err as NodeJS.ErrnoException).code !== 'ENOENT')
-      throw new CetusError('internal', `${file} cannot be read; move it away only if this datacenter may be forgotten`, {cause: err});
+    for (const {base} of known.addressPools)
+      if (!claims.claim(base, dataDir)) refuseCopy(file, known, claims.holder(base));
+    return known;
   }
   const id = randomUUID();
   const nodeName = os.hostname().split('.')[0].replace(/[^a-zA-Z0-9_.-]/g, '-').replace(/^[^a-zA-Z0-9]+/, '') || 'node';
@@ -54,6 +52,25 @@ export function loadInstance(dataDir: string, usedSubnets: string[] = hostSubnet
   fs.writeFileSync(temporary, `${JSON.stringify(instance, null, 2)}\n`, {mode: 0o600});
   fs.renameSync(temporary, file);
   return instance;
+}
+
+function readInstance(file: string): Instance | undefined {
+  try {
+    return JSON.parse(fs.readFileSync(file, 'utf8')) as Instance;
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new CetusError('internal', `${file} cannot be read; move it away only if this datacenter may be forgotten`, {cause: err});
+  }
+}
+
+/** Two directories with one identity would take each other's bridges, rules and running containers for leftovers of their own. The same one by another path is none. */
+function refuseCopy(file: string, instance: Instance, holder: string | undefined): void {
+  if (holder === undefined) return;
+  const other = path.join(holder, 'instance.json');
+  const [one, two] = [fs.statSync(file), fs.statSync(other, {throwIfNoEntry: false})];
+  if (!two || (one.dev === two.dev && one.ino === two.ino) || readInstance(other)?.id !== instance.id) return;
+  throw new CetusError('conflict', `${path.dirname(file)} is a copy of ${holder}, whose containers and networks on this machine it would take for its own; ` +
+    'remove one of the two, or keep the copy where no Cetus runs on it');
 }
 
 /** The /12s of 10.0.0.0/8 that the machine does not use yet, from a place on that the id chooses. Pure. */
