@@ -4,6 +4,7 @@ import net from 'node:net';
 import {decode, encode, RECURSION_DESIRED, type RecordType} from 'dns-packet';
 import fc from 'fast-check';
 import {answers, answerTo, type NetworkNames, refusal, turnAway} from '../../../lib/agent/network/dns/answer';
+import {ask as askOthers} from '../../../lib/agent/network/dns/forward';
 import {DnsServers} from '../../../lib/agent/network/dns/servers';
 import {silentLog} from '../../../lib/base/log';
 
@@ -61,6 +62,17 @@ test('an answer is known by its id and question', () => {
   const answer = (id: number, name: string): Buffer => encode({type: 'response', id, questions: [{type: 'A', name}]});
   expect([answer(77, 'far.example'), answer(77, 'FAR.example'), refusal(query, 'serverFailure')].map((bytes) => answers(bytes, query))).toEqual([true, true, true]);
   expect([answer(78, 'far.example'), answer(77, 'near.example'), question('far.example'), Buffer.alloc(3)].map((bytes) => answers(bytes, query))).toEqual([false, false, false, false]);
+});
+
+test.each(['255.255.255.255', 'ff02::1', '::ffff:0.0.0.0%nowhere', 'no.such.host.invalid'])('a server that cannot be reached at all, %s, is one that did not answer, over UDP and TCP', async (server) => {
+  const message = question('example.org');
+  const uncaught = jest.fn();
+  process.on('uncaughtException', uncaught);
+  const soon = AbortSignal.timeout(1_000);
+  const found = await Promise.all([true, false].map((udp) => askOthers(message, decode(message), [server], udp, soon)));
+  process.off('uncaughtException', uncaught);
+  expect(found).toEqual([undefined, undefined]);
+  expect(uncaught).not.toHaveBeenCalled();
 });
 
 describe('one asker whose servers are silent', () => {

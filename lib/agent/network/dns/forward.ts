@@ -32,7 +32,9 @@ function askUdp(message: Buffer, query: DecodedPacket, server: string, signal: A
     socket.on('error', () => end());
     socket.on('message', (answer) => { if (answers(answer, query)) end(answer); });
     // Connected: the kernel drops what comes from anybody else.
-    socket.connect(53, server, () => socket.send(message));
+    // An event, not connect's callback: that is called where there is no way to the server, too, and nothing can be sent then.
+    socket.once('connect', () => socket.send(message));
+    socket.connect(53, server);
   });
 }
 
