@@ -22,6 +22,9 @@ export interface Instance {
   addressPools: {base: string; size: number}[];
 }
 
+/** Our namespace in a containerd that is not ours alone: an agent removes what it does not know in its own, so that must be no other's. */
+export const sharedNamespace = (prefix: string): string => `cetus-${prefix}`;
+
 /** Every /12 of 10.0.0.0/8; 256 networks of 4,094 containers each. */
 const BLOCKS = Array.from({length: 16}, (_, n) => n * 16);
 const NETWORK_SIZE = 20;

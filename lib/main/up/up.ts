@@ -18,7 +18,7 @@ import {readTls} from '../tls';
 import {SupervisedChild} from './child';
 import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
-import {type Instance, loadInstance, lockDirectory} from './instance';
+import {type Instance, loadInstance, lockDirectory, sharedNamespace} from './instance';
 import {OwnPostgres} from './own-postgres';
 import {makeDirectories, requireBinds, requireFree, requirePostgres, requireRoot} from './preflight';
 
@@ -188,7 +188,8 @@ function writeConfigs(dir: string, instance: Instance, options: UpOptions, postg
     policy: options.policy, addressPools: instance.addressPools, logLevel: options.logLevel,
   };
   const agent: AgentConfig = {
-    nodeId: instance.nodeId, name: instance.nodeName, dataDir: path.join(dir, 'agent'), containerdSocket, containerdNamespace: 'cetus',
+    nodeId: instance.nodeId, name: instance.nodeName, dataDir: path.join(dir, 'agent'), containerdSocket,
+    containerdNamespace: options.containerd ? sharedNamespace(instance.prefix) : 'cetus',
     listen: `unix://${path.join(dir, 'run', 'agent.sock')}`, controlPlane: fleetListen, prefix: instance.prefix, labels: {},
     insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
   };
