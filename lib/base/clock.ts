@@ -8,6 +8,9 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** Node takes a longer timeout for one of 1 ms. 24 days: a grace or an interval that a person gives may well be longer. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 class SystemClock implements Clock {
   // hrtime is monotonic but has no epoch: the two are joined once, and wall clock steps move the join.
   private base = BigInt(Date.now()) * 1_000_000n - process.hrtime.bigint();
@@ -36,10 +39,15 @@ class SystemClock implements Clock {
         clearTimeout(timer);
         reject(signal!.reason as Error);
       };
-      const timer = setTimeout(() => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      }, ms);
+      let timer: NodeJS.Timeout;
+      const wait = (leftMs: number): void => {
+        timer = setTimeout(() => {
+          if (leftMs > MAX_TIMER_MS) return wait(leftMs - MAX_TIMER_MS);
+          signal?.removeEventListener('abort', onAbort);
+          resolve();
+        }, Math.min(leftMs, MAX_TIMER_MS));
+      };
+      wait(ms);
       signal?.addEventListener('abort', onAbort, {once: true});
     });
   }
