@@ -10,7 +10,7 @@ import {ContainerUnit} from './container/unit';
 import {unmountShm} from './container/shm';
 import {parseSignal} from './container/signals';
 import type {Execs} from './exec/execs';
-import {parseLogOptions} from './logs/options';
+import {checkLogOptions} from './logs/options';
 import type {RuntimeEvent} from './runtime/runtime';
 
 export type SupervisorParts = NodeParts & {execs: Execs};
@@ -170,7 +170,7 @@ export class Supervisor {
     const {parts} = this;
     await this.erasing.get(spec.id)?.erased;
     if (!ID.test(spec.id)) throw new CetusError('invalid', `invalid container id "${spec.id}"`);
-    parseLogOptions(spec.logConfig, spec);
+    checkLogOptions(spec.logConfig, spec);
     if (spec.config.StopSignal) parseSignal(spec.config.StopSignal);
     const [image] = await Promise.all([
       parts.images.prepare(spec.image.id, spec.image.manifestDigest, {trusting: true}),

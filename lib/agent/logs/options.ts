@@ -16,6 +16,7 @@ export interface LogOptions {
   attrs: string;
 }
 
+const MAX_FILES = 1000;
 const KNOWN = new Set(['max-size', 'max-file', 'compress', 'labels', 'labels-regex', 'env', 'env-regex', 'tag', 'mode', 'max-buffer-size']);
 const KNOWN_LOCAL = new Set(['max-size', 'max-file', 'compress', 'mode', 'max-buffer-size']);
 const UNITS: Record<string, number> = {'': 1, b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4};
@@ -77,6 +78,11 @@ function parseSize(text: string): number {
   const bytes = Math.floor(Number(match[1]) * UNITS[match[2]!.toLowerCase()]!);
   if (bytes <= 0) throw new CetusError('invalid', 'max-size must be a positive number');
   return bytes;
+}
+
+/** Of a new container's. Each rotation moves all files, and each reading opens them: more would be the node's trouble, not the container's. */
+export function checkLogOptions(config: Parameters<typeof parseLogOptions>[0], spec: Parameters<typeof parseLogOptions>[1]): void {
+  if (parseLogOptions(config, spec).maxFiles > MAX_FILES) throw new CetusError('invalid', `max-file cannot be more than ${MAX_FILES}`);
 }
 
 function parseCount(text: string): number {

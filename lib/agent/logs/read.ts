@@ -8,6 +8,7 @@ import {promisify} from 'node:util';
 import {gunzip} from 'node:zlib';
 import {CetusError} from '../../base/errors';
 import type {LogsQuery} from '../../schema/agent';
+import {rotatedFiles} from './rotated';
 import {EntryScanner} from './scan';
 import type {LogWriter} from './writer';
 
@@ -57,7 +58,7 @@ type LogFile = {handle: FileHandle; size: number} | {bytes: Buffer; size: number
 
 async function openRotated(source: LogSource): Promise<LogFile[]> {
   const files: LogFile[] = [];
-  for (let i = source.maxFiles - 1; i >= 1; i -= 1) {
+  for (const i of rotatedFiles(source.path).filter((number) => number < source.maxFiles).reverse()) {
     const file = await openOne(`${source.path}.${i}`);
     if (file) files.push('handle' in file ? {handle: file.handle, size: (await file.handle.stat()).size} : file);
   }

@@ -18,6 +18,7 @@ import {appendWhole} from '../append';
 import {EntryEncoder, runeSize, type StreamNumber} from './encode';
 import type {LogOptions} from './options';
 import {MAX_STEP_BYTES, RedoFile, type Step} from './redo';
+import {rotatedFiles} from './rotated';
 
 /** The Engine's copier cuts longer lines into pieces of this size. */
 export const MAX_LINE = 16 * 1024;
@@ -234,7 +235,10 @@ export class LogWriter {
     const {maxFiles} = this.options;
     // A rotation that found no room for the new file has moved the others already.
     if (maxFiles > 1 && existsSync(this.path)) {
-      for (let i = maxFiles - 1; i >= 1; i -= 1) {
+      // The first free number is where the moving ends.
+      const present = rotatedFiles(this.path);
+      const gap = present.findIndex((number, at) => number !== at + 1);
+      for (let i = Math.min(maxFiles - 1, (gap < 0 ? present.length : gap) + 1); i >= 1; i -= 1) {
         for (const suffix of ['', '.gz']) {
           const from = i === 1 ? `${this.path}${suffix}` : `${this.path}.${i - 1}${suffix}`;
           if (suffix && i === 1) continue;

@@ -1,10 +1,10 @@
-import {appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync} from 'node:fs';
+import {appendFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import fc from 'fast-check';
 import {systemClock} from '../../../lib/base/clock';
 import {EntryEncoder} from '../../../lib/agent/logs/encode';
-import {type LogOptions, parseLogOptions} from '../../../lib/agent/logs/options';
+import {checkLogOptions, type LogOptions, parseLogOptions} from '../../../lib/agent/logs/options';
 import {type ReadQuery, readLogs} from '../../../lib/agent/logs/read';
 import {LogWriter, MAX_LINE} from '../../../lib/agent/logs/writer';
 
@@ -111,6 +111,24 @@ describe('a log', () => {
     await log.close();
   });
 
+  it('costs what there is, not what max-file would allow; a file missing in between hides no other', async () => {
+    const huge = {maxBytes: 2_000, maxFiles: 1_000_000_000};
+    const log = writer(huge);
+    const lines = Array.from({length: 100}, (_, i) => `line ${i} ${'z'.repeat(50)}\n`);
+    for (const line of lines) log.write(1, Buffer.from(line));
+    await log.close();
+    expect((await read({}, undefined, huge.maxFiles)).frames).toEqual(lines);
+    // As a kill in the middle of a rotation leaves it.
+    renameSync(`${path}.3`, `${path}.missing`);
+    const next = writer(huge);
+    for (const line of lines) next.write(1, Buffer.from(line));
+    await next.close();
+    const all = (await read({}, undefined, huge.maxFiles)).frames;
+    expect(all[0]).toBe(lines[0]);
+    expect(all.slice(-100)).toEqual(lines);
+    expect(all.length).toBeGreaterThan(150);
+  });
+
   it('keeps times within bounds and prints them with nine digits', async () => {
     const log = writer();
     log.write(1, Buffer.from('one\n'));
@@ -178,5 +196,7 @@ describe('log options', () => {
     expect(() => parseLogOptions({Type: 'syslog'}, spec)).toThrow("no log driver named 'syslog'");
     expect(() => parseLogOptions({Config: {nonsense: '1'}}, spec)).toThrow("unknown log opt 'nonsense' for json-file log driver");
     expect(() => parseLogOptions({Config: {'max-size': '-3'}}, spec)).toThrow('invalid size');
+    expect(() => checkLogOptions({Config: {'max-size': '1k', 'max-file': '1001'}}, spec)).toThrow('max-file cannot be more than 1000');
+    checkLogOptions({Config: {'max-size': '1k', 'max-file': '1000'}}, spec);
   });
 });
