@@ -82,4 +82,11 @@ export const DOCKER_SCHEMAS = {
   volumeCreate: body({Name: text, Driver: text, DriverOpts: stringMap, Labels: stringMap, ClusterVolumeSpec: {type: ['object', 'null']}}),
 } as const;
 
+/** What an image's builder said of it; whoever reads the image reads this. `created` is a time by its own rules. */
+export const IMAGE_CONFIG_SCHEMA = body({
+  created: text, author: text, architecture: {type: 'string', maxLength: 256}, os: {type: 'string', maxLength: 256}, variant: text, 'os.version': text, docker_version: text,
+  config: object(config), rootfs: {type: 'object'},
+  history: list({type: 'object', properties: {created: text, created_by: {type: ['string', 'null'], maxLength: 1_048_576}, author: text, comment: text, empty_layer: bool}}),
+}, ['architecture', 'os', 'rootfs']);
+
 export type DockerBody = keyof typeof DOCKER_SCHEMAS;

@@ -408,6 +408,10 @@ describe('load and save', () => {
       const image = buildImage([await buildLayer([{name: 'x'}], 'none')]);
       return dockerArchive([{image, tags: ['Not A Name']}]);
     }, {kind: 'invalid'}],
+    ['another image\'s digest for a name', async () => {
+      const image = buildImage([await buildLayer([{name: 'x'}], 'none')]);
+      return dockerArchive([{image, tags: [`pinned@sha256:${'0'.repeat(64)}`]}]);
+    }, {kind: 'invalid', message: expect.stringContaining('invalid tag')}],
   ];
   test.each(broken)('%s is refused and leaves nothing', async (_name, archive, error) => {
     await expect(load(await archive())).rejects.toMatchObject(error);

@@ -3,8 +3,10 @@
  * every digest, size and count in it is well formed; everything else is an `invalid` error that names the document.
  */
 import {createHash} from 'node:crypto';
+import Ajv, {type ValidateFunction} from 'ajv';
 import {CetusError} from '../../base/errors';
-import type {Descriptor, ImageConfigFile} from '../../schema/docker';
+import type {Config, Descriptor, ImageConfigFile} from '../../schema/docker';
+import {IMAGE_CONFIG_SCHEMA} from '../../schema/docker.schema';
 import {isDigest} from '../../schema/reference';
 
 export const MEDIA = {
@@ -72,18 +74,34 @@ export function parseManifest(bytes: Buffer, mediaType: string, limits: {layers:
 }
 
 /** The config of an image of `layerCount` layers; refused where its diff ids do not match them in number. */
+/** As JSON writes it: behind an even number of backslashes. No process takes it, and Postgres keeps no text with it. */
+const NUL = /(?<!\\)(?:\\\\)*\\u0000/;
+/** Compiled at the first image: agents that only run containers need it not. */
+let validConfig: ValidateFunction | undefined;
+
+/** Types as Go's decoder demands them of the Engine: what is stored is read by everybody, and not looked at again. */
 export function parseConfig(bytes: Buffer, layerCount: number): ImageConfigFile {
   const document = object(json(bytes, 'image config'), 'image config');
-  const {architecture, os} = document;
-  if (typeof architecture !== 'string' || typeof os !== 'string') throw broken('image config', 'architecture and os must be given');
-  const rootfs = object(document.rootfs, 'image config');
+  validConfig ??= new Ajv({allowUnionTypes: true}).compile(IMAGE_CONFIG_SCHEMA);
+  if (!validConfig(document)) {
+    const [error] = validConfig.errors!;
+    throw broken('image config', `${error!.instancePath.slice(1, 200).replaceAll('/', '.') || 'it'} ${error!.message}`);
+  }
+  const {created, config, history, rootfs} = document as unknown as ImageConfigFile;
+  for (const time of [created, ...(history ?? []).map((step) => step.created)])
+    if (time && Number.isNaN(Date.parse(time))) throw broken('image config', `${JSON.stringify(time.slice(0, 100))} is no time`);
+  if (NUL.test(JSON.stringify([config, history]))) throw broken('image config', 'its text has a NUL');
   const diffIds = list(rootfs.diff_ids ?? [], 'diff_ids', layerCount);
   if (!diffIds.every((id) => typeof id === 'string' && isDigest(id))) throw broken('image config', 'diff_ids must be digests');
   if (diffIds.length !== layerCount)
     throw new CetusError('invalid', `mismatched image rootfs and manifest layers: ${diffIds.length} diff ids, ${layerCount} layers`);
-  if (document.config !== undefined && document.config !== null) object(document.config, 'image config');
-  if (document.history !== undefined && document.history !== null && !Array.isArray(document.history)) throw broken('image config', 'history must be a list');
-  return {...document, rootfs: {type: 'layers', diff_ids: diffIds}} as unknown as ImageConfigFile;
+  return {...document, ...(config ? {config: withLists(config)} : {}), rootfs: {type: 'layers', diff_ids: diffIds}} as unknown as ImageConfigFile;
+}
+
+/** One string may stand for a list of one. */
+function withLists(config: Config): Config {
+  const words = (['Entrypoint', 'Cmd', 'Shell'] as const).filter((name) => typeof config[name] === 'string');
+  return {...config, ...Object.fromEntries(words.map((name) => [name, [config[name]]]))};
 }
 
 /** Chain ids of all layers, bottom first: the names of their snapshots. */

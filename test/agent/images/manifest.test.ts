@@ -46,6 +46,25 @@ describe('manifests', () => {
       expect(() => parseConfig(bytes(value), layers)).toThrow(expect.objectContaining({kind: 'invalid'}));
   });
 
+  const image = (more: object): Buffer => bytes({architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}, ...more});
+
+  test.each([
+    [{config: {User: 5}}, /config.User must be string,null/], [{config: {Env: {A: 'B'}}}, /config.Env must be array,null/], [{config: {Env: ['A=B', null]}}, /config.Env.1 must be string/],
+    [{config: {Labels: {a: 5}}}, /config.Labels.a must be string/], [{config: {Healthcheck: 'x'}}, /config.Healthcheck must be object,null/], [{config: {Volumes: ['/x']}}, /config.Volumes must be object,null/],
+    [{config: {WorkingDir: '/a\0b'}}, /NUL/], [{history: [null]}, /history.0 must be object/], [{history: 'x'}, /history must be array,null/], [{created: 5}, /created must be string,null/],
+    [{created: 'yesterday'}, /"yesterday" is no time/], [{history: [{created: 'x'}]}, /"x" is no time/], [{os: 5}, /os must be string/],
+  ])('a config of wrong types is refused: %j', (more, message) => {
+    expect(() => parseConfig(image(more), 0)).toThrow(expect.objectContaining({kind: 'invalid', message: expect.stringMatching(message) as string}));
+  });
+
+  test('what Go takes is taken: nulls, strings for lists, what nobody knows', () => {
+    const nulls = {created: null, author: null, history: null, config: null, container_config: {Hostname: 5}, moby: {'buildkit.buildinfo.v1': 'x'}};
+    expect(() => parseConfig(image(nulls), 0)).not.toThrow();
+    expect(() => parseConfig(image({created: '0001-01-01T00:00:00Z', history: [{created: '2024-05-01T10:00:00.123456789+02:00', created_by: 'RUN printf "\\u0000\\\\u0000"', empty_layer: true}, {created: '', comment: null}]}), 0)).not.toThrow();
+    const {config: found} = parseConfig(image({config: {Entrypoint: '/run.sh', Cmd: null, Shell: ['sh'], Env: null, ArgsEscaped: true, Unknown: 1}}), 0);
+    expect(found).toMatchObject({Entrypoint: ['/run.sh'], Cmd: null, Shell: ['sh'], Unknown: 1});
+  });
+
   test('chain ids as the image specification defines them', () => {
     expect(chainIds([])).toEqual([]);
     expect(chainIds(['sha256:a', 'sha256:b', 'sha256:c'])).toEqual(['sha256:a', sha256('sha256:a sha256:b'), sha256(`${sha256('sha256:a sha256:b')} sha256:c`)]);

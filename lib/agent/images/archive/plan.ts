@@ -117,6 +117,8 @@ function references(tags: unknown): string[] {
   if (tags === null || tags === undefined) return [];
   return list(tags, 'manifest.json', MAX_IMAGES).map((tag) => {
     if (typeof tag !== 'string') throw new CetusError('invalid', 'invalid manifest.json: RepoTags must be names');
+    // Whose digest it would be is not for the archive to say.
+    if (parseImageName(tag).digest !== undefined) throw new CetusError('invalid', `invalid tag ${JSON.stringify(tag)}`);
     return normalizeReference(tag);
   });
 }
