@@ -1,7 +1,7 @@
 /**
  * Reports on their way to the control plane: an append-only file of JSON lines, kept until acknowledged, posted in order.
  *
- * Guarantees: a report is on disk before `container` or `exec` returns; seq rises by one for ever, also over restarts; nothing is forgotten
+ * Guarantees: a report is on disk before `container` or `exec` returns (in memory while the disk takes nothing, see lines.ts); seq rises by one for ever, also over restarts; nothing is forgotten
  * before it is acknowledged; the first post leaves in the same tick. A line torn by a power cut is dropped. If the control plane has
  * acknowledged more than we ever wrote (our disk lost its last writes), what we have is numbered anew behind that, never swallowed.
  */
