@@ -115,8 +115,11 @@ function route(req: IncomingMessage, edge: Edge, res: unknown): Routed | undefin
   const match = matchOperation(req.method ?? '', path);
   const given = req.headers['x-request-id'];
   const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
-  if (match) return {match, version, path, requestId, rawQuery: mark < 0 ? '' : url.slice(mark + 1), startedAt: process.hrtime.bigint()};
-  transportOf(req, res as never).complete(404, {...edge.headers, 'X-Request-Id': requestId, 'Content-Type': 'application/json'}, errorBody('page not found'));
+  // Browsers say so on whatever changes something, and no Docker client is one: a page of the web must not command who listens on loopback.
+  const foreign = req.headers.origin !== undefined;
+  if (match && !foreign) return {match, version, path, requestId, rawQuery: mark < 0 ? '' : url.slice(mark + 1), startedAt: process.hrtime.bigint()};
+  const [status, message] = foreign ? [403, 'requests of web pages (with an Origin header) are refused'] as const : [404, 'page not found'] as const;
+  transportOf(req, res as never).complete(status, {...edge.headers, 'X-Request-Id': requestId, 'Content-Type': 'application/json'}, errorBody(message));
   return undefined;
 }
 

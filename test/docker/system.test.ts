@@ -97,6 +97,15 @@ describe('routes', () => {
     ]);
   });
 
+  it.each(['http://elsewhere.example', 'null', 'http://127.0.0.1'])('refuses what a web page asks for (Origin: %s), also where a stream is meant', async (origin) => {
+    const {url, fake} = await world();
+    for (const path of ['/containers/prune', '/v1.41/containers/web/kill', '/containers/web/attach?stream=1', '/exec/abc/start', '/images/create?fromImage=busybox']) {
+      const got = await request(url).post(path).set('Origin', origin);
+      expect([got.status, (got.body as {message: string}).message]).toEqual([403, 'requests of web pages (with an Origin header) are refused']);
+    }
+    expect(fake.calls).toEqual([]);
+  });
+
   it('honours a request id, and mints one for what cannot be one', async () => {
     const {url, fake} = await world();
     const given = await request(url).get('/containers/json').set('X-Request-Id', 'abc-1');
