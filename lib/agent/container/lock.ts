@@ -10,4 +10,13 @@ export class Lock {
     await before;
     return release;
   }
+
+  async hold<T>(work: () => Promise<T>): Promise<T> {
+    const release = await this.acquire();
+    try {
+      return await work();
+    } finally {
+      release();
+    }
+  }
 }

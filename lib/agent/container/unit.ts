@@ -19,20 +19,16 @@ import {type ContainerAction, type ContainerEvent, type ContainerView, decide} f
 import {healthPlan, runProbes} from './health';
 import {Launcher} from './launch';
 import {Lock} from './lock';
-import {type ContainerRecord, newRecord} from './record';
-import {parseSignal, SIGKILL} from './signals';
+import {type ContainerRecord, type Launch, newRecord} from './record';
+import {parseSignal} from './signals';
 import type {NodeParts} from './node-parts';
-import {sharesIpc, unmountShm} from './shm';
+import {ifGone, Remains} from './remains';
 import {startFailure} from './start-failure';
 
 /** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
 const DRAIN_MS = 2_000;
 /** Failures of a start that say nothing about how far it came. */
 const UNHEARD: ReadonlySet<string> = new Set(['unavailable', 'timeout', 'canceled']);
-const UNHEARD_TRIES = 100;
-const UNHEARD_PAUSE_MS = 50;
-const FIRST_ERASE_DELAY_MS = 100;
-const MAX_ERASE_DELAY_MS = 60_000;
 const SAVE_AGAIN_MS = 1_000;
 
 export class ContainerUnit {
@@ -40,16 +36,12 @@ export class ContainerUnit {
   record: ContainerRecord;
   hub: StdioHub;
   gone = false;
-  /** What an ended process left is taken away behind the exit's report: nobody but the next start has to wait for it. Never rejects. */
-  cleaning: Promise<void> = Promise.resolve();
-  /** Once `gone`: resolves when nothing of the container is left on the node, or the agent goes. Never rejects. */
-  erased: Promise<void> = Promise.resolve();
-  private taskGone = false;
   private readonly suspended = new AbortController();
   /** The record in memory is newer than the disk's. */
   private saving: Promise<void> | undefined;
   private readonly lock = new Lock();
   private readonly launcher: Launcher;
+  private readonly remains: Remains;
   private logOptions: LogOptions;
   private log: LogWriter | undefined;
   private exitWaiters: (() => void)[] = [];
@@ -63,8 +55,19 @@ export class ContainerUnit {
     this.logOptions = parseLogOptions(stored.spec.logConfig, stored.spec);
     this.hub = new StdioHub(this.tty, parts.clock);
     this.launcher = new Launcher(parts, () => this.stored);
+    this.remains = new Remains(parts, () => this.spec, () => this.launcher.settled(), this.suspended.signal);
     this.startedMs = Date.parse(this.record.observation.startedAt) || 0;
     if (this.record.bootId !== '' && this.record.bootId !== parts.bootId) this.record.observation.generation += REBOOT_GENERATION_STEP;
+  }
+
+  /** What an ended process left is being taken away. Never rejects. */
+  get cleaning(): Promise<void> {
+    return this.remains.cleaning;
+  }
+
+  /** Once `gone`: nothing of the container is left on the node, or the agent goes. Never rejects. */
+  get erased(): Promise<void> {
+    return this.remains.erased;
   }
 
   get spec(): ContainerSpec {
@@ -136,21 +139,17 @@ export class ContainerUnit {
   }
 
   /** A process of this container ended. `exit` may be of a run that is long over. */
-  async exited(exit: ProcessExit): Promise<void> {
-    const release = await this.lock.acquire();
-    try {
+  exited(exit: ProcessExit): Promise<void> {
+    return this.lock.hold(async () => {
       if (this.gone || !this.running || exit.pid !== this.observation.pid) return;
       await this.drain();
       await this.apply({kind: 'exit', exitCode: exit.exitCode, at: exit.exitedAt, ranForMs: this.ranForMs(exit.exitedAt)});
-    } finally {
-      release();
-    }
+    });
   }
 
   /** Compares what is known with what the runtime has: at the agent's start and after the runtime's. */
-  async reconcile(): Promise<void> {
-    const release = await this.lock.acquire();
-    try {
+  reconcile(): Promise<void> {
+    return this.lock.hold(async () => {
       if (this.gone) return;
       // Asked under the lock: an answer from before a start would declare the new process lost.
       const state = await this.parts.runtime.state(this.id);
@@ -163,14 +162,11 @@ export class ContainerUnit {
       if (state.status === 'stopped' && this.running) await this.drain();
       await this.apply({kind: 'found', task: state, at, ranForMs: this.ranForMs(state.exitedAt || at)});
       await this.cleaning;
-    } finally {
-      release();
-    }
+    });
   }
 
-  async update(task: string, resources: Resources, policy: RestartPolicy | null): Promise<ContainerObservation> {
-    const release = await this.lock.acquire();
-    try {
+  update(task: string, resources: Resources, policy: RestartPolicy | null): Promise<ContainerObservation> {
+    return this.lock.hold(async () => {
       const given = Object.fromEntries(Object.entries(resources).filter(([, value]) => value !== undefined && value !== null));
       const hostConfig = {...this.spec.hostConfig, ...given, ...(policy ? {RestartPolicy: policy} : {})};
       const stored = {...this.stored, spec: {...this.spec, hostConfig}};
@@ -181,14 +177,11 @@ export class ContainerUnit {
       this.launcher.forget();
       await this.apply({kind: 'updated', task});
       return this.observation;
-    } finally {
-      release();
-    }
+    });
   }
 
-  async rename(name: string): Promise<ContainerObservation> {
-    const release = await this.lock.acquire();
-    try {
+  rename(name: string): Promise<ContainerObservation> {
+    return this.lock.hold(async () => {
       const before = this.spec.name;
       this.stored = {...this.stored, spec: {...this.spec, name}};
       this.parts.store.saveSpec(this.id, this.stored);
@@ -199,23 +192,18 @@ export class ContainerUnit {
       }
       await this.parts.network.rename(this.id, before, name);
       return this.observation;
-    } finally {
-      release();
-    }
+    });
   }
 
   /** The launch's networks change while it runs. */
-  async relink(change: (launch: NonNullable<ContainerRecord['launch']>) => Promise<NonNullable<ContainerRecord['launch']>>): Promise<void> {
-    const release = await this.lock.acquire();
-    try {
+  relink(change: (launch: Launch) => Promise<Launch>): Promise<void> {
+    return this.lock.hold(async () => {
       if (!this.record.launch || this.observation.status === 'exited' || this.observation.status === 'created') return;
       const launch = await change(this.record.launch);
       this.record = {...this.record, launch};
       this.save();
       await this.launcher.writeNames(launch.attachments);
-    } finally {
-      release();
-    }
+    });
   }
 
   /** The agent goes; the process, its FIFOs and its open log lines stay. */
@@ -318,43 +306,23 @@ export class ContainerUnit {
     }
   }
 
-  private async launch(launch: NonNullable<ContainerRecord['launch']>): Promise<void> {
+  private async launch(launch: Launch): Promise<void> {
     await this.cleaning;
     this.renewHub();
-    this.taskGone = false;
+    this.remains.launching();
     try {
       this.log = this.openLog();
       const pid = await this.launcher.launch(launch, this.hub, this.log);
       this.startedMs = this.parts.clock.now();
       await this.apply({kind: 'started', pid, at: formatNs(this.parts.clock.nowNs())});
     } catch (err) {
-      if (UNHEARD.has(asCetusError(err).kind)) await this.endUnheard();
+      if (UNHEARD.has(asCetusError(err).kind)) await this.remains.endUnheard();
       const failure = startFailure(err);
       const byHand = this.observation.status !== 'restarting';
       this.parts.log.warn({err, containerId: this.id}, 'a container could not be started');
       await this.apply({kind: 'startFailed', error: failure.error.message, exitCode: failure.exitCode, at: formatNs(this.parts.clock.nowNs())});
       await this.cleaning;
       if (byHand) throw failure.error;
-    }
-  }
-
-  /**
-   * The runtime died under the start, so nobody knows how far it came. What may run must not run on: the next try would meet it, and the
-   * failure's clean-up takes the network from under it.
-   */
-  private async endUnheard(): Promise<void> {
-    const {runtime, clock, log} = this.parts;
-    for (let tries = 1; ; tries += 1) {
-      try {
-        const {status} = await runtime.state(this.id);
-        if (status === 'none') return;
-        if (status !== 'stopped') await runtime.kill(this.id, '', SIGKILL, true).catch(ifGone);
-        await runtime.deleteTask(this.id);
-        return;
-      } catch (err) {
-        if (tries >= UNHEARD_TRIES) return void log.error({err, containerId: this.id}, 'what a start that broke off left behind could not be ended');
-        await clock.sleep(UNHEARD_PAUSE_MS);
-      }
     }
   }
 
@@ -420,43 +388,16 @@ export class ContainerUnit {
   }
 
   private cleanUp(keepSandbox: boolean): void {
-    const {runtime, network} = this.parts;
     const log = this.letGo();
     if (!this.running) for (const wake of this.exitWaiters.splice(0)) wake();
-    this.cleaning = this.cleaning.then(async () => {
-      await Promise.all([
-        log?.close('end'),
-        runtime.deleteTask(this.id),
-        keepSandbox || this.spec.networkMode === 'host' ? undefined : network.removeSandbox(this.id),
-      ]);
-      if (sharesIpc(this.spec.hostConfig)) await unmountShm(this.parts.store.shmPath(this.id));
-      this.taskGone = true;
-    }).catch((err: unknown) => this.parts.log.error({err, containerId: this.id}, 'what an ended container leaves could not be taken away; the next start or removal tries again'));
+    this.remains.cleanUp(log, keepSandbox);
   }
 
   /** The process is gone, and `removing` is on disk: for everybody the container is gone now, and what is left of it goes behind the answer. */
   private erase(): void {
     const log = this.letGo();
     this.gone = true;
-    this.erased = this.eraseRemains(log);
-  }
-
-  private async eraseRemains(log: LogWriter | undefined): Promise<void> {
-    const {runtime, network, store, clock} = this.parts;
-    const {signal} = this.suspended;
-    for (let delayMs = FIRST_ERASE_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_ERASE_DELAY_MS)) {
-      try {
-        await Promise.all([this.cleaning, this.launcher.settled(), log?.close('end')]);
-        if (!this.taskGone && this.record.launch) await runtime.deleteTask(this.id);
-        await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id), unmountShm(store.shmPath(this.id))]);
-        // Last: as long as spec.json is there, whoever comes finds what is left to do.
-        store.erase(this.id);
-        return;
-      } catch (err) {
-        this.parts.log.error({err, containerId: this.id, againInMs: delayMs}, 'what is left of a removed container could not be taken away; trying again');
-        await clock.sleep(delayMs, signal).catch(() => undefined);
-      }
-    }
+    this.remains.erase(log, this.record.launch !== null);
   }
 
   private letGo(): LogWriter | undefined {
@@ -470,10 +411,4 @@ export class ContainerUnit {
   private ranForMs(at: string): number {
     return this.startedMs ? Math.max(0, Date.parse(at) - this.startedMs) : 0;
   }
-}
-
-/** A signal for a process that has just ended has done its work. */
-function ifGone(err: unknown): void {
-  const error = asCetusError(err);
-  if (error.kind !== 'notFound' && error.kind !== 'conflict') throw error;
 }
