@@ -6,10 +6,12 @@ import {execFile} from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import {promisify} from 'node:util';
+import {connectContainerd} from '../../agent/containerd/connect';
 import {purgeLinuxNetworking} from '../../agent/network/purge';
 import {purgeFifos} from '../../agent/runtime/fifos';
 import {CetusError} from '../../base/errors';
 import {silentLog} from '../../base/log';
+import {readAgentConfig} from '../config';
 import {lockDirectory, loadInstance} from './instance';
 import {requireRoot} from './preflight';
 import {processesWith, signalAll, untilGone} from './processes';
@@ -28,6 +30,7 @@ export async function down(data: string): Promise<void> {
   await endProcesses(dir, 'SIGTERM');
   await endProcesses(dir, 'SIGKILL');
   await killContainers(prefix);
+  await forgetTasks(dir);
   for (const mount of mountsBelow(dir)) await tool('umount', ['-l', mount]);
   await purgeFifos(path.join(dir, 'agent', 'state'));
   await purgeLinuxNetworking({prefix, stateDir: path.join(dir, 'agent', 'network'), log: silentLog()});
@@ -64,6 +67,27 @@ async function killContainers(prefix: string): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   ours.forEach(removeCgroup);
+}
+
+/**
+ * A containerd that is not ours goes on, and with it the shims of our ended containers and their mounted roots, until their tasks are
+ * deleted there. One that does not answer is told so, not waited for: the next `cetus up` deletes them as well.
+ */
+async function forgetTasks(dir: string): Promise<void> {
+  const file = path.join(dir, 'run', 'agent.json');
+  if (!fs.existsSync(file)) return;
+  const {containerdSocket: socket, containerdNamespace: namespace} = readAgentConfig(file);
+  if (socket.startsWith(`${dir}/`)) return;
+  const client = connectContainerd({socket, namespace, log: silentLog()});
+  try {
+    await client.ready(PROCESS_TIMEOUT_MS);
+    const {tasks} = await client.tasks.list({});
+    await Promise.all(tasks.map(({id}) => client.tasks.delete({containerId: id})));
+  } catch (err) {
+    process.stderr.write(`down: containerd at ${socket} keeps what is left of the containers: ${(err as Error).message}\n`);
+  } finally {
+    client.close();
+  }
 }
 
 function pidsBelow(cgroup: string): number[] {
