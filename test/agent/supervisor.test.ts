@@ -54,6 +54,17 @@ describe('a container on a node', () => {
     expect(of('deaf')).toHaveLength(5);
   });
 
+  it('finds an exit of which no word came', async () => {
+    await node.create('c1', ['sleep', '1000']);
+    await node.start('c1');
+    // As if the runtime had died with the event on its way.
+    const unit = node.agent.supervisor.unit('c1');
+    unit.exited = () => Promise.resolve();
+    await node.task({kind: 'container.remove', containerId: 'c1', force: true});
+    await node.agent.supervisor.settled();
+    expect(await node.runtime.list()).toEqual([]);
+  });
+
   it('ends a process whose start was not answered, so that the next try does not meet it', async () => {
     await node.create('c1', ['sleep', '1000']);
     // The runtime dies under the call: the process runs, the answer is lost.

@@ -30,6 +30,8 @@ const DRAIN_MS = 2_000;
 /** Failures of a start that say nothing about how far it came. */
 const UNHEARD: ReadonlySet<string> = new Set(['unavailable', 'timeout', 'canceled']);
 const SAVE_AGAIN_MS = 1_000;
+/** How often the runtime is asked for an exit that is waited for. */
+const LOOK_AGAIN_MS = 1_000;
 
 export class ContainerUnit {
   readonly id: string;
@@ -361,8 +363,25 @@ export class ContainerUnit {
         late.abort();
         resolve(true);
       });
-      if (withinMs !== Infinity) this.parts.clock.sleep(withinMs, late.signal).then(() => resolve(!this.running), () => undefined);
+      const over = (): void => {
+        late.abort();
+        resolve(!this.running);
+      };
+      if (withinMs !== Infinity) this.parts.clock.sleep(withinMs, late.signal).then(over, () => undefined);
+      void this.lookForExit(AbortSignal.any([late.signal, this.suspended.signal]));
     });
+  }
+
+  /** A runtime that is killed may take the word of an exit with it; what it then says of the state is true. Never rejects. */
+  private async lookForExit(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const slept = await this.parts.clock.sleep(LOOK_AGAIN_MS, signal).then(() => true, () => false);
+      if (!slept) return;
+      const state = await this.parts.runtime.state(this.id).catch(() => undefined);
+      if (signal.aborted) return;
+      if (state?.status !== 'stopped' && state?.status !== 'none') continue;
+      await this.reconcile().catch((err: unknown) => this.parts.log.warn({err, containerId: this.id}, 'an exit that was found could not be worked off; looking again'));
+    }
   }
 
   private restartAfter(ms: number): void {
