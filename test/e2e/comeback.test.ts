@@ -1,4 +1,5 @@
 /** The whole of `cetus up` ends, by hand or by force, and begins again: what ran runs on and loses no line; what `down` ended comes back as its policy says. */
+import {alive} from '../../lib/base/alive';
 import {Aftermath, gap} from '../harness/aftermath';
 import {NOTHING_LEFT, PROGRAM, run} from '../harness/cetus';
 import {traces} from '../harness/leaks';
@@ -75,12 +76,3 @@ test('down leaves nothing; at the next start containers have exited, and those c
   await after.jobsEnded();
   expect(await after.marks()).toMatchObject({containers: 0, addresses: 0, ports: 0, locks: 0, reserved: 0, onNode: 0, snapshots: expect.any(Number) as number, shims: 0, fifoSets: 0, sandboxes: 0});
 }, 180_000);
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}

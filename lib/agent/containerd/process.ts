@@ -8,6 +8,7 @@
 import {spawn} from 'node:child_process';
 import fs from 'node:fs/promises';
 import path from 'node:path';
+import {alive} from '../../base/alive';
 import {systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
@@ -152,15 +153,6 @@ disabled_plugins = [${UNUSED_PLUGINS.map(quote).join(', ')}]
 [debug]
   level = "warn"
 `;
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** A pid may have been taken over by a stranger since it was written down: the command line tells. */

@@ -5,6 +5,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import {alive} from '../../base/alive';
 
 interface Claim { dataDir: string; pid: number }
 
@@ -56,15 +57,6 @@ function linked(own: string, file: string): boolean {
 
 function holds(dataDir: string, block: string): boolean {
   return read<{addressPools: {base: string}[]}>(path.join(dataDir, 'instance.json'))?.addressPools.some(({base}) => base === block) ?? false;
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (err) {
-    return (err as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
 
 /** Undefined for what is not there or is no JSON. */
