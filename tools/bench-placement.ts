@@ -19,7 +19,7 @@ for (let i = 0; i < CONTAINERS; i += 1)
   index.putContainer({id: `c${i}`, name: `name${i}`, account: i % 2 ? 'default' : `a${random(1000)}`, nodeId: `n${random(NODES)}`, labels: i % 3 ? {} : {'cetus.spread': `s${random(5000)}`}, imageId: '', imageReference: '', ports: []});
 for (let i = 0; i < NODES; i += 1) {
   index.putNode({id: `n${i}`, name: `node-${i}`, platform: 'linux/amd64', liveness: random(100) ? 'alive' : 'lost', availability: random(50) ? 'active' : 'cordoned', labels: {rack: `r${i % 200}`},
-    capacity: {memoryBytes: 256 * GiB, nanoCpus: 64e9, diskBytes: 1e12, pids: 1e6}, reserved: {memoryBytes: random(250) * GiB, nanoCpus: random(60) * 1e9, diskBytes: 0, pids: 0}});
+    cpus: 64, capacity: {memoryBytes: 256 * GiB, nanoCpus: 64e9, diskBytes: 1e12, pids: 1e6}, reserved: {memoryBytes: random(250) * GiB, nanoCpus: random(60) * 1e9, diskBytes: 0, pids: 0}});
   for (let k = 0; k < 20; k += 1) index.putImage(`n${i}`, `sha256:${random(k < 5 ? 10 : 5000)}`, []);
 }
 

@@ -53,7 +53,7 @@ export class FakeAgent implements AgentClient {
     this.clock = options.clock ?? systemClock;
     this.facts = {
       nodeId: 'node-1', name: 'node-1', platform: 'linux/amd64', architecture: 'x86_64', kernelVersion: '6.1.0', operatingSystem: 'Debian GNU/Linux 12',
-      osType: 'linux', cpus: 4, memoryBytes: 8 * 2 ** 30, diskBytes: 100 * 2 ** 30, pids: 32_768, cgroupVersion: 2, cgroupDriver: 'cgroupfs',
+      osType: 'linux', cpus: 4, cpusetCpus: '0-3', cpusetMems: '0', memoryBytes: 8 * 2 ** 30, diskBytes: 100 * 2 ** 30, pids: 32_768, cgroupVersion: 2, cgroupDriver: 'cgroupfs',
       containerdVersion: 'fake', runcVersion: 'fake', snapshotter: 'fake', agentUrl: 'fake:', agentVersion: '0.1.0', labels: {}, bootGeneration: 1,
       ...options.facts,
     };

@@ -88,7 +88,8 @@ export const NOTHING_RESERVED: Reservation = {memoryBytes: 0, nanoCpus: 0, diskB
 /** A node as placement's index wants it; main feeds the index with this too, so that both count capacity alike. */
 export function nodeView(node: Node, reservations: NodeReservations | undefined, config: Pick<JobConfig, 'capacityOf'>): NodeView {
   return {
-    id: node.id, name: node.name, platform: node.facts.platform, liveness: node.liveness, availability: node.availability,
+    id: node.id, name: node.name, platform: node.facts.platform, cpus: node.facts.cpus, cpusetCpus: node.facts.cpusetCpus, cpusetMems: node.facts.cpusetMems,
+    liveness: node.liveness, availability: node.availability,
     labels: {...node.facts.labels, ...node.labels}, capacity: config.capacityOf(node), reserved: reservations?.total ?? NOTHING_RESERVED,
   };
 }

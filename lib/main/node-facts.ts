@@ -14,11 +14,24 @@ export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: 
   return {
     nodeId: config.nodeId, name: config.name, platform: `linux/${architecture}`, architecture, osType: 'linux',
     kernelVersion: os.release(), operatingSystem: distribution(), cpus: os.availableParallelism(), memoryBytes: os.totalmem(),
+    cpusetCpus: cpuset('cpus', '/sys/devices/system/cpu/online'), cpusetMems: cpuset('mems', '/sys/devices/system/node/online'),
     diskBytes: disk.blocks * disk.bsize, pids: Number(fs.readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
     cgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? 2 : 1, cgroupDriver: 'cgroupfs',
     containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter,
     agentUrl: config.listen, agentVersion: VERSION, labels: config.labels,
   };
+}
+
+/** The kernel's list of what there is to bind to, like "0-3". Not what a group may be told to use, but what it would get: the effective one. */
+function cpuset(kind: 'cpus' | 'mems', online: string): string {
+  for (const file of [`/sys/fs/cgroup/cpuset.${kind}.effective`, `/sys/fs/cgroup/cpuset/cpuset.effective_${kind}`, online]) {
+    try {
+      return fs.readFileSync(file, 'utf8').trim();
+    } catch {
+      continue; // the other version of control groups, or none of this controller
+    }
+  }
+  return '0';
 }
 
 function distribution(): string {

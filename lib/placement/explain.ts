@@ -40,6 +40,7 @@ const WORDING: Record<FilterName, (detail: string) => string> = {
   liveness: (detail) => `not reachable (${detail})`,
   cordon: (detail) => (detail === 'draining' ? 'being drained' : 'cordoned'),
   platform: (detail) => `not of platform ${detail}`,
+  hardware: (detail) => `without ${detail}`,
   capacity: (detail) => `without enough free ${detail}`,
   constraint: (detail) => `against ${detail}`,
   affinity: (detail) => `against ${detail}`,

@@ -8,6 +8,7 @@ import {type Expression, imageAliases, parseExpression} from './affinity';
 import {noSpace, Rejections} from './explain';
 import {type Asked, rejects} from './filters/filters';
 import {holds} from './filters/expression';
+import {refusedByAll} from './filters/hardware';
 import {portKey} from './filters/port';
 import {bump, newEntry, type NodeEntry} from './node-entry';
 import type {ContainerView, NodeView, PlacementIndex} from './placement';
@@ -161,6 +162,8 @@ class Index implements ExplainingIndex {
     if (only) for (const entry of only) walk.look(entry);
     else this.walkLevels(walk, asked);
     const [best, ...alternatives] = walk.best;
+    const hopeless = best ? undefined : refusedByAll(this.views(), request.hardware);
+    if (hopeless) throw hopeless;
     if (!best && request.ports.some((p) => p.hostPort !== 0)) return this.placeOnTakenPort(request, walk.rejections);
     if (!best) {
       // A refusal is worth its price: it counts truly, over the whole fleet.
@@ -181,6 +184,10 @@ class Index implements ExplainingIndex {
 
   explain(request: PlacementRequest): Rejection[] {
     return this.countRejections(this.understand(request)).rejections;
+  }
+
+  private views(): NodeView[] {
+    return [...this.entries.values()].flatMap(({view}) => view ?? []);
   }
 
   private countRejections(asked: Asked): {rejections: Rejection[]; roomy: NodeView[]} {

@@ -2,9 +2,10 @@
 import type {Reservation} from '../schema/container';
 import type {NodeAvailability, NodeLiveness} from '../schema/node';
 import type {PlacementDecision, PlacementRequest} from '../schema/placement';
+import type {NodeHardware} from './filters/hardware';
 
 /** What placement knows of one node. Fed from the change feed, never read per request. */
-export interface NodeView {
+export interface NodeView extends NodeHardware {
   id: string;
   name: string;
   platform: string;
@@ -33,6 +34,9 @@ export interface PlacementIndex {
   removeContainer(id: string): void;
   putImage(nodeId: string, imageId: string, references: string[]): void;
   removeImage(nodeId: string, imageId: string): void;
-  /** Throws CetusError `noSpace` (info.rejections: Rejection[]; the message says what would have fitted where) or `invalid` (a bad expression). */
+  /**
+   * Throws CetusError `noSpace` (info.rejections: Rejection[]; the message says what would have fitted where) or `invalid` (a bad expression, or
+   * hardware that no node has).
+   */
   place(request: PlacementRequest): PlacementDecision;
 }

@@ -14,6 +14,9 @@ export interface NodeFacts {
   operatingSystem: string;
   osType: 'linux';
   cpus: number;
+  /** The kernel's lists of what containers may be bound to, like "0-3". Agents of earlier versions did not say. */
+  cpusetCpus?: string;
+  cpusetMems?: string;
   memoryBytes: number;
   diskBytes: number;
   pids: number;

@@ -1,4 +1,5 @@
 import type {Reservation} from './container';
+import type {Resources} from './docker';
 
 export interface PlacementRequest {
   account: string;
@@ -6,6 +7,8 @@ export interface PlacementRequest {
   containerName: string;
   labels: Record<string, string>;
   reservation: Reservation;
+  /** What its node must have, reserved or not; undefined: nothing in particular. */
+  hardware?: Hardware;
   /** "linux/amd64", or undefined where any will do. */
   platform?: string;
   /** Image reference and id: locality score, affinity:image. */
@@ -18,7 +21,20 @@ export interface PlacementRequest {
   expressions: string[];
 }
 
-export type FilterName = 'liveness' | 'cordon' | 'platform' | 'capacity' | 'constraint' | 'affinity' | 'volume' | 'port';
+/** Of a container's limits what is refused where the machine has less: 0 and '' ask for nothing. */
+export interface Hardware {
+  nanoCpus: number;
+  /** Lists like "0-2,7". */
+  cpusetCpus: string;
+  cpusetMems: string;
+}
+
+/** Undefined where the limits ask for nothing of the kind. */
+export function hardwareOf({NanoCpus = 0, CpusetCpus = '', CpusetMems = ''}: Resources): Hardware | undefined {
+  return NanoCpus === 0 && CpusetCpus === '' && CpusetMems === '' ? undefined : {nanoCpus: NanoCpus, cpusetCpus: CpusetCpus, cpusetMems: CpusetMems};
+}
+
+export type FilterName = 'liveness' | 'cordon' | 'platform' | 'hardware' | 'capacity' | 'constraint' | 'affinity' | 'volume' | 'port';
 
 /** Why nodes were left out: data, so that `cetus why` and the "no space" error print the same facts. */
 export interface Rejection {

@@ -181,6 +181,8 @@ describe('changes', () => {
   test('update: memory, cpus and policy of a running container, at once and for its next start', async () => {
     await run('elastic', ['-m', '64m'], 'sleep', '1000');
     const limits = (): Promise<string> => dc.ok(['exec', 'elastic', 'sh', '-c', 'cd /sys/fs/cgroup; if [ -d memory ]; then cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us; else cat memory.max; cut -d" " -f1 cpu.max; fi']);
+    expect((await dc.docker(['update', '--cpus', '99', 'elastic'])).stderr).toMatch(/range of CPUs is from 0\.01 to \d+\.00, as there are only \d+ CPUs available/);
+    expect((await dc.docker(['update', '--cpuset-cpus', '77', 'elastic'])).stderr).toMatch(/Requested CPUs are not available - requested 77, available: /);
     await dc.ok(['update', '-m', '32m', '--memory-swap', '64m', '--cpus', '.25', '--restart', 'always', 'elastic']);
     expect(await limits()).toBe(`${32 << 20}\n25000`);
     expect(await inspect('elastic', '.HostConfig')).toMatchObject({Memory: 32 << 20, MemorySwap: 64 << 20, NanoCpus: 250_000_000, RestartPolicy: {Name: 'always'}});

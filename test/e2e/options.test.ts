@@ -197,6 +197,7 @@ test('--ipc container: of one that does not share', async () => {
   await removed(id);
 });
 
+const CPUS = os.availableParallelism();
 /** [flags, what the message names] */
 const REFUSED: [flags: string[], names: RegExp][] = [
   [['--gpus', 'all'], /DeviceRequests/],
@@ -227,8 +228,11 @@ const REFUSED: [flags: string[], names: RegExp][] = [
   [['--cap-add', 'FLYING'], /FLYING/],
   [['--ulimit', 'nofile=9:3'], /ulimit/],
   [['-m', '1m'], /6MB/],
-  [['--cpuset-cpus', '999'], /999/],
-  [['--cpus', '9999'], /cpus/],
+  [['--cpuset-cpus', '77'], /Requested CPUs are not available - requested 77, available: [0-9,-]+$/m],
+  [['--cpuset-mems', '9'], /Requested memory nodes are not available - requested 9, available: [0-9,-]+$/m],
+  [['--cpuset-cpus', '1-0'], /Invalid value 1-0 for cpuset cpus/],
+  [['--cpus', String(CPUS + 1)], new RegExp(`range of CPUs is from 0\\.01 to ${CPUS}\\.00, as there are only ${CPUS} CPUs available`)],
+  [['--cpus', '9999'], /range of CPUs is from 0\.01 to/],
   [['--memory-swappiness', '101'], /swappiness/],
   [['--oom-score-adj', '2000'], /oom.score.adj/i],
   [['--pid', 'container:nosuch'], /nosuch/],

@@ -127,6 +127,21 @@ describe('start', () => {
   });
 });
 
+describe('update to limits that the node cannot have', () => {
+  it.each([
+    [{NanoCpus: 5e9}, 'range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available'],
+    [{CpusetCpus: '77'}, 'Requested CPUs are not available - requested 77, available: 0-3'],
+    [{CpusetMems: '9'}, 'Requested memory nodes are not available - requested 9, available: 0'],
+  ])('%j is refused, and nothing changes', async (resources, message) => {
+    const dc = await open();
+    await dc.container('c1', 'web', true);
+    const before = (await dc.all<Container>('containers')).get('c1');
+    await expect(dc.put('container.update', {containerId: 'c1', resources, restartPolicy: null, reservation: null})).rejects.toMatchObject({kind: 'invalid', message});
+    expect((await dc.all<Container>('containers')).get('c1')).toEqual(before);
+    await dc.put('container.update', {containerId: 'c1', resources: {NanoCpus: 4e9, CpusetCpus: '0-3', CpusetMems: '0'}, restartPolicy: null, reservation: null});
+  });
+});
+
 describe('a reservation', () => {
   const nothing = {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0};
   const something = {...nothing, memoryBytes: 2 ** 20};

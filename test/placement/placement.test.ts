@@ -7,7 +7,7 @@ import type {PlacementRequest} from '../../lib/schema/placement';
 
 const GiB = 1024 ** 3;
 const node = (id: string, over: Partial<NodeView> = {}): NodeView => ({
-  id, name: `name-${id}`, platform: 'linux/amd64', liveness: 'alive', availability: 'active', labels: {},
+  id, name: `name-${id}`, platform: 'linux/amd64', liveness: 'alive', availability: 'active', labels: {}, cpus: 8, cpusetCpus: '0-7', cpusetMems: '0',
   capacity: {memoryBytes: 8 * GiB, nanoCpus: 8e9, diskBytes: 100 * GiB, pids: 1000}, reserved: {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0}, ...over,
 });
 const request = (over: Partial<PlacementRequest> = {}): PlacementRequest => ({
@@ -44,6 +44,7 @@ function strictOracle(world: World, r: PlacementRequest): Map<string, number> {
     const soft = r.expressions.filter((e) => e.includes('=~'));
     const fits = n.liveness === 'alive' && n.availability === 'active' && (!r.platform || n.platform === r.platform)
       && r.pinnedNodes.every((p) => p.nodeId === n.id) && r.expressions.every((e) => soft.includes(e) || has(e))
+      && (r.hardware?.nanoCpus ?? 0) <= n.cpus * 1e9
       && r.ports.every((p) => !here.some((c) => c.ports.some((q) => q.hostPort === p.hostPort && q.protocol === p.protocol && (q.hostIp === '' || p.hostIp === '' || q.hostIp === p.hostIp))))
       && (['memoryBytes', 'nanoCpus', 'diskBytes', 'pids'] as const).every((d) => r.reservation[d] === 0 || n.reserved[d] + r.reservation[d] <= n.capacity[d]);
     if (!fits) continue;
@@ -73,7 +74,7 @@ type Op = {op: 'node'; view: NodeView} | {op: 'container'; view: ContainerView} 
 const anOp: fc.Arbitrary<Op> = fc.oneof(
   {weight: 5, arbitrary: fc.record({op: fc.constant('node' as const), view: fc.record({
     id: ids('n', 30), platform: oneOf('linux/amd64', 'linux/arm64'), liveness: oneOf('alive', 'alive', 'alive', 'lost'), availability: oneOf('active', 'active', 'active', 'cordoned'),
-    labels: oneOf({}, {rack: 'r1'}, {rack: 'r2'}), reserved: amount,
+    labels: oneOf({}, {rack: 'r1'}, {rack: 'r2'}), reserved: amount, cpus: oneOf(2, 8),
   }).map((v) => node(v.id, v as Partial<NodeView>))})},
   {weight: 5, arbitrary: fc.record({op: fc.constant('container' as const), view: fc.record({id: ids('c', 40), nodeId: ids('n', 30), account: oneOf('a', 'b'), labels, ports: fc.array(port, {maxLength: 1})})
     .map((v) => container(v.id, v.nodeId, v))})},
@@ -87,6 +88,7 @@ const aRequest = fc.record({
   pinnedNodes: fc.oneof({weight: 4, arbitrary: fc.constant<{nodeId: string; volumeName: string}[]>([])}, {weight: 1, arbitrary: ids('n', 30).map((nodeId) => [{nodeId, volumeName: 'v'}])}),
   expressions: fc.array(oneOf('constraint:rack==r1', 'constraint:rack!=r1', 'constraint:rack==~r2', 'constraint:node==name-n3', 'affinity:container==nc1', 'affinity:container!=nc1',
     'affinity:container==~nc2', 'affinity:tier!=~x', 'affinity:tier==x'), {maxLength: 2}),
+  hardware: oneOf(undefined, undefined, {nanoCpus: 3e9, cpusetCpus: '', cpusetMems: ''}),
 }).map((v) => request(v));
 
 function build(ops: Op[], config: {exhaustiveNodes: number; smallSet: number}): {world: World; index: ReturnType<typeof createPlacementIndex>} {
@@ -113,6 +115,10 @@ test.each([[0, 1024], [0, 1], [256, 1024]])('exactly the best score of the oracl
     const totals = oracle(world, r);
     if (totals.size === 0) {
       const err = refused(() => index.place(r));
+      if (world.nodes.length && world.nodes.every((n) => (r.hardware?.nanoCpus ?? 0) > n.cpus * 1e9)) {
+        expect(err.kind).toBe('invalid');
+        return;
+      }
       expect(err.kind).toBe('noSpace');
       const counted = (err.info['rejections'] as {count: number}[]).reduce((n, x) => n + x.count, 0);
       expect(counted).toBe(world.nodes.length);
@@ -161,6 +167,50 @@ test('a refusal says what would have fitted where', () => {
   expect(err.message).toContain('most that fits: memory 2GiB on name-a');
   expect(err.message).toContain('cordoned (name-b)');
   expect(refused(() => createPlacementIndex().place(request())).message).toContain('the datacenter has no nodes');
+});
+
+describe('hardware', () => {
+  const asked = (over: object): PlacementRequest => request({hardware: {nanoCpus: 0, cpusetCpus: '', cpusetMems: '', ...over}, reservation: {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0}});
+  const fleet = (): ReturnType<typeof createPlacementIndex> => {
+    const index = createPlacementIndex();
+    index.putNode(node('a', {cpus: 2, cpusetCpus: '0-1'}));
+    index.putNode(node('b', {cpus: 4, cpusetCpus: '0-2,5', cpusetMems: '0-1'}));
+    return index;
+  };
+
+  test.each([[{nanoCpus: 4e9}, 'b'], [{cpusetCpus: '1-2'}, 'b'], [{cpusetCpus: '0,5'}, 'b'], [{cpusetMems: '1'}, 'b'], [{cpusetCpus: '0-1', cpusetMems: '0-1', nanoCpus: 3e9}, 'b']])('%j goes where it is', (over, expected) => {
+    const decision = fleet().place(asked(over));
+    expect(decision.nodeId).toBe(expected);
+    expect(decision.rejections).toMatchObject([{filter: 'hardware', count: 1, examples: ['name-a']}]);
+  });
+
+  test.each([
+    [{nanoCpus: 4.01e9}, 'range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available'],
+    [{nanoCpus: -1e9}, 'range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available'],
+    [{cpusetCpus: '77'}, 'Requested CPUs are not available - requested 77, available: 0-2,5'],
+    [{cpusetCpus: '1-3'}, 'Requested CPUs are not available - requested 1-3, available: 0-2,5'],
+    [{cpusetMems: '9'}, 'Requested memory nodes are not available - requested 9, available: 0-1'],
+  ])('%j, which no node has, is refused as by the Engine', (over, message) => {
+    const err = refused(() => fleet().place(asked(over)));
+    expect([err.kind, err.message]).toEqual(['invalid', message]);
+    const withPort = {...asked(over), ports: [{protocol: 'tcp', hostIp: '', hostPort: 80}]};
+    expect(refused(() => fleet().place(withPort)).message).toBe(message);
+  });
+
+  test('where the node that has it is away, a refusal says both', () => {
+    const index = fleet();
+    index.putNode(node('b', {cpus: 4, liveness: 'lost'}));
+    const err = refused(() => index.place(asked({nanoCpus: 3e9})));
+    expect(err.kind).toBe('noSpace');
+    expect(err.message).toContain('1 not reachable (lost) (name-b)');
+    expect(err.message).toContain('1 without 3 cpus (name-a)');
+  });
+
+  test('a node that has not said which cpus it has is tried', () => {
+    const index = createPlacementIndex();
+    index.putNode(node('old', {cpusetCpus: undefined, cpusetMems: undefined}));
+    expect(index.place(asked({cpusetCpus: '77', cpusetMems: '9'})).nodeId).toBe('old');
+  });
 });
 
 test('volumes on two nodes are refused by name', () => {

@@ -11,6 +11,7 @@ import type {ContainerDraft, ProvisionParams} from '../../schema/chains';
 import type {ContainerSpec, ResolvedMount} from '../../schema/container';
 import type {CreateContainerBody} from '../../schema/docker';
 import type {Volume} from '../../schema/objects';
+import {hardwareOf} from '../../schema/placement';
 import type {Context} from '../context';
 import {resolveContainer} from '../containers/resolve';
 import {noSuchImage, resolveImage} from '../images/resolve';
@@ -109,7 +110,7 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
   return {
     container, volumes,
     placement: {
-      account: caller.account, containerName: '', labels, reservation, ...(platform ? {platform} : {}), imageReference: reference || given.Image, imageId: image.id,
+      account: caller.account, containerName: '', labels, reservation, hardware: hardwareOf(host), ...(platform ? {platform} : {}), imageReference: reference || given.Image, imageId: image.id,
       ports: ports.filter((p) => p.hostPort !== 0).map(({protocol, hostIp, hostPort}) => ({protocol, hostIp, hostPort})), expressions: hints,
     },
   };

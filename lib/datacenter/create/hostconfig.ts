@@ -25,7 +25,6 @@ export function checkResources(r: Resources): void {
   if (swappiness !== null && swappiness !== undefined && (swappiness < -1 || swappiness > 100)) throw invalid(`Invalid value: ${swappiness}, valid memory swappiness range is 0-100`);
   if (reservation < 0 || (reservation > 0 && reservation < MIN_MEMORY)) throw invalid('Minimum memory reservation allowed is 6MB');
   if (memory > 0 && reservation > memory) throw invalid('Minimum memory limit can not be less than memory reservation limit, see usage');
-  if ((r.NanoCpus ?? 0) < 0) throw invalid('range of CPUs is from 0.01 up: NanoCpus cannot be negative');
   if ((r.NanoCpus ?? 0) > 0) {
     if ((r.CpuPeriod ?? 0) > 0) throw invalid('Conflicting options: Nano CPUs and CPU Period cannot both be set');
     if ((r.CpuQuota ?? 0) > 0) throw invalid('Conflicting options: Nano CPUs and CPU Quota cannot both be set');
@@ -33,13 +32,19 @@ export function checkResources(r: Resources): void {
   if ((r.CpuShares ?? 0) < 0) throw invalid(`invalid CPU shares (${r.CpuShares}): value must be a positive integer`);
   if (r.CpuPeriod && (r.CpuPeriod < 1000 || r.CpuPeriod > 1_000_000)) throw invalid('CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');
   if (r.CpuQuota && r.CpuQuota > 0 && r.CpuQuota < 1000) throw invalid('CPU cfs quota can not be less than 1ms (i.e. 1000)');
-  for (const [name, list] of [['cpuset-cpus', r.CpusetCpus], ['cpuset-mems', r.CpusetMems]] as const)
-    if (list && !/^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(list)) throw invalid(`Invalid value ${list} for ${name}`);
+  for (const [name, list] of [['cpuset cpus', r.CpusetCpus], ['cpuset mems', r.CpusetMems]] as const)
+    if (list && !list.split(',').every(isRange)) throw invalid(`Invalid value ${list} for ${name}`);
   if (r.BlkioWeight && (r.BlkioWeight < 10 || r.BlkioWeight > 1000)) throw invalid('Range of blkio weight is from 10 to 1000');
   for (const limit of r.Ulimits ?? []) {
     if (!limit.Name) throw invalid('ulimit has no name');
     if (limit.Hard !== -1 && (limit.Soft === -1 || limit.Soft > limit.Hard)) throw invalid(`ulimit soft limit must be less than or equal to hard limit: ${limit.Soft} > ${limit.Hard}`);
   }
+}
+
+/** One number, or two that rise. */
+function isRange(part: string): boolean {
+  const match = /^(\d+)(?:-(\d+))?$/.exec(part);
+  return match !== null && (match[2] === undefined || Number(match[1]) <= Number(match[2]));
 }
 
 export function checkRestartPolicy(policy: RestartPolicy | null | undefined): void {
@@ -140,12 +145,12 @@ export function settleHostConfig(given: HostConfig, config: DatacenterConfig): H
   };
 }
 
-/** What a container with these limits holds of its node. */
+/** What a container with these limits holds of its node. How many cpus there are decides placement, and whether a limit below 0 is one. */
 export function reservationOf(r: Resources, config: DatacenterConfig): Reservation {
   const cpuLimit = r.NanoCpus || (r.CpuQuota && r.CpuQuota > 0 ? (r.CpuQuota / (r.CpuPeriod || 100_000)) * 1e9 : 0);
   return {
     memoryBytes: r.Memory || r.MemoryReservation || (config.defaultMemoryBytes ?? 0),
-    nanoCpus: Math.ceil(cpuLimit / (config.cpuOvercommit ?? 8)),
+    nanoCpus: Math.ceil(Math.max(0, cpuLimit) / (config.cpuOvercommit ?? 8)),
     diskBytes: 0,
     pids: r.PidsLimit && r.PidsLimit > 0 ? r.PidsLimit : 0,
   };

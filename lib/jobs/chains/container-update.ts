@@ -1,9 +1,11 @@
 /** container.update: capacity and configuration first, then the node; where the node refuses, both are what they were. */
 import type {BatchOp} from '../../moray/moray';
+import {refusedByAll} from '../../placement/filters/hardware';
 import type {TaskOutput} from '../../schema/agent';
 import {targets, type UpdateParams} from '../../schema/chains';
 import type {Container, Reservation} from '../../schema/container';
 import type {HostConfig, Resources} from '../../schema/docker';
+import {hardwareOf} from '../../schema/placement';
 import {CetusError} from '../../base/errors';
 import type {Chain} from '../../workflow/chain';
 import {reserve} from '../reservations';
@@ -55,6 +57,10 @@ async function configure(ctx: Ctx<UpdateParams>): Promise<{output: Updated; writ
   const stored = await container(ctx, containerId);
   const c = stored.value;
   if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', `Cannot update container ${c.id}: container is marked for removal and cannot be "update"`);
+  // Only what is changed is looked at, as by the Engine: what was right when it was created may stay.
+  const hardware = hardwareOf(resources);
+  const refusal = hardware && refusedByAll([(await ctx.services.fleet.node(c.nodeId)).facts], hardware);
+  if (refusal) throw refusal;
   const hostConfig: HostConfig = {...c.spec.hostConfig, ...resources, ...(restartPolicy ? {RestartPolicy: restartPolicy} : {})};
   return {output: {nodeId: c.nodeId, hostConfig: c.spec.hostConfig, reservation: c.reservation}, writes: await configured(ctx, stored, hostConfig, reservation)};
 }

@@ -4,6 +4,7 @@ import type {NodeEntry} from '../node-entry';
 import type {NodeView} from '../placement';
 import {lacking} from './capacity';
 import {holds, type Located} from './expression';
+import {lackingHardware} from './hardware';
 import {takenPort} from './port';
 
 export interface Asked {
@@ -19,6 +20,8 @@ export function rejects(entry: NodeEntry, view: NodeView, asked: Asked): {filter
   if (view.liveness !== 'alive') return {filter: 'liveness', detail: view.liveness};
   if (view.availability !== 'active') return {filter: 'cordon', detail: view.availability};
   if (request.platform !== undefined && !platformFits(view.platform, request.platform)) return {filter: 'platform', detail: request.platform};
+  const lacked = lackingHardware(view, request.hardware);
+  if (lacked) return {filter: 'hardware', detail: lacked};
   if (pinned && pinned.nodeId !== view.id) return {filter: 'volume', detail: pinned.volumeName};
   for (const expression of asked.hard)
     if (!holds(entry, view, expression, request.account)) return {filter: expression.kind, detail: expression.text};
