@@ -42,6 +42,12 @@ describe('images', () => {
     expect(await references()).toEqual([]);
   });
 
+  test('of those who tag at the same moment nobody hears of the others', async () => {
+    const crowd = await Promise.allSettled(Array.from({length: 30}, () => world.dc.images.tag(me, 'busybox', 'wanted', '')));
+    expect(crowd.filter(({status}) => status === 'rejected')).toEqual([]);
+    expect((await world.dc.images.get(me, 'wanted')).image.id).toBe(busybox.id);
+  });
+
   test('one that a container uses stays', async () => {
     const id = await create('web');
     expect((await failure(world.dc.images.remove(me, 'busybox', {force: false, noPrune: false}))).message)

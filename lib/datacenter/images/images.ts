@@ -2,6 +2,7 @@
 import {createHash} from 'node:crypto';
 import {formatNs} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
+import {retry} from '../../base/retry';
 import {eq} from '../../moray/filter';
 import {BUCKETS} from '../../schema/buckets';
 import type {ChainResult} from '../../schema/chains';
@@ -19,7 +20,9 @@ import {SharedPulls} from './shared-pulls';
 
 const IMAGES = BUCKETS.images.name;
 const REFS = BUCKETS.image_refs.name;
-const TAG_TRIES = 5;
+/** Who tags what others tag at the same moment comes after them, as at the Engine, however many they are. */
+const TAG_TRIES = 100;
+const TAG_PAUSE_MS = {firstDelayMs: 2, maxDelayMs: 100};
 
 export function imageVerbs(context: Context): ImageVerbs {
   const {moray} = context;
@@ -129,24 +132,20 @@ export function imageVerbs(context: Context): ImageVerbs {
       const target = parseReference(tag ? `${repository}:${tag}` : repository);
       const name = formatReference(parseImageName(tag ? `${repository}:${tag}` : repository));
       if (familiarName(target) === 'sha256') throw new CetusError('invalid', 'refusing to create an ambiguous tag using digest algorithm as name');
-      for (let attempt = 1; ; attempt += 1) {
+      const again = {tries: TAG_TRIES, ...TAG_PAUSE_MS, clock: context.clock, signal: caller.signal, retryable: (err: unknown) => isCetusError(err, 'etagConflict')};
+      await retry(again, async () => {
         const {image} = await resolveImage(context, caller.account, source);
         const stored = await moray.peek<Image>(IMAGES, imageKey(caller.account, image.id));
         if (!stored || stored.value.removing) throw noSuchImage(source);
         const taggedAt = formatNs(context.clock.nowNs());
         const ref: ImageRef = {account: caller.account, reference: name, imageId: image.id, taggedAt};
-        try {
-          await moray.batch([
-            // The image's etag keeps a removal that is under way and this name apart.
-            {op: 'put', bucket: IMAGES, key: stored.key, value: {...stored.value, lastTaggedAt: taggedAt}, etag: stored.etag},
-            {op: 'put', bucket: REFS, key: refKey(caller.account, name), value: ref},
-            eventWrite(context.clock, context.ids, {account: caller.account, type: 'image', action: 'tag', actorId: image.id, attributes: {name: familiarReference(parseImageName(name))}}),
-          ]);
-          return;
-        } catch (err) {
-          if (attempt >= TAG_TRIES || !isCetusError(err, 'etagConflict')) throw err;
-        }
-      }
+        await moray.batch([
+          // The image's etag keeps a removal that is under way and this name apart.
+          {op: 'put', bucket: IMAGES, key: stored.key, value: {...stored.value, lastTaggedAt: taggedAt}, etag: stored.etag},
+          {op: 'put', bucket: REFS, key: refKey(caller.account, name), value: ref},
+          eventWrite(context.clock, context.ids, {account: caller.account, type: 'image', action: 'tag', actorId: image.id, attributes: {name: familiarReference(parseImageName(name))}}),
+        ]);
+      });
     },
 
     async remove(caller, nameOrId, options) {
