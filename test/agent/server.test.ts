@@ -3,6 +3,7 @@ import {writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {type Duplex, Readable} from 'node:stream';
 import {request} from 'node:http';
+import {CetusError} from '../../lib/base/errors';
 import {HttpAgentClient} from '../../lib/fleet/agent-client';
 import type {AttachQuery, LogsQuery} from '../../lib/schema/agent';
 import {makeSpec, task, TestNode, until} from './node';
@@ -43,6 +44,28 @@ async function firstBytes(stream: Duplex, length: number): Promise<string> {
     });
   });
 }
+
+test('what meets a process that has just ended is told so as by the Engine, not in the runtime\'s words', async () => {
+  await node.create('c1', ['sleep', '1000'], {config: {Tty: true}});
+  await node.start('c1');
+  const unit = node.agent.supervisor.unit('c1');
+  const heard = unit.exited.bind(unit);
+  // The process is gone, and word of it is still on its way to the agent.
+  const late = new Promise<Parameters<typeof heard>[0]>((resolve) => { unit.exited = async (exit) => resolve(exit); });
+  await client.putExec('e1', 'c1', {Cmd: ['true']});
+  await node.runtime.kill('c1', '', 9);
+  const exit = await late;
+  const told = {kind: 'conflict', message: 'container c1 is not running'};
+  await expect(client.top('c1', '')).rejects.toMatchObject(told);
+  node.runtime.failNext('resize', new CetusError('notFound', 'process does not exist : not found'));
+  await expect(client.resize('c1', 10, 10)).rejects.toMatchObject(told);
+  await expect(client.startExec('e1', {detachKeys: '', consoleSize: null, detach: true})).rejects.toMatchObject(told);
+  await expect(node.task({kind: 'container.pause', containerId: 'c1'})).rejects.toMatchObject(told);
+  // What changes only the next start is no failure.
+  await node.task({kind: 'container.update', containerId: 'c1', resources: {Memory: 64 << 20}, restartPolicy: null});
+  await heard(exit);
+  expect(node.status('c1')).toBe('exited');
+});
 
 describe('attach', () => {
   it('before the start gets everything from the first byte to the last', async () => {

@@ -5,7 +5,7 @@
  * Refuses: a runtime exit that is not of the process it knows (pids are compared). Called by the supervisor only.
  */
 import {formatNs} from '../../base/clock';
-import {asCetusError, CetusError, unreachable} from '../../base/errors';
+import {asCetusError, CetusError, isCetusError, unreachable} from '../../base/errors';
 import {type ContainerObservation, type ContainerSpec, renamedIn} from '../../schema/container';
 import type {Resources, RestartPolicy} from '../../schema/docker';
 import {LogWriter} from '../logs/writer';
@@ -16,6 +16,7 @@ import type {StoredSpec} from '../store';
 import {REBOOT_GENERATION_STEP} from '../store';
 import {StdioHub} from '../stdio/hub';
 import {type ContainerAction, type ContainerEvent, type ContainerView, decide} from './decide';
+import {endedMeanwhile} from './ended';
 import {healthPlan, runProbes} from './health';
 import {Launcher} from './launch';
 import {Lock} from './lock';
@@ -23,12 +24,10 @@ import {type ContainerRecord, type Launch, newRecord} from './record';
 import {parseSignal} from './signals';
 import type {NodeParts} from './node-parts';
 import {ifGone, Remains} from './remains';
-import {startFailure} from './start-failure';
+import {startFailure, UNHEARD} from './start-failure';
 
 /** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
 const DRAIN_MS = 2_000;
-/** Failures of a start that say nothing about how far it came. */
-const UNHEARD: ReadonlySet<string> = new Set(['unavailable', 'timeout', 'canceled']);
 const SAVE_AGAIN_MS = 1_000;
 /** How often the runtime is asked for an exit that is waited for. */
 const LOOK_AGAIN_MS = 1_000;
@@ -173,7 +172,10 @@ export class ContainerUnit {
       const hostConfig = {...this.spec.hostConfig, ...given, ...(policy ? {RestartPolicy: policy} : {})};
       const stored = {...this.stored, spec: {...this.spec, hostConfig}};
       if (this.running && Object.keys(given).length)
-        await this.parts.runtime.updateResources(this.id, this.parts.specs.resources(hostConfig));
+        // A process that has just ended takes no limits; the next one starts with them.
+        await this.parts.runtime.updateResources(this.id, this.parts.specs.resources(hostConfig)).catch((err: unknown) => {
+          if (!isCetusError(err, 'notFound')) throw err;
+        });
       this.stored = stored;
       this.parts.store.saveSpec(this.id, stored);
       this.launcher.forget();
@@ -291,7 +293,7 @@ export class ContainerUnit {
       case 'launch': return this.launch(action.launch);
       case 'signal': return runtime.kill(this.id, '', action.signal).catch(ifGone);
       case 'pause':
-        await runtime.pause(this.id);
+        await runtime.pause(this.id).catch(endedMeanwhile(this.id));
         return this.apply({kind: 'paused'});
       case 'resume':
         await runtime.resume(this.id).catch(ifGone);
@@ -322,7 +324,7 @@ export class ContainerUnit {
       const failure = startFailure(err);
       const byHand = this.observation.status !== 'restarting';
       this.parts.log.warn({err, containerId: this.id}, 'a container could not be started');
-      await this.apply({kind: 'startFailed', error: failure.error.message, exitCode: failure.exitCode, at: formatNs(this.parts.clock.nowNs())});
+      await this.apply({kind: 'startFailed', error: failure.error.shown, exitCode: failure.exitCode, at: formatNs(this.parts.clock.nowNs())});
       await this.cleaning;
       if (byHand) throw failure.error;
     }

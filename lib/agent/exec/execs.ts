@@ -10,11 +10,12 @@ import {mkdirSync, readdirSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Duplex} from 'node:stream';
 import type {Clock} from '../../base/clock';
-import {CetusError} from '../../base/errors';
+import {CetusError, isCetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {ExecObservation, ExecStartQuery} from '../../schema/agent';
 import type {ContainerSpec} from '../../schema/container';
 import type {ExecConfig} from '../../schema/docker';
+import {endedMeanwhile, notRunning} from '../container/ended';
 import {startFailure} from '../container/start-failure';
 import type {ReportLedger} from '../ledger/reports';
 import type {SpecBuilder} from '../parts';
@@ -104,7 +105,7 @@ export class Execs {
         entry.hub.finish();
         throw failure.error;
       }
-      const text = Buffer.from(`${failure.error.message}\r\n`);
+      const text = Buffer.from(`${failure.error.shown}\r\n`);
       if (config.AttachStdout) stream.write(config.Tty ? text : frame(1, text));
       entry.hub.finish();
       return;
@@ -116,7 +117,9 @@ export class Execs {
   async resize(id: string, height: number, width: number): Promise<void> {
     const entry = this.find(id);
     if (entry.state !== 'running') throw new CetusError('conflict', `exec ${id} is not running`);
-    await this.parts.runtime.resize(entry.containerId, id, height, width);
+    await this.parts.runtime.resize(entry.containerId, id, height, width).catch((err: unknown) => {
+      throw isCetusError(err, 'notFound') ? new CetusError('conflict', `exec ${id} is not running`, {cause: err}) : err;
+    });
   }
 
   observe(id: string): ExecObservation {
@@ -217,7 +220,7 @@ export class Execs {
     } catch (err) {
       const failure = startFailure(err);
       entry.state = 'ended';
-      return {exitCode: failure.exitCode, output: failure.error.message};
+      return {exitCode: failure.exitCode, output: failure.error.shown};
     } finally {
       if (entry.state === 'ended') this.entries.delete(entry.id);
       else void entry.ended.then(() => this.entries.delete(entry.id));
@@ -236,7 +239,8 @@ export class Execs {
     const {runtime, specs} = this.parts;
     const process = await specs.process({spec: host.spec, config: entry.config, pid: host.pid});
     const arrived = this.expect(host);
-    const {pid, io} = await runtime.exec(entry.containerId, entry.id, process, {stdin, terminal: entry.config.Tty === true}).finally(arrived);
+    const {pid, io} = await runtime.exec(entry.containerId, entry.id, process, {stdin, terminal: entry.config.Tty === true})
+      .finally(arrived).catch(endedMeanwhile(entry.containerId));
     entry.hub.connect(io, output);
     entry.pid = pid;
     entry.state = 'running';
@@ -289,7 +293,7 @@ export class Execs {
     const host = this.parts.host(containerId);
     if (host.status === 'paused') throw new CetusError('conflict', `container ${containerId} is paused, unpause the container before exec`);
     if (host.status === 'restarting') throw new CetusError('conflict', `container ${containerId} is restarting, wait until the container is running`);
-    if (host.status !== 'running') throw new CetusError('conflict', `container ${containerId} is not running`);
+    if (host.status !== 'running') throw notRunning(containerId);
     return host;
   }
 

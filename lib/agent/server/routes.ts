@@ -4,6 +4,7 @@ import {asCetusError, CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
 import type {Inventory, PullRequest, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
+import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
 import {top} from '../top';
 import {checks, type Query, readJsonBody} from './body';
@@ -32,8 +33,8 @@ const ITEMS: Record<string, ItemRoute> = {
     json(res, {sizeRw: await parts.runtime.usage(id)});
   },
   'POST containers resize': async ({res, query, supervisor, parts}, id) => {
-    if (!supervisor.unit(id).running) throw new CetusError('conflict', `container ${id} is not running`);
-    await parts.runtime.resize(id, '', query.number('h', 0), query.number('w', 0));
+    if (!supervisor.unit(id).running) throw notRunning(id);
+    await parts.runtime.resize(id, '', query.number('h', 0), query.number('w', 0)).catch(endedMeanwhile(id));
     empty(res);
   },
   'GET containers stats': later('stats'),
@@ -133,8 +134,8 @@ function untilSignal(untilNs: string): AbortSignal {
 async function containerTop({res, query, supervisor, parts}: Context, id: string): Promise<void> {
   const unit = supervisor.unit(id);
   if (unit.observation.status === 'restarting') throw new CetusError('conflict', `container ${id} is restarting, wait until the container is running`);
-  if (!unit.running) throw new CetusError('conflict', `container ${id} is not running`);
-  json(res, await top(await parts.runtime.pids(id), query.text('args')));
+  if (!unit.running) throw notRunning(id);
+  json(res, await top(await parts.runtime.pids(id).catch(endedMeanwhile(id)), query.text('args')));
 }
 
 async function pull({req, res, parts, signal}: Context): Promise<void> {

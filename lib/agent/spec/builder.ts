@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import {CetusError} from '../../base/errors';
 import type {Config, HostConfig} from '../../schema/docker';
+import {notRunning} from '../container/ended';
 import type {SpecBuilder, SpecInput} from '../parts';
 import type {OciSpec} from '../runtime/runtime';
 import {ALL_CAPABILITIES, available, capabilitiesFor} from './capabilities';
@@ -43,12 +44,24 @@ export function createSpecBuilder(options: SpecBuilderOptions): SpecBuilder {
       return processOf({
         args: [...config.Cmd ?? []], tty: config.Tty === true, env: [...spec.config.Env ?? [], ...config.Env ?? []], hostname: undefined,
         cwd: config.WorkingDir || spec.config.WorkingDir || '/', consoleSize: config.ConsoleSize,
-        user: resolveUser(user, spec.hostConfig.GroupAdd ?? [], (file) => readInside([`/proc/${pid}/root`], file)),
+        user: resolveUser(user, spec.hostConfig.GroupAdd ?? [], (file) => readOf(spec.id, pid, file)),
         host: {...spec.hostConfig, Privileged: privileged || spec.hostConfig.Privileged}, capabilities,
       });
     },
     resources: (host) => resourcesOf(host, options.cgroups, deviceNumber),
   };
+}
+
+/** A file of a running container. */
+function readOf(containerId: string, pid: number, file: string): string | undefined {
+  const root = `/proc/${pid}/root`;
+  try {
+    return readInside([root], file);
+  } catch (err) {
+    const {code, path} = err as NodeJS.ErrnoException;
+    if (path === root && (code === 'ENOENT' || code === 'ESRCH')) throw notRunning(containerId, err);
+    throw err;
+  }
 }
 
 type Known = Required<SpecBuilderOptions>;

@@ -1,3 +1,4 @@
+import {spawnSync} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -117,6 +118,12 @@ describe('options', () => {
     expect(mounts.find((m) => m.destination === '/sbin/docker-init')).toMatchObject({source: '/usr/bin/tini'});
     await expect(build({}, {SecurityOpt: ['apparmor=strict']})).rejects.toThrow('HostConfig.SecurityOpt apparmor=strict is not supported');
     await expect(build({}, {UsernsMode: 'private'})).rejects.toThrow('HostConfig.UsernsMode private');
+  });
+
+  test('exec: of a process that has just ended its container is not running', async () => {
+    const {pid} = spawnSync('true');
+    const exec = builder.process({spec: {id: 'c1', config: {}, hostConfig: {}} as unknown as ContainerSpec, config: {Cmd: ['sh'], User: 'root'}, pid});
+    await expect(exec).rejects.toMatchObject({kind: 'conflict', message: 'container c1 is not running'});
   });
 
   test('exec: the container\'s environment and user, its own terminal', async () => {
