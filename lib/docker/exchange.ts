@@ -153,7 +153,7 @@ export class Exchange {
       if (!this.gone) {
         const {error} = errorAnswer(err);
         this.log.info({err: error, operation: this.request.operation.id}, 'a progress stream failed');
-        await this.write(out, `${JSON.stringify(errorLine(error.message))}\r\n`);
+        await this.write(out, `${JSON.stringify(errorLine(error.shown))}\r\n`);
       }
     } finally {
       await iterator.return?.(undefined)?.catch(() => undefined);
@@ -188,11 +188,13 @@ export class Exchange {
   /** Any thrown value as the Engine would answer it; after the headers have gone, the answer is cut. */
   fail(thrown: unknown): void {
     const {status, error} = errorAnswer(thrown);
-    if (status >= 500 && !isCetusError(error, 'notImplemented') && !(this.gone && isCetusError(error, 'canceled'))) this.log.error({err: asCetusError(thrown), operation: this.request.operation.id}, 'request failed');
+    // What the client is not told is told here, whatever the status.
+    const told = error.shown === error.message && (status < 500 || isCetusError(error, 'notImplemented'));
+    if (!told && !(this.gone && isCetusError(error, 'canceled'))) this.log.error({err: asCetusError(thrown), operation: this.request.operation.id}, 'request failed');
     if (this.gone) return;
     if (this.transport.started) return this.transport.cut();
     if (status === 304) return this.empty(304);
-    this.transport.complete(status, {...this.edge.headers, 'X-Request-Id': this.caller.requestId, 'Content-Type': JSON_TYPE}, errorBody(error.message));
+    this.transport.complete(status, {...this.edge.headers, 'X-Request-Id': this.caller.requestId, 'Content-Type': JSON_TYPE}, errorBody(error.shown));
   }
 }
 

@@ -35,5 +35,5 @@ export function parseAgentUrl(url: string): AgentAddress {
 export function unreachableNode(node: string, err: unknown): CetusError {
   const code = (err as {code?: string}).code ?? '';
   const reach = code === 'ECONNREFUSED' || code === 'ENOENT' ? 'none' : code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE' ? 'broken' : 'unknown';
-  return new CetusError('unavailable', `node ${node} cannot be reached: ${(err as Error).message}`, {cause: err, info: {reach}});
+  return new CetusError('unavailable', `node ${node} cannot be reached: ${(err as Error).message}`, {cause: err, shown: `node ${node} cannot be reached`, info: {reach}});
 }

@@ -141,7 +141,7 @@ export class HttpAgentClient implements AgentClient {
     } catch (err) {
       throw this.wrap(err, path, options.signal);
     }
-    if (!complete) throw new CetusError('unavailable', `node ${this.node} cut its answer to ${path} off`);
+    if (!complete) throw new CetusError('unavailable', `node ${this.node} cut its answer to ${path} off`, {shown: `node ${this.node} broke off in the middle of its answer`});
   }
 
   private async stream(method: 'GET' | 'POST', path: string, options: StreamOptions): Promise<Readable> {
@@ -151,7 +151,7 @@ export class HttpAgentClient implements AgentClient {
   private async json<T>(method: 'GET' | 'POST' | 'PUT', path: string, options: CallOptions = {}): Promise<T> {
     const deadlineMs = options.deadlineMs ?? READ_DEADLINE_MS;
     const late = new AbortController();
-    const timer = setTimeout(() => late.abort(new CetusError('timeout', `node ${this.node} did not answer ${path} within ${deadlineMs} ms`)), deadlineMs);
+    const timer = setTimeout(() => late.abort(new CetusError('timeout', `node ${this.node} did not answer ${path} within ${deadlineMs} ms`, {shown: `node ${this.node} did not answer within ${deadlineMs / 1000} s`})), deadlineMs);
     const onAbort = (): void => late.abort(options.signal?.reason);
     options.signal?.addEventListener('abort', onAbort, {once: true});
     if (options.signal?.aborted) onAbort();
@@ -206,9 +206,9 @@ export class HttpAgentClient implements AgentClient {
 
   private wrap(err: unknown, path: string, signal?: AbortSignal): CetusError {
     if (err instanceof CetusError) return err;
-    if (signal?.aborted) return signal.reason instanceof CetusError ? signal.reason : new CetusError('canceled', `the call of ${path} on node ${this.node} was canceled`, {cause: err});
+    if (signal?.aborted) return signal.reason instanceof CetusError ? signal.reason : new CetusError('canceled', `the call of ${path} on node ${this.node} was canceled`, {cause: err, shown: 'canceled'});
     const code = (err as {code?: string}).code ?? '';
-    if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return new CetusError('timeout', `node ${this.node} did not answer ${path} in time`, {cause: err});
+    if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return new CetusError('timeout', `node ${this.node} did not answer ${path} in time`, {cause: err, shown: `node ${this.node} did not answer in time`});
     return unreachableNode(this.node, err);
   }
 }

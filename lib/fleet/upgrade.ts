@@ -7,7 +7,7 @@ import http from 'node:http';
 import net from 'node:net';
 import tls from 'node:tls';
 import type {Duplex} from 'node:stream';
-import {CetusError, fromWire} from '../base/errors';
+import {CetusError, fromWire, INTERNAL} from '../base/errors';
 import {type AgentAddress, type AgentTls, unreachableNode} from './address';
 
 const MAX_ERROR_BYTES = 64 * 1024;
@@ -19,7 +19,7 @@ export function upgrade(address: AgentAddress, certificates: AgentTls | undefine
       method: 'POST', path, host: address.host, createConnection: () => socket,
       headers: {connection: 'Upgrade', upgrade: 'cetus-stream', 'content-length': '0'},
     });
-    const timer = setTimeout(() => fail(new CetusError('timeout', `node ${node} did not answer ${path} within ${deadlineMs} ms`)), deadlineMs);
+    const timer = setTimeout(() => fail(new CetusError('timeout', `node ${node} did not answer ${path} within ${deadlineMs} ms`, {shown: `node ${node} did not answer within ${deadlineMs / 1000} s`})), deadlineMs);
     const fail = (err: CetusError): void => {
       clearTimeout(timer);
       request.destroy();
@@ -34,7 +34,7 @@ export function upgrade(address: AgentAddress, certificates: AgentTls | undefine
     });
     request.on('response', answer => {
       collect(answer).then(
-        text => fail(answer.statusCode! >= 400 ? fromWire(parse(text)) : new CetusError('internal', `node ${node} did not switch protocols for ${path}`)),
+        text => fail(answer.statusCode! >= 400 ? fromWire(parse(text)) : new CetusError('internal', `node ${node} did not switch protocols for ${path}`, {shown: INTERNAL})),
         (err: unknown) => fail(unreachableNode(node, err)),
       );
     });

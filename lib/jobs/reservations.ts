@@ -5,6 +5,7 @@
  */
 import {CetusError} from '../base/errors';
 import type {BatchOp} from '../moray/moray';
+import {DIMENSIONS as PARTS, WORD} from '../placement/filters/capacity';
 import {BUCKETS} from '../schema/buckets';
 import type {Reservation} from '../schema/container';
 import type {NodeReservations} from '../schema/node';
@@ -12,7 +13,6 @@ import type {Ctx} from './services';
 import {nodeView, NOTHING_RESERVED} from './services';
 
 const BUCKET = BUCKETS.reservations.name;
-const PARTS = ['memoryBytes', 'nanoCpus', 'diskBytes', 'pids'] as const;
 
 /** The write that makes the container's reservation on the node `to`, where its record says that it holds `from`; undefined where nothing changes. */
 export async function reserve(ctx: Ctx<unknown>, nodeId: string, containerId: string, {from, to}: {from: Reservation; to: Reservation}): Promise<BatchOp | undefined> {
@@ -40,8 +40,9 @@ async function verify(ctx: Ctx<unknown>, now: NodeReservations, next: NodeReserv
   const short = grown.filter((part) => next.total[part] > capacity[part]);
   ctx.services.placement.putNode(nodeView(node, short.length ? now : next, ctx.services.config));
   if (!short.length) return;
-  if (held) throw new CetusError('conflict', `node ${node.name} has not enough ${short.join(', ')} left`);
-  throw new CetusError('etagConflict', `node ${node.name} has not enough ${short.join(', ')} left`, {info: {bucket: BUCKET, key: next.nodeId}});
+  const message = `node ${node.name} has not enough ${short.map((part) => WORD[part]).join(', ')} left`;
+  if (held) throw new CetusError('conflict', message);
+  throw new CetusError('etagConflict', message, {info: {bucket: BUCKET, key: next.nodeId}});
 }
 
 const asks = (reservation: Reservation): boolean => PARTS.some((part) => reservation[part] > 0);

@@ -33,8 +33,8 @@ export async function heldOrRefused(places: Promise<Held>): Promise<Held & {refu
 }
 
 /** No new generation: the node knows nothing of it, and what it tells next replaces this. An exit code that is there stays, as in the Engine. */
-export function refusedStart(c: Container, {message}: WireError): Container {
-  return {...c, observation: {...c.observation, exitCode: c.observation.exitCode || NEVER_STARTED, error: message}};
+export function refusedStart(c: Container, {message, shown = message}: WireError): Container {
+  return {...c, observation: {...c.observation, exitCode: c.observation.exitCode || NEVER_STARTED, error: shown}};
 }
 
 /** The container's places are in the store by now: committed with the intent of this very act. */

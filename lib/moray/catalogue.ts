@@ -35,7 +35,7 @@ export class Catalogue {
     if (missing() === undefined) return;
     await this.connections.with(new Deadline(), async (connection) => this.remember(bucket, await read(connection, bucket)));
     const field = missing();
-    if (field !== undefined) throw new CetusError('unavailable', `bucket ${bucket}: the index on field ${field} is still being built`, {info: {bucket, field}});
+    if (field !== undefined) throw new CetusError('unavailable', `bucket ${bucket}: the index on field ${field} is still being built`, {shown: 'the store of the datacenter is being brought up to date; try again', info: {bucket, field}});
   }
 
   private remember(bucket: string, entry: Entry | undefined): void {

@@ -40,5 +40,5 @@ export function checkPage(options: FindOptions): void {
 }
 
 export function tooMany(bucket: string): CetusError {
-  return new CetusError('invalid', `${bucket}: more than ${LIST_LIMIT} objects without a limit; use find, or give a limit`);
+  return new CetusError('invalid', `${bucket}: more than ${LIST_LIMIT} objects without a limit; use find, or give a limit`, {shown: `more than ${LIST_LIMIT} of them`});
 }

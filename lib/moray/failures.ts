@@ -1,10 +1,20 @@
 /** What Postgres and the network say, in moray's words. The only place that knows SQLSTATEs. */
-import {CetusError, isCetusError} from '../base/errors';
+import {CetusError, INTERNAL, isCetusError} from '../base/errors';
 import {StatementError} from './pipeline';
 import type {BatchOp} from './moray';
 
 /** Raised by moray's own functions in the database; DETAIL is JSON. */
 export const ETAG_CONFLICT = 'CE001';
+
+/** What clients are told: of buckets, keys, etags and SQL they know nothing. */
+const SHOWN = {
+  away: 'the store of the datacenter cannot be reached now; try again',
+  late: 'the store of the datacenter did not answer in time',
+  full: 'the store of the datacenter is out of resources',
+  crowded: 'others are changing the same at this moment; try again',
+  gone: 'it is gone: somebody else removed it at this moment',
+  value: 'a value that cannot be stored',
+};
 
 interface PgError extends Error { code?: string; detail?: string; constraint?: string; severity?: string }
 
@@ -40,25 +50,25 @@ export function translate(err: unknown, doing: string, op?: BatchOp): CetusError
     return etagConflict(bucket, key, expected, actual);
   }
   if (code === '23505' && inner?.constraint) return unique(inner, op, err);
-  if (isConnectionFailure(err)) return new CetusError('unavailable', `${doing}: the store cannot be reached (${inner?.message ?? 'connection lost'})`, {cause: err});
-  if (isRolledBack(err)) return new CetusError('unavailable', `${doing}: others are writing the same objects`, {cause: err});
-  if (code === '57014') return new CetusError('timeout', `${doing}: the store did not answer in time`, {cause: err});
-  if (code.startsWith('53')) return new CetusError('unavailable', `${doing}: the store is out of resources (${inner!.message})`, {cause: err});
-  if (code.startsWith('22') || code.startsWith('54')) return new CetusError('invalid', `${doing}: ${inner!.message}`, {cause: err});
-  return new CetusError('internal', `${doing}: ${inner?.message ?? String(err)}`, {cause: err});
+  if (isConnectionFailure(err)) return new CetusError('unavailable', `${doing}: the store cannot be reached (${inner?.message ?? 'connection lost'})`, {cause: err, shown: SHOWN.away});
+  if (isRolledBack(err)) return new CetusError('unavailable', `${doing}: others are writing the same objects`, {cause: err, shown: SHOWN.crowded});
+  if (code === '57014') return new CetusError('timeout', `${doing}: the store did not answer in time`, {cause: err, shown: SHOWN.late});
+  if (code.startsWith('53')) return new CetusError('unavailable', `${doing}: the store is out of resources (${inner!.message})`, {cause: err, shown: SHOWN.full});
+  if (code.startsWith('22') || code.startsWith('54')) return new CetusError('invalid', `${doing}: ${inner!.message}`, {cause: err, shown: SHOWN.value});
+  return new CetusError('internal', `${doing}: ${inner?.message ?? String(err)}`, {cause: err, shown: INTERNAL});
 }
 
 export function etagConflict(bucket: string, key: string, expected: string | null, actual: string | null): CetusError {
-  return new CetusError('etagConflict', `${bucket}/${key}: expected ${expected === null ? 'nothing' : `etag ${expected}`}, found ${actual === null ? 'nothing' : `etag ${actual}`}`, {info: {bucket, key, expected, actual}});
+  return new CetusError('etagConflict', `${bucket}/${key}: expected ${expected === null ? 'nothing' : `etag ${expected}`}, found ${actual === null ? 'nothing' : `etag ${actual}`}`, {shown: SHOWN.crowded, info: {bucket, key, expected, actual}});
 }
 export function uniqueConflict(bucket: string, field: string, value: string): CetusError {
-  return new CetusError('conflict', `${bucket}: another object has ${field} ${JSON.stringify(value)}`, {info: {bucket, field, value}});
+  return new CetusError('conflict', `${bucket}: another object has ${field} ${JSON.stringify(value)}`, {shown: SHOWN.crowded, info: {bucket, field, value}});
 }
 export function notFound(bucket: string, key: string): CetusError {
-  return new CetusError('notFound', `${bucket}/${key} does not exist`, {info: {bucket, key}});
+  return new CetusError('notFound', `${bucket}/${key} does not exist`, {shown: SHOWN.gone, info: {bucket, key}});
 }
 export function staleCursor(bucket: string): CetusError {
-  return new CetusError('stale', `${bucket}: changes after this cursor are no longer kept; begin again`, {info: {bucket}});
+  return new CetusError('stale', `${bucket}: changes after this cursor are no longer kept; begin again`, {shown: 'what happened since then is no longer known; ask anew', info: {bucket}});
 }
 export function badCursor(cursor: string): CetusError {
   return new CetusError('invalid', `bad cursor ${JSON.stringify(cursor.slice(0, 100))}`);
@@ -67,7 +77,7 @@ export function badCursor(cursor: string): CetusError {
 /** Index names are BUCKET__FIELD__unique (store.ts). */
 function unique(inner: PgError, op: BatchOp | undefined, cause: unknown): CetusError {
   const match = /^(.+?)__(.+)__unique$/.exec(inner.constraint!);
-  if (!match) return new CetusError('internal', inner.message, {cause});
+  if (!match) return new CetusError('internal', inner.message, {cause, shown: INTERNAL});
   const value = /^Key \([^)]*\)=\((.*)\) already exists\.$/s.exec(inner.detail ?? '')?.[1] ?? '';
   return uniqueConflict(op?.bucket ?? match[1]!, match[2]!, value);
 }

@@ -8,7 +8,7 @@
  * of one microsecond (Postgres' own; finer digits are cut off). Text compares by code point.
  */
 import {isIP} from 'node:net';
-import {CetusError} from '../base/errors';
+import {CetusError, INTERNAL} from '../base/errors';
 import type {BucketDefinition, IndexedField, IndexType} from '../schema/bucket';
 import {KEY_FIELD} from './filter';
 
@@ -71,13 +71,13 @@ export function checkKey(key: string): void {
 
 /** The JSON of an object, refused (`invalid`) where Postgres could not keep it. */
 export function encodeValue(bucket: string, key: string, value: unknown): string {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new CetusError('invalid', `${bucket}/${key}: a value is a JSON object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new CetusError('invalid', `${bucket}/${key}: a value is a JSON object`, {shown: 'a value is a JSON object'});
   const json = JSON.stringify(value);
   if (json.length > MAX_VALUE_BYTES || (json.length > MAX_VALUE_BYTES / 3 && Buffer.byteLength(json) > MAX_VALUE_BYTES))
-    throw new CetusError('invalid', `${bucket}/${key}: larger than ${MAX_VALUE_BYTES} bytes`);
+    throw new CetusError('invalid', `${bucket}/${key}: larger than ${MAX_VALUE_BYTES} bytes`, {shown: `larger than ${MAX_VALUE_BYTES} bytes`});
   // jsonb has no NUL and no half surrogates; JSON.stringify writes both as escapes.
   if (json.includes('\\u') && /(?<!\\)(?:\\\\)*\\u(0000|d[89a-f])/.test(json))
-    throw new CetusError('invalid', `${bucket}/${key}: text with NUL or half of a surrogate pair`);
+    throw new CetusError('invalid', `${bucket}/${key}: text with NUL or half of a surrogate pair`, {shown: 'text with NUL or half of a surrogate pair'});
   return json;
 }
 
@@ -96,7 +96,7 @@ export function extract(bucket: string, name: string, field: IndexedField, objec
   if (raw === undefined || raw === null) return undefined;
   const type = elementType(field.type);
   const bad = (): never => {
-    throw new CetusError('invalid', `bucket ${bucket}: field ${name} must be ${field.type}`, {info: {bucket, field: name}});
+    throw new CetusError('invalid', `bucket ${bucket}: field ${name} must be ${field.type}`, {shown: `${name} must be ${field.type}`, info: {bucket, field: name}});
   };
   if (isArrayType(field.type)) {
     if (!Array.isArray(raw) || raw.length > MAX_ARRAY) return bad();
@@ -272,6 +272,6 @@ function compareSubnet(a: string, b: string): number {
 export function fieldType(definition: BucketDefinition, name: string): IndexType {
   if (name === KEY_FIELD) return 'string';
   const field = Object.hasOwn(definition.fields, name) ? definition.fields[name] : undefined;
-  if (!field) throw new CetusError('invalid', `bucket ${definition.name} has no index on field ${JSON.stringify(name)}`, {info: {bucket: definition.name, field: name}});
+  if (!field) throw new CetusError('invalid', `bucket ${definition.name} has no index on field ${JSON.stringify(name)}`, {shown: INTERNAL, info: {bucket: definition.name, field: name}});
   return field.type;
 }

@@ -2,7 +2,7 @@
  * A filter bound to a bucket: checked once (unindexed fields and values that are none of the field's type are `invalid`), then
  * evaluated over objects in memory. sql.ts compiles the same bound tree, so the two cannot disagree about what a filter says.
  */
-import {CetusError} from '../base/errors';
+import {CetusError, INTERNAL} from '../base/errors';
 import type {BucketDefinition, IndexType} from '../schema/bucket';
 import {compare, elementType, extract, fieldType, isArrayType, parseScalar, type FieldValue, type Scalar} from './fields';
 import {KEY_FIELD, parseFilter, type Filter} from './filter';
@@ -31,14 +31,14 @@ function bind(definition: BucketDefinition, filter: Filter): BoundFilter {
       const type = fieldType(definition, filter.field);
       const invalid = elementType(type) !== 'string' ? `field ${filter.field} is ${type}: only strings have parts`
         : [filter.initial, ...filter.any, filter.final].some((part) => parseScalar('string', part) === undefined) ? `field ${filter.field}: a part is too long or not text` : '';
-      if (invalid) throw new CetusError('invalid', `bad filter: ${invalid}`, {info: {bucket: definition.name, field: filter.field}});
+      if (invalid) throw new CetusError('invalid', `bad filter: ${invalid}`, {shown: INTERNAL, info: {bucket: definition.name, field: filter.field}});
       return {...filter, type};
     }
     case 'eq': case 'ge': case 'le': {
       const type = fieldType(definition, filter.field);
       const value = parseScalar(elementType(type), filter.value);
       if (value === undefined)
-        throw new CetusError('invalid', `bad filter: ${JSON.stringify(filter.value.slice(0, 100))} is not ${elementType(type)}, as field ${filter.field} is`, {info: {bucket: definition.name, field: filter.field}});
+        throw new CetusError('invalid', `bad filter: ${JSON.stringify(filter.value.slice(0, 100))} is not ${elementType(type)}, as field ${filter.field} is`, {shown: INTERNAL, info: {bucket: definition.name, field: filter.field}});
       return {op: filter.op, field: filter.field, type, value};
     }
   }
@@ -109,7 +109,7 @@ export function bySort(definition: BucketDefinition, sort: readonly {field: stri
 export function checkSort(definition: BucketDefinition, sort: readonly {field: string; order: 'asc' | 'desc'}[]): {field: string; type: IndexType; sign: 1 | -1}[] {
   return sort.map(({field, order}) => {
     const type = fieldType(definition, field);
-    if (isArrayType(type)) throw new CetusError('invalid', `field ${field} is ${type}: an array has no order`, {info: {bucket: definition.name, field}});
+    if (isArrayType(type)) throw new CetusError('invalid', `field ${field} is ${type}: an array has no order`, {shown: INTERNAL, info: {bucket: definition.name, field}});
     if (order !== 'asc' && order !== 'desc') throw new CetusError('invalid', `sort order is asc or desc, not ${String(order)}`);
     return {field, type, sign: order === 'asc' ? 1 : -1};
   });

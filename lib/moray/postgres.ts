@@ -110,7 +110,7 @@ class PostgresMoray implements Moray {
         if (!again || deadline.leftMs() < delayMs || this.closing.signal.aborted) {
           const failure = translate(err, doing, err instanceof StatementError ? ops?.[err.index] : undefined);
           if (kind === 'write' && sent && (failure.kind === 'unavailable' || failure.kind === 'timeout' || failure.kind === 'canceled') && !isRolledBack(err))
-            throw new CetusError(failure.kind, failure.message, {cause: failure.cause ?? failure, info: {...failure.info, outcome: 'unknown'}});
+            throw new CetusError(failure.kind, failure.message, {cause: failure.cause ?? failure, shown: failure.shown, info: {...failure.info, outcome: 'unknown'}});
           throw failure;
         }
         await new Promise((resolve) => setTimeout(resolve, delayMs / 2 + Math.random() * delayMs / 2));

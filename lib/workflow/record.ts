@@ -42,12 +42,13 @@ export function bounded(value: unknown, maxBytes: number, what: string): unknown
 export function wireError(err: unknown, doing: string): WireError {
   const wire = asCetusError(err, doing).toWire();
   const message = wire.message.length > MAX_MESSAGE_CHARS ? `${wire.message.slice(0, MAX_MESSAGE_CHARS)}...` : wire.message;
-  if (!wire.info) return {kind: wire.kind, message};
+  const said = {kind: wire.kind, message, ...(wire.shown === undefined ? {} : {shown: wire.shown.slice(0, MAX_MESSAGE_CHARS)})};
+  if (!wire.info) return said;
   let json: string | undefined;
   try {
     json = JSON.stringify(wire.info);
   } catch {
     // Not JSON (a cycle, a bigint): facts that cannot be stored are left out, the message stands.
   }
-  return json !== undefined && json.length <= MAX_INFO_BYTES ? {kind: wire.kind, message, info: JSON.parse(json) as Record<string, unknown>} : {kind: wire.kind, message};
+  return json !== undefined && json.length <= MAX_INFO_BYTES ? {...said, info: JSON.parse(json) as Record<string, unknown>} : said;
 }

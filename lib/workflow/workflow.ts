@@ -301,5 +301,5 @@ function resultOf<R>(job: Job, cause: CetusError | undefined): R {
 }
 
 function failureOf(job: Job, error: CetusError, cause: CetusError | undefined): CetusError {
-  return new CetusError(error.kind, error.message, {cause, info: {...error.info, jobId: job.id, execution: job.execution}});
+  return new CetusError(error.kind, error.message, {cause, shown: error.shown, info: {...error.info, jobId: job.id, execution: job.execution}});
 }

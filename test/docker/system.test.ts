@@ -116,6 +116,31 @@ describe('routes', () => {
   });
 });
 
+describe('errors', () => {
+  const refusal = async (thrown: unknown): Promise<{status: number; message: string; log: string}> => {
+    let log = '';
+    const datacenter = new FakeDatacenter().datacenter();
+    datacenter.system.info = async () => { throw thrown; };
+    const edge = createDockerServer({datacenter, config: {version: '0.1.0'}, log: createLog({name: 'edge', stream: new Writable({write: (chunk: Buffer, _e, done) => { log += chunk.toString(); done(); }})})});
+    const {port} = await edge.listen({host: '127.0.0.1', port: 0}) as {port: number};
+    const got = await request(`http://127.0.0.1:${port}`).get('/info');
+    await edge.close();
+    return {status: got.status, message: (got.body as {message: string}).message, log};
+  };
+
+  it.each([
+    ['a file of ours', Object.assign(new Error("ENOENT: no such file or directory, open '/proc/1/root'"), {code: 'ENOENT'}), 500, /^internal error; the logs of the datacenter say more$/],
+    ['a bug', new TypeError("Cannot read properties of undefined (reading 'x')"), 500, /^internal error/],
+    ['the store\'s insides', new CetusError('etagConflict', 'images/default: expected etag 7, found etag 8', {shown: 'others were faster'}), 409, /^others were faster$/],
+    ['what was worded for clients', new CetusError('conflict', 'container x is paused'), 409, /^container x is paused$/],
+  ])('%s: the client gets words for it, the log the cause', async (_what, thrown, status, message) => {
+    const got = await refusal(thrown);
+    expect(got.status).toBe(status);
+    expect(got.message).toMatch(message);
+    if (!got.message.includes(thrown.message)) expect(got.log).toContain(JSON.stringify(thrown.message).slice(1, -1));
+  });
+});
+
 describe('events', () => {
   it('prints nanoseconds exactly, with the old fields beside the new', async () => {
     const {url, fake} = await world();

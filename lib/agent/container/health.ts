@@ -1,5 +1,6 @@
 /** Health checks: the verdict over probes (pure), and the loop that makes them while the container runs. */
 import {systemClock, type Clock, formatNs} from '../../base/clock';
+import {asCetusError} from '../../base/errors';
 import type {HealthProbe, HealthState} from '../../schema/container';
 import type {Config, HealthConfig} from '../../schema/docker';
 
@@ -61,7 +62,7 @@ export async function runProbes(options: ProberOptions, signal: AbortSignal): Pr
     try {
       outcome = await options.probe(plan.args, plan.timeoutMs, signal);
     } catch (err) {
-      outcome = {exitCode: -1, output: err instanceof Error ? err.message : String(err)};
+      outcome = {exitCode: -1, output: asCetusError(err).shown};
     }
     if (signal.aborted) return;
     const before = options.state();

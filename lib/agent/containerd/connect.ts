@@ -10,7 +10,7 @@ import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {Any, WriteContentRequest, WriteContentResponse} from './messages';
 import {DEADLINES_MS, DEFAULT_DEADLINE_MS, SERVICE_NAMES, type CallOptions, type ContentWrite, type Services} from './services';
-import {fromStatus} from './status';
+import {fromStatus, SHOWN} from './status';
 
 export interface ConnectOptions {
   /** Path of containerd's gRPC socket. */
@@ -85,7 +85,7 @@ function build(channel: grpc.Client, options: ConnectOptions, lease: string | un
     withLease: other => build(channel, options, other),
     ready: timeoutMs => new Promise((resolve, reject) => {
       channel.waitForReady(Date.now() + timeoutMs, err => (err
-        ? reject(new CetusError('unavailable', `containerd does not answer at ${options.socket}`, {cause: err}))
+        ? reject(new CetusError('unavailable', `containerd does not answer at ${options.socket}`, {cause: err, shown: SHOWN.unavailable}))
         : resolve()));
     }),
     close: () => channel.close(),
@@ -176,5 +176,5 @@ function contentWrite(stream: grpc.ClientDuplexStream<WriteContentRequest, Write
 }
 
 function canceled(name: string, signal: AbortSignal): CetusError {
-  return new CetusError('canceled', `containerd ${name}: canceled`, {cause: signal.reason});
+  return new CetusError('canceled', `containerd ${name}: canceled`, {cause: signal.reason, shown: SHOWN.canceled});
 }

@@ -1,6 +1,9 @@
-/** gRPC statuses as CetusErrors. The status's own text is kept word for word: the agent recognises runc's messages in it. */
+/**
+ * gRPC statuses as CetusErrors. The status's own text is kept word for word: the agent recognises runc's messages in it. Where it is about the
+ * call and not about the container (a deadline, a lost connection), clients are shown words of ours.
+ */
 import {status as Code, type ServiceError} from '@grpc/grpc-js';
-import {CetusError, type ErrorKind} from '../../base/errors';
+import {CetusError, type ErrorKind, INTERNAL} from '../../base/errors';
 
 const KINDS: Readonly<Partial<Record<Code, ErrorKind>>> = {
   [Code.NOT_FOUND]: 'notFound',
@@ -18,6 +21,13 @@ const KINDS: Readonly<Partial<Record<Code, ErrorKind>>> = {
   [Code.UNIMPLEMENTED]: 'notImplemented',
 };
 
+export const SHOWN: Readonly<Partial<Record<ErrorKind, string>>> = {
+  timeout: 'the container runtime of the node did not answer in time',
+  unavailable: 'the container runtime of the node cannot be reached now; try again',
+  canceled: 'the container runtime of the node broke off',
+  notImplemented: 'the container runtime of the node does not know how to do this',
+};
+
 /** A call's deadline ends it on either side. Where containerd's clock is the faster one, what comes is its context's error, which has no status of its own. */
 function contextKind(details = ''): ErrorKind | undefined {
   const [, how] = /\bcontext (deadline exceeded|canceled)(?:: unknown)?$/.exec(details) ?? [];
@@ -28,9 +38,9 @@ function contextKind(details = ''): ErrorKind | undefined {
 export function fromStatus(err: unknown, method: string): CetusError {
   if (err instanceof CetusError) return err;
   const {code, details} = err as Partial<ServiceError>;
-  if (code === undefined) return new CetusError('internal', `containerd ${method}: ${err instanceof Error ? err.message : String(err)}`, {cause: err});
+  if (code === undefined) return new CetusError('internal', `containerd ${method}: ${err instanceof Error ? err.message : String(err)}`, {cause: err, shown: INTERNAL});
   const kind = KINDS[code] ?? (code === Code.UNKNOWN ? contextKind(details) : undefined) ?? 'internal';
-  return new CetusError(kind, details || `containerd ${method} failed`, {cause: err, info: {status: Code[code], method}});
+  return new CetusError(kind, details || `containerd ${method} failed`, {cause: err, shown: SHOWN[kind], info: {status: Code[code], method}});
 }
 
 export function hasStatus(err: unknown, name: keyof typeof Code): boolean {

@@ -5,6 +5,7 @@
  */
 import {type ChildProcess, spawn} from 'node:child_process';
 import {CetusError} from '../../base/errors';
+import {networkingFailed} from './failures';
 
 export interface CoprocessOptions {
   command: string;
@@ -34,12 +35,12 @@ export class Coprocess {
 
   /** What the tool printed for these lines: nothing where all is well. */
   run(lines: string[]): Promise<string> {
-    if (this.waiting.length >= MAX_WAITING) return Promise.reject(new CetusError('unavailable', `too many commands wait for ${this.options.command}`));
-    if (lines.some(line => line.includes('\n'))) return Promise.reject(new CetusError('internal', `a command for ${this.options.command} has more than one line`));
+    if (this.waiting.length >= MAX_WAITING) return Promise.reject(networkingFailed(`too many commands wait for ${this.options.command}`, {kind: 'unavailable'}));
+    if (lines.some(line => line.includes('\n'))) return Promise.reject(networkingFailed(`a command for ${this.options.command} has more than one line`));
     const child = this.child ?? this.start();
     return new Promise((resolve, reject) => {
       const deadlineMs = this.options.deadlineMs ?? DEADLINE_MS;
-      const timer = setTimeout(() => this.fail(child, new CetusError('timeout', `${this.options.command} did not answer within ${deadlineMs} ms`)), deadlineMs);
+      const timer = setTimeout(() => this.fail(child, networkingFailed(`${this.options.command} did not answer within ${deadlineMs} ms`, {kind: 'timeout'})), deadlineMs);
       this.waiting.push({timer, resolve, reject});
       child.stdin!.write(`${[...lines, this.options.marker.line].join('\n')}\n`);
     });
@@ -61,8 +62,8 @@ export class Coprocess {
     this.buffer = '';
     child.stdin!.on('error', () => undefined);
     child.stdout!.setEncoding('utf8').on('data', (text: string) => { if (this.child === child) this.take(child, text); });
-    child.on('error', err => this.fail(child, new CetusError('unavailable', `${command} cannot be run`, {cause: err})));
-    child.on('exit', (code, signal) => this.fail(child, new CetusError('unavailable', `${command} ended (${signal ?? code}): ${this.buffer.slice(0, 500)}`)));
+    child.on('error', err => this.fail(child, networkingFailed(`${command} cannot be run`, {kind: 'unavailable', cause: err})));
+    child.on('exit', (code, signal) => this.fail(child, networkingFailed(`${command} ended (${signal ?? code}): ${this.buffer.slice(0, 500)}`, {kind: 'unavailable'})));
     // An idle tool keeps nobody alive.
     child.unref();
     (child.stdin as unknown as {unref?(): void}).unref?.();
@@ -78,7 +79,7 @@ export class Coprocess {
       const one = this.waiting.shift();
       if (one) settle(one, this.options.aside ? output.replace(this.options.aside, '') : output);
     }
-    if (this.buffer.length > MAX_OUTPUT) this.fail(child, new CetusError('internal', `${this.options.command} printed more than ${MAX_OUTPUT} characters`));
+    if (this.buffer.length > MAX_OUTPUT) this.fail(child, networkingFailed(`${this.options.command} printed more than ${MAX_OUTPUT} characters`));
   }
 
   private fail(child: ChildProcess, err: CetusError): void {

@@ -10,6 +10,7 @@ import type {Log} from '../../base/log';
 import type {NodeNetwork} from '../../schema/agent';
 import {type NetworkAttachment, type PublishedPort, renamedIn} from '../../schema/container';
 import {type Coprocess, ipCoprocess} from './coprocess';
+import {networkingFailed} from './failures';
 import {Flows} from './flows';
 import {ForwardAccess} from './forward';
 import {DEFAULT_MTU, holderOf, linkAlias, uplinkMtu} from './interfaces';
@@ -272,7 +273,7 @@ class LinuxNetworking implements NodeNetworking {
       this.host.run(removeLines(record.namespace, record.plugs)),
     ]);
     await Promise.all([this.flows.forget(this.publications(record)), ...record.ports.map(port => this.reservations.release(this.bound(record, port)))]);
-    if (await isNamespace(record.namespace)) throw new CetusError('internal', `network namespace ${record.namespace} could not be removed`);
+    if (await isNamespace(record.namespace)) throw networkingFailed(`network namespace ${record.namespace} could not be removed`);
     this.sandboxRecords.delete(record.containerId);
   }
 
@@ -401,7 +402,7 @@ function gatewayPlug(record: SandboxRecord): Plug | undefined {
 
 function refuse(doing: string): (output: string) => void {
   return output => {
-    if (output) throw new CetusError('internal', `${doing}: ${output.trim()}`);
+    if (output) throw networkingFailed(`${doing}: ${output.trim()}`);
   };
 }
 

@@ -2,9 +2,9 @@
  * Our nftables table in the kernel: changed element by element through an open `nft -i`, replaced as a whole where it is missing or somebody
  * flushed it. Changes go in order, each a transaction.
  */
-import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import {nftCoprocess} from './coprocess';
+import {networkingFailed} from './failures';
 import {type RulesView, tableText} from './rules';
 import {tool, tryTool} from './tool';
 
@@ -35,7 +35,7 @@ export class RuleTable {
     const output = line.length > MAX_LINE ? (await tryTool('nft', ['-f', '-'], commands.join('\n'))).errors : await this.nft.run([line]);
     if (!/^Error:/m.test(output)) return;
     this.log.warn({output}, 'a change of rules was refused; the table is made anew');
-    await this.replace().catch((err: unknown) => { throw new CetusError('internal', `nft: ${output.trim()}`, {cause: err}); });
+    await this.replace().catch((err: unknown) => { throw networkingFailed(`nft: ${output.trim()}`, {cause: err}); });
   }
 
   /** Makes the table anew where somebody flushed or deleted it. */

@@ -1,7 +1,7 @@
 /** One run of a tool with a deadline and bounded output, for what is not in the way of a container's start. */
 import {spawn} from 'node:child_process';
-import {CetusError} from '../../base/errors';
 import {toolEnvironment} from './coprocess';
+import {networkingFailed} from './failures';
 
 export interface ToolResult { code: number; output: string; errors: string }
 
@@ -16,14 +16,14 @@ export function tryTool(command: string, args: string[], input = '', deadlineMs 
     let errors = '';
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
-      reject(new CetusError('timeout', `${command} ${args.join(' ')} did not end within ${deadlineMs} ms`));
+      reject(networkingFailed(`${command} ${args.join(' ')} did not end within ${deadlineMs} ms`, {kind: 'timeout'}));
     }, deadlineMs);
     child.stdout.setEncoding('utf8').on('data', (text: string) => { if (output.length < MAX_OUTPUT) output += text; });
     child.stderr.setEncoding('utf8').on('data', (text: string) => { if (errors.length < MAX_OUTPUT) errors += text; });
     child.stdin.on('error', () => undefined).end(input);
     child.on('error', err => {
       clearTimeout(timer);
-      reject(new CetusError('unavailable', `${command} cannot be run`, {cause: err}));
+      reject(networkingFailed(`${command} cannot be run`, {kind: 'unavailable', cause: err}));
     });
     child.on('close', code => {
       clearTimeout(timer);
@@ -34,6 +34,6 @@ export function tryTool(command: string, args: string[], input = '', deadlineMs 
 
 export async function tool(command: string, args: string[], input = ''): Promise<string> {
   const {code, output, errors} = await tryTool(command, args, input);
-  if (code !== 0) throw new CetusError('internal', `${command} ${args.join(' ')}: ${errors.trim() || output.trim() || `exit code ${code}`}`);
+  if (code !== 0) throw networkingFailed(`${command} ${args.join(' ')}: ${errors.trim() || output.trim() || `exit code ${code}`}`);
   return output;
 }

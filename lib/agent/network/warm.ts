@@ -7,6 +7,7 @@ import {type Clock} from '../../base/clock';
 import type {Log} from '../../base/log';
 import {CetusError} from '../../base/errors';
 import {type Coprocess, ipCoprocess} from './coprocess';
+import {networkingFailed} from './failures';
 import {pairLine} from './links';
 import {type Names, NETNS_DIR} from './names';
 
@@ -75,12 +76,12 @@ export class WarmNamespaces {
     const {names, host} = this.options;
     const {namespace, hostInterface} = names.next();
     const added = await host.run([`netns add ${namespace}`]);
-    if (added) throw new CetusError('internal', `make network namespace ${namespace}: ${added.trim()}`);
+    if (added) throw networkingFailed(`make network namespace ${namespace}: ${added.trim()}`);
     const path = `${NETNS_DIR}/${namespace}`;
     const warm = {namespace, path, hostInterface, inside: ipCoprocess(path, PROLOGUE)};
     try {
       const errors = await warm.inside.run(['link set lo up', pairLine('eth0', hostInterface, process.pid)]);
-      if (errors) throw new CetusError('internal', `prepare network namespace ${namespace}: ${errors.trim()}`);
+      if (errors) throw networkingFailed(`prepare network namespace ${namespace}: ${errors.trim()}`);
       return warm;
     } catch (err) {
       await this.discard(warm);

@@ -90,7 +90,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     async kill(caller, nameOrId, signal) {
       if (signal) checkSignal(signal);
       const c = await resolve(caller, nameOrId);
-      const refused = (err: CetusError): CetusError => new CetusError(err.kind, `cannot kill container: ${nameOrId}: ${err.message}`, {cause: err});
+      const refused = (err: CetusError): CetusError => new CetusError(err.kind, `cannot kill container: ${nameOrId}: ${err.shown}`, {cause: err});
       if (c.status === 'restarting') throw refused(restarting(c));
       if (!isUp(c)) throw refused(notRunning(c));
       await change(c, context.run(caller, 'container.kill', {containerId: c.id, signal: signal || 'KILL'}).catch((err: unknown) => {

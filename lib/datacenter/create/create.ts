@@ -124,7 +124,7 @@ async function named<T>(lookup: Promise<T>): Promise<T> {
   try {
     return await lookup;
   } catch (err) {
-    throw isCetusError(err, 'notFound') ? new CetusError('invalid', err.message, {cause: err, info: err.info}) : err;
+    throw isCetusError(err, 'notFound') ? new CetusError('invalid', err.message, {cause: err, shown: err.shown, info: err.info}) : err;
   }
 }
 

@@ -30,7 +30,7 @@ async function start(x: Exchange): Promise<void> {
   } catch (err) {
     if (detach || !saidOnTheStream(err)) throw err;
     const tty = body.Tty === true;
-    sayOnTheStream(x.takeOver(typeOf(x, tty)), tty, asCetusError(err).message);
+    sayOnTheStream(x.takeOver(typeOf(x, tty)), tty, asCetusError(err).shown);
     return;
   }
   const {stream, tty} = started;

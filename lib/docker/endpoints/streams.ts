@@ -1,7 +1,7 @@
 /** Container operations that last: attach, logs, wait, stats. */
 import {Transform} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
-import {CetusError} from '../../base/errors';
+import {asCetusError, CetusError} from '../../base/errors';
 import type {WaitCondition} from '../../datacenter/verbs';
 import type {Exchange, Handlers} from '../exchange';
 import {joinStreams} from '../hijack';
@@ -61,7 +61,7 @@ async function wait(x: Exchange): Promise<void> {
     answer = {StatusCode: exitCode, ...(error ? {Error: {Message: error}} : {})};
   } catch (err) {
     if (x.gone) return;
-    answer = {StatusCode: -1, Error: {Message: (err as Error).message}};
+    answer = {StatusCode: -1, Error: {Message: asCetusError(err).shown}};
   }
   if (!x.gone) out.end(`${JSON.stringify(answer)}\n`);
 }

@@ -5,7 +5,8 @@ import type {NodeView} from '../placement';
 
 export const DIMENSIONS = ['memoryBytes', 'nanoCpus', 'diskBytes', 'pids'] as const;
 export type Dimension = (typeof DIMENSIONS)[number];
-const WORD: Record<Dimension, string> = {memoryBytes: 'memory', nanoCpus: 'cpus', diskBytes: 'disk', pids: 'pids'};
+/** As users call them. */
+export const WORD: Record<Dimension, string> = {memoryBytes: 'memory', nanoCpus: 'cpus', diskBytes: 'disk', pids: 'pids'};
 
 export const free = (node: NodeView, dimension: Dimension): number => Math.max(0, node.capacity[dimension] - node.reserved[dimension]);
 
