@@ -142,7 +142,7 @@ export class Supervisor {
         return;
       case 'oom': {
         const unit = this.units.get(event.containerId);
-        if (unit?.running) await unit.handle({kind: 'oom'});
+        if (unit && !unit.gone) await unit.handle({kind: 'oom'});
         return;
       }
       // Nobody else pauses: the calls' own answers are the transitions, and a late event must not undo the next one.

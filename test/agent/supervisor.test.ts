@@ -54,6 +54,23 @@ describe('a container on a node', () => {
     expect(of('deaf')).toHaveLength(5);
   });
 
+  it.each(['before', 'after'])('is known to have been out of memory, though the word of it comes %s the exit\'s', async (order) => {
+    await node.create('c1', ['sleep', '1000']);
+    await node.start('c1');
+    if (order === 'after') {
+      await node.runtime.kill('c1', '', 9);
+      await until('exited', () => node.status('c1') === 'exited');
+    }
+    node.runtime.oom('c1');
+    await until('exited, and why', () => node.status('c1') === 'exited' && observation('c1').oomKilled);
+    expect(observation('c1').exitCode).toBe(137);
+    await node.agent.settled();
+    expect(node.sink.actions()).toEqual(order === 'after' ? ['start', 'die', 'oom'] : ['start', 'oom', 'die']);
+    // Its next life knows nothing of it.
+    await node.start('c1');
+    expect(observation('c1').oomKilled).toBe(false);
+  });
+
   it('finds an exit of which no word came', async () => {
     await node.create('c1', ['sleep', '1000']);
     await node.start('c1');

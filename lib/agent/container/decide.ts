@@ -91,7 +91,8 @@ export function decide(view: ContainerView, event: ContainerEvent): Decision {
     case 'exit': return exited(view, event);
     case 'backoffElapsed': return view.record.observation.status === 'restarting' && view.record.launch
       ? withRecord(same(view, [{kind: 'launch', launch: view.record.launch}]), {launching: true}) : same(view);
-    case 'oom': return to(view, {oomKilled: true}, [{action: 'oom', attributes: {}}]);
+    // Exit and cause come from the runtime by two ways, in either order: of one that has ended it is told as well, as the Engine does.
+    case 'oom': return view.record.observation.status === 'created' ? same(view) : to(view, {oomKilled: true}, [{action: 'oom', attributes: {}}]);
     case 'health': return health(view, event);
     case 'remove': return remove(view, event);
     case 'found': return found(view, event);

@@ -222,7 +222,7 @@ class InMemoryRuntime implements FakeRuntime {
 
   oom(id: string): void {
     this.emit({kind: 'oom', containerId: id});
-    this.init(id).signal(9);
+    this.containers.get(id)?.init?.signal(9);
   }
 
   specOf(id: string): OciSpec | undefined {
