@@ -159,6 +159,33 @@ describe('the containerd runtime, beyond the fake', () => {
     await finish('survivor');
   });
 
+  test('containers outlive containerd also where a busy machine keeps their shims from answering the next one', async () => {
+    const {runtime, parent, containerd} = world;
+    await runtime.create({id: 'slow', parentSnapshot: parent, labels: {}});
+    const {pid} = await runtime.createTask('slow', plainSpec('slow', ['sleep', '1000']), {stdin: false, terminal: false});
+    await runtime.startTask('slow');
+    const shim = Number(/^PPid:\s+(\d+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+    process.kill(shim, 'SIGSTOP');
+    let starting: ReturnType<typeof startContainerd>;
+    try {
+      process.kill(containerd.process.pid(), 'SIGKILL');
+      await eventually(async () => !fs.existsSync(`/proc/${containerd.process.pid()}`));
+      starting = startContainerd({directory: containerd.directory, log: silentLog(), supervise: false});
+      starting.catch(() => undefined);
+      // By itself containerd takes a shim for dead after five seconds, kills what it kept, and leaves the rest.
+      const patientUntil = performance.now() + 7_000;
+      await eventually(async () => {
+        expect(fs.existsSync(`/proc/${pid}`)).toBe(true);
+        return performance.now() > patientUntil;
+      });
+    } finally {
+      process.kill(shim, 'SIGCONT');
+    }
+    containerd.process = await starting;
+    expect(await runtime.state('slow')).toMatchObject({status: 'running', pid});
+    await finish('slow');
+  });
+
   test('limits change while it runs', async () => {
     const {runtime, parent} = world;
     await runtime.create({id: 'limits', parentSnapshot: parent, labels: {}});

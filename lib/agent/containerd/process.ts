@@ -20,7 +20,7 @@ export interface ContainerdProcessOptions {
   log: Log;
   /** Default: `containerd` from PATH. */
   binary?: string;
-  /** Default 10 s: until it must answer. */
+  /** Until it must answer; one that ends instead is not waited for. Default 120 s: it answers no sooner than each shim has answered it. */
   startTimeoutMs?: number;
   /** For the kernel's out-of-memory killer; default -999, as the distribution's unit has it. */
   oomScore?: number;
@@ -48,8 +48,15 @@ const UNUSED_PLUGINS = ['io.containerd.grpc.v1.cri', 'io.containerd.snapshotter.
 
 // sockaddr_un holds 107 bytes and a terminator; containerd makes a second socket with this suffix.
 const SOCKET_PATH_MAX = 107 - '.ttrpc'.length;
+/**
+ * How long containerd waits for a shim to say a word; the time-outs of its own are 5, 5, 3 and 2 s, which a shim can miss where machine and disk
+ * are everybody's. A shim that is late when containerd starts is taken for dead: what it keeps is killed, and where that is late as well the bundle
+ * stays behind. One that is late to tell its state makes that UNKNOWN. Longer than our calls' deadlines, so that late is an error and no answer.
+ */
+const SHIM_PATIENCE = {'shim.load': '60s', 'shim.cleanup': '60s', 'shim.shutdown': '30s', 'task.state': '30s'};
 const LOG_KEEP_BYTES = 16 << 20;
 const POLL_MS = 10;
+const START_TIMEOUT_MS = 120_000;
 const ANSWER_MS = 1_000;
 const SUPERVISE_MS = 100;
 const STOP_TIMEOUT_MS = 10_000;
@@ -94,7 +101,7 @@ export async function startContainerd(options: ContainerdProcessOptions): Promis
 async function ensure(options: ContainerdProcessOptions, directory: string, socket: string): Promise<{pid: number; started: boolean}> {
   const pidFile = path.join(directory, 'containerd.pid');
   const known = Number(await fs.readFile(pidFile, 'utf8').catch(() => '0'));
-  const timeoutMs = options.startTimeoutMs ?? 10_000;
+  const timeoutMs = options.startTimeoutMs ?? START_TIMEOUT_MS;
   if (known > 0 && await isOurs(known, directory)) {
     await serving(options.log, socket, timeoutMs, known);
     return {pid: known, started: false};
@@ -152,6 +159,9 @@ disabled_plugins = [${UNUSED_PLUGINS.map(quote).join(', ')}]
 
 [debug]
   level = "warn"
+
+[timeouts]
+${Object.entries(SHIM_PATIENCE).map(([name, patience]) => `  "io.containerd.timeout.${name}" = ${quote(patience)}`).join('\n')}
 `;
 }
 
