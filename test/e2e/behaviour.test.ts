@@ -22,6 +22,7 @@ const events = async (name: string, since: number): Promise<string[]> =>
 describe('restart policies', () => {
   test('always: comes back with a new process until a person stops it', async () => {
     await run('phoenix', ['--restart', 'always'], 'sh', '-c', 'echo alive; exec sleep 1000');
+    await until('its word', async () => (await dc.ok(['logs', 'phoenix'])) === 'alive');
     const {Pid} = await state('phoenix');
     process.kill(Pid, 'SIGKILL');
     const again = await until('a new process', async () => {
@@ -30,7 +31,8 @@ describe('restart policies', () => {
     });
     expect(await inspect('phoenix', '.RestartCount')).toBe(1);
     expect(again.ExitCode).toBe(0);
-    expect(await dc.ok(['logs', 'phoenix'])).toBe('alive\nalive');
+    // It runs; what it says first comes when it gets to it.
+    await until('its word again', async () => (await dc.ok(['logs', 'phoenix'])) === 'alive\nalive');
     await dc.ok(['stop', '-t', '0', 'phoenix']);
     expect((await state('phoenix')).Status).toBe('exited');
     await dc.ok(['start', 'phoenix']);
@@ -73,14 +75,18 @@ describe('restart policies', () => {
     });
     expect(await state('steady')).toMatchObject({Status: 'running', Pid: steady!.Pid});
     expect(await state('stopped')).toMatchObject({Status: 'exited', Pid: 0});
+    await until('the end of the one without a policy to be told', async () => (await state('plain')).Status === 'exited');
     expect(await state('plain')).toMatchObject({Status: 'exited', ExitCode: 137});
   });
 });
 
 test('health: status in ps and inspect, events, and the verdict follows the probes', async () => {
   const began = Date.now() - 1_000;
-  await run('patient', ['--health-cmd', 'cat /well', '--health-interval', '200ms', '--health-timeout', '2s', '--health-retries', '2'], 'sleep', '1000');
-  expect((await state('patient')).Health!.Status).toBe('starting');
+  // Before its first probe, which none of these tests lives to see.
+  await run('fresh', ['--health-cmd', 'true', '--health-interval', '1h'], 'sleep', '1000');
+  expect((await state('fresh')).Health).toMatchObject({Status: 'starting', FailingStreak: 0});
+  // The time-out is for a machine that is busy: a probe that is cut off is another verdict.
+  await run('patient', ['--health-cmd', 'cat /well', '--health-interval', '200ms', '--health-timeout', '30s', '--health-retries', '2'], 'sleep', '1000');
   await until('unhealthy', async () => (await state('patient')).Health!.Status === 'unhealthy');
   expect(await dc.ok(['ps', '--filter', 'health=unhealthy', '--format', '{{.Names}} {{.Status}}'])).toMatch(/^patient Up .*\(unhealthy\)$/);
   const {Health} = await state('patient');
@@ -104,8 +110,13 @@ describe('ends', () => {
       await run(name, [...args], 'sh', '-c', orphans);
     }
     await until('zombies where nobody reaps', async () => (await zombies('careless')) === 3);
+    // Nothing of the orphans, neither dead nor yet to die: a heading, the init, and the program.
+    await until('all of them to be reaped', async () => {
+      const rows = (await dc.ok(['top', 'reaping', '-eo', 'pid,args'])).split('\n');
+      return rows.length === 3 && rows.some((row) => /^\s*\d+\s+sleep 1000$/.test(row));
+    });
     expect(await zombies('reaping')).toBe(0);
-    await dc.ok(['stop', '-t', '5', 'reaping']);
+    await dc.ok(['stop', '-t', '30', 'reaping']);
     expect((await state('reaping')).ExitCode).toBe(143);
   });
 
@@ -149,7 +160,9 @@ describe('ends', () => {
     const began = Date.now() - 1_000;
     const done = await dc.docker(['run', '--name', 'hog', '-m', '16m', 'busybox', 'sh', '-c', 'a=x; while :; do a=$a$a; done']);
     expect(done.status).toBe(137);
-    expect(await state('hog')).toMatchObject({OOMKilled: true, ExitCode: 137, Status: 'exited'});
+    expect(await state('hog')).toMatchObject({ExitCode: 137, Status: 'exited'});
+    // containerd tells of the exit and of its cause by two ways, in either order.
+    await until('the cause', async () => (await state('hog')).OOMKilled);
     await until('the events', async () => (await events('hog', began)).includes('oom'));
     await dc.ok(['start', 'hog']);
     await run('modest', ['-m', '16m'], 'true');
@@ -161,13 +174,10 @@ describe('ends', () => {
     await run('waited', [], 'sh', '-c', 'exit 5');
     await until('its end', async () => (await state('waited')).Status === 'exited');
     expect(await dc.ok(['wait', 'waited'])).toBe('5');
-    const api = async (condition: string): Promise<{StatusCode: number}> => {
-      const answer = await fetch(`${dc.host.replace('tcp', 'http')}/v1.43/containers/waited/wait?condition=${condition}`, {method: 'POST'});
-      return await answer.json() as {StatusCode: number};
-    };
-    const next = api('next-exit');
-    const removed = api('removed');
-    expect(await api('not-running')).toMatchObject({StatusCode: 5});
+    /** Resolves when the wait is armed, which its answer's head says; the body comes with the end. */
+    const armed = (condition: string): Promise<Response> => fetch(`${dc.host.replace('tcp', 'http')}/v1.43/containers/waited/wait?condition=${condition}`, {method: 'POST'});
+    const [next, removed, past] = (await Promise.all(['next-exit', 'removed', 'not-running'].map(armed))).map((answer) => answer.json() as Promise<{StatusCode: number}>) as [Promise<unknown>, Promise<unknown>, Promise<unknown>];
+    expect(await past).toMatchObject({StatusCode: 5});
     expect(await Promise.race([next.then(() => 'over'), dc.ok(['ps', '-q']).then(() => 'waits')])).toBe('waits');
     await dc.ok(['start', 'waited']);
     expect(await next).toMatchObject({StatusCode: 5});
@@ -214,7 +224,13 @@ describe('changes', () => {
   test('pause freezes it; what a paused or stopped one refuses', async () => {
     await run('frozen', [], 'sh', '-c', 'while :; do echo tick; usleep 10000; done');
     await dc.ok(['pause', 'frozen']);
-    const frozen = await dc.ok(['logs', 'frozen']);
+    // What it had said is read to the last byte; one that still ran would have said more each time.
+    let frozen = '';
+    await until('the log to stand still', async () => {
+      const [before, now] = [frozen, await dc.ok(['logs', 'frozen'])];
+      frozen = now;
+      return before === now;
+    });
     expect(await refused(['exec', 'frozen', 'true'])).toMatch(/is paused, unpause the container before exec/);
     expect(await refused(['pause', 'frozen'])).toMatch(/is already paused/);
     expect(await refused(['rm', 'frozen'])).toMatch(/container is paused and must be unpaused first/);
@@ -232,7 +248,12 @@ describe('changes', () => {
 
   test('top with the columns one asks for', async () => {
     await run('busy', ['--user', '1000'], 'sh', '-c', 'sleep 900 & exec sleep 901');
-    const table = (await dc.ok(['top', 'busy', '-eo', 'uid,pid,args'])).split('\n').map((l) => l.trim().split(/\s+/));
+    const top = async (): Promise<string[][]> => (await dc.ok(['top', 'busy', '-eo', 'uid,pid,args'])).split('\n').map((l) => l.trim().split(/\s+/));
+    // A shell until it has made the one and become the other.
+    const table = await until('the two', async () => {
+      const now = await top();
+      return now.length === 3 && now.every(([, , command]) => command !== 'sh') && now;
+    });
     expect(table[0]).toEqual(['UID', 'PID', 'COMMAND']);
     expect(table.slice(1).map(([uid, , ...args]) => `${uid} ${args.join(' ')}`).sort()).toEqual(['1000 sleep 900', '1000 sleep 901']);
     expect(table.slice(1).map((row) => Number(row[1]))).toContain((await state('busy')).Pid);

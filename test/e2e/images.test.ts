@@ -85,7 +85,7 @@ describe('a registry that asks for tokens', () => {
     locked = await startRegistry({users});
     const image = buildImage([await busyboxLayer()], {config: {Labels: {locked: 'yes'}}});
     for (const repository of ['jill/box', 'public/box']) await pushImage(locked.url, repository, ['v1'], image, locked.pushHeaders(repository));
-  }, 60_000);
+  }, 240_000);
   afterAll(() => locked?.stop());
 
   /** What `docker login` leaves in a client's configuration. */

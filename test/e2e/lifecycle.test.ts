@@ -1,5 +1,6 @@
 /** create, start, stop, restart, kill, rename, wait, rm, inspect, ps, exec, top, logs and events with the stock client. */
 import net from 'node:net';
+import {freePort} from '../harness/ports';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
@@ -110,22 +111,27 @@ describe('looking', () => {
   });
 
   test('logs: tail, timestamps, since, follow to the end', async () => {
-    await dc.ok(['run', '-d', '--name', 'chatty', 'busybox', 'sh', '-c', 'for i in 1 2 3 4 5; do echo line $i; done; sleep 1; echo last']);
+    await dc.ok(['run', '-d', '--name', 'chatty', 'busybox', 'sh', '-c', 'for i in 1 2 3 4 5; do echo line $i; done; until [ -e /go ]; do usleep 20000; done; echo last']);
     await until('five lines', async () => (await dc.ok(['logs', 'chatty'])).includes('line 5'));
     expect(await dc.ok(['logs', '--tail', '2', 'chatty'])).toBe('line 4\nline 5');
     const stamped = (await dc.ok(['logs', '-t', '--tail', '1', 'chatty'])).split(' ');
     expect(stamped[0]).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$/);
-    const followed = await dc.ok(['logs', '-f', 'chatty']);
-    expect(followed.split('\n').at(-1)).toBe('last');
+    const following = dc.ok(['logs', '-f', 'chatty']);
+    await dc.ok(['exec', 'chatty', 'touch', '/go']);
+    expect((await following).split('\n')).toEqual(['line 1', 'line 2', 'line 3', 'line 4', 'line 5', 'last']);
     expect((await dc.ok(['logs', '--since', stamped[0], 'chatty'])).split('\n')).toEqual(['line 5', 'last']);
   });
 
   test('events tell what happened, in order', async () => {
     const since = (Date.now() / 1000 - 1).toFixed(3);
     await dc.ok(['run', '--rm', '--name', 'seen', 'busybox', 'true']);
-    const until_ = (Date.now() / 1000 + 0.5).toFixed(3);
-    const events = await dc.ok(['events', '--since', since, '--until', until_, '--filter', 'type=container', '--filter', 'container=seen', '--format', '{{.Action}}']);
-    expect(events.split('\n')).toEqual(['create', 'attach', 'start', 'die', 'destroy']);
+    let events: string[] = [];
+    await until('the last of them', async () => {
+      const now = (Date.now() / 1000).toFixed(3);
+      events = (await dc.ok(['events', '--since', since, '--until', now, '--filter', 'type=container', '--filter', 'container=seen', '--format', '{{.Action}}'])).split('\n');
+      return events.length >= 5;
+    });
+    expect(events).toEqual(['create', 'attach', 'start', 'die', 'destroy']);
   });
 
   test('version and info speak of the datacenter and its nodes', async () => {
@@ -135,15 +141,6 @@ describe('looking', () => {
     expect(info).toMatch(/node/i);
   });
 });
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = net.createServer().listen(0, () => {
-      const {port} = server.address() as net.AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 function httpStatus(port: number): Promise<string> {
   return until('the published port to answer', () => new Promise<string | undefined>((resolve) => {

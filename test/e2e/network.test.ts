@@ -4,6 +4,7 @@ import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
 import {decode, encode} from 'dns-packet';
+import {freePort, freePorts} from '../harness/ports';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
@@ -263,20 +264,6 @@ function echoed(host: string, port: number): Promise<boolean> {
   }).finally(() => socket.close());
 }
 
-async function freePort(): Promise<number> {
-  return freePorts(1);
-}
-
-/** The first of `count` neighbours that are all free, away from those that the kernel hands out. */
-async function freePorts(count: number): Promise<number> {
-  for (let first = 20_000 + Math.floor(Math.random() * 10_000); ; first += count) {
-    const free = await Promise.all(Array.from({length: count}, (_, i) => new Promise<boolean>((resolve) => {
-      const server = net.createServer().once('error', () => resolve(false)).listen(first + i, '0.0.0.0', () => server.close(() => resolve(true)));
-    })));
-    if (free.every(Boolean)) return first;
-  }
-}
-
 describe('names', () => {
   /** Addresses that the name has for the container, sorted; [] where there is no answer. */
   const lookup = async (name: string, wanted: string): Promise<string[]> =>
@@ -292,7 +279,7 @@ describe('names', () => {
     for (const name of ['web', 'WEB', 'www', 'webhost', web.slice(0, 12), 'web.front']) expect({name, at: await lookup('db', name)}).toEqual({name, at: [atWeb]});
     expect(await lookup('db', 'pool')).toEqual([atWeb, atDb].sort());
     expect(await lookup('web', 'db')).toEqual([atDb]);
-    expect(await fetchFrom('db', 'http://www/')).toBe('web');
+    await eventually('db', 'http://www/', 'web');
     expect((await dc.docker(['exec', 'db', 'nslookup', atWeb])).stdout).toMatch(/name = web\.front/);
     for (const [from, name] of [['apart', 'web'], ['db', 'apart'], ['plain', 'web'], ['db', 'plain']] as const) expect(await lookup(from, name)).toEqual([]);
     expect(await inspect<string[]>('web', '(index .NetworkSettings.Networks "front").DNSNames')).toEqual(['web', 'www', 'pool', web.slice(0, 12), 'webhost']);
@@ -342,7 +329,8 @@ describe('names', () => {
       expect(await lookup('web', 'far.example')).toEqual(['192.0.2.99']);
       expect(await lookup('kept', 'hidden.example')).toEqual([]);
       expect(await lookup('kept', 'kept')).toEqual([await addressOn('kept', 'inside')]);
-      expect(asked).toEqual(['far.example']);
+      // Over UDP a question may be put again.
+      expect([...new Set(asked)]).toEqual(['far.example']);
     } finally {
       await new Promise<void>((resolve) => server.close(() => resolve()));
     }

@@ -135,8 +135,10 @@ describe('seen outside', () => {
   });
 
   test('--stop-signal and --stop-timeout', async () => {
-    const id = await create('--stop-signal', 'USR1', 'busybox', 'sh', '-c', 'trap "exit 44" USR1; while :; do sleep 0.1; done');
-    await dc.ok(['stop', id]);
+    const id = await create('--stop-signal', 'USR1', 'busybox', 'sh', '-c', 'trap "exit 44" USR1; echo up; while :; do sleep 0.1; done');
+    // Without its trap process 1 would not hear it.
+    await until('it to listen', async () => (await dc.ok(['logs', id])) === 'up');
+    await dc.ok(['stop', '-t', '60', id]);
     expect(await inspected(id, '{{.State.ExitCode}}')).toBe('44');
     await removed(id);
     const stubborn = await create('--stop-timeout', '1', 'busybox', 'sh', '-c', 'trap "" TERM; while :; do sleep 0.1; done');

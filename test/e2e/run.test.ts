@@ -66,7 +66,7 @@ describe('stdin', () => {
     await dc.ok(['run', '-d', '--name', 'atend', 'busybox', 'sleep', '1000']);
     expect(await dc.docker(['exec', '-i', 'atend', 'sh', '-c', 'cat; echo after'], {input: ''})).toMatchObject({status: 0, stdout: 'after\n'});
     await dc.ok(['rm', '-f', 'atend']);
-  }, 30_000);
+  }, 240_000);
 
   test('binary, both ways, every byte', async () => {
     const bytes = Buffer.from(Array.from({length: 1 << 20}, (_, n) => (n * 7919) & 0xff));
@@ -98,12 +98,12 @@ describe('stdin', () => {
     const watch = setInterval(() => {
       for (const name of ['endpoint', 'agent'] as const) peak[name] = Math.max(peak[name], rss(pids[name]));
     }, 50);
-    const done = await dc.docker(['run', '-i', '--rm', '--log-driver', 'none', 'busybox', 'sha256sum'], {input: Readable.from(blocks()), timeoutMs: 60_000});
+    const done = await dc.docker(['run', '-i', '--rm', '--log-driver', 'none', 'busybox', 'sha256sum'], {input: Readable.from(blocks()), timeoutMs: 240_000});
     clearInterval(watch);
     expect(done.stdout.split(' ')[0]).toBe(hash.digest('hex'));
     expect(peak.endpoint).toBeLessThan(400 << 20);
     expect(peak.agent).toBeLessThan(400 << 20);
-  });
+  }, 300_000);
 });
 
 describe('a terminal', () => {

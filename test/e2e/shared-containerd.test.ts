@@ -19,7 +19,7 @@ beforeAll(async () => {
   second = await startCetus(on);
   await second.ok(['load', '-i', archive]);
   await second.ok(['run', '-d', '--name', 'web', 'busybox', 'sleep', '1000']);
-}, 120_000);
+}, 240_000);
 afterAll(async () => {
   try {
     for (const dc of [first, second]) {
@@ -29,7 +29,7 @@ afterAll(async () => {
   } finally {
     await shared.stop();
   }
-}, 60_000);
+}, 240_000);
 
 const state = (dc: TestDatacenter): Promise<string> => dc.ok(['inspect', '-f', '{{.State.Pid}} {{.State.Running}} {{.RestartCount}}', 'web']);
 
@@ -42,7 +42,7 @@ test('either starts again while the other\'s containers run: they run on', async
   }
   await until('both to have looked at their containers', async () => (await first.ok(['exec', 'web', 'echo', 'here'])) + (await second.ok(['exec', 'web', 'echo', 'here'])) === 'herehere');
   expect([await state(first), await state(second)]).toEqual(before);
-}, 60_000);
+}, 240_000);
 
 test('down ends the one\'s containers and not the other\'s; its next start finds them stopped', async () => {
   const before = await state(second);
@@ -57,4 +57,4 @@ test('down ends the one\'s containers and not the other\'s; its next start finds
   await first.ok(['start', 'web']);
   expect(await first.ok(['exec', 'web', 'echo', 'here'])).toBe('here');
   expect(await state(second)).toBe(before);
-}, 60_000);
+}, 240_000);

@@ -2,6 +2,7 @@
 import {busyboxArchive} from '../harness/busybox';
 import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
 import {traces} from '../harness/leaks';
+import {until} from '../harness/wait';
 
 let both: TestDatacenter[] = [];
 
@@ -9,15 +10,15 @@ beforeAll(async () => {
   both = await Promise.all([startCetus(), startCetus()]);
   const archive = await busyboxArchive();
   for (const dc of both) await dc.ok(['load', '-i', archive]);
-}, 120_000);
+}, 240_000);
 afterAll(async () => {
   for (const dc of both) expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+}, 240_000);
 
 /** From another container of the same network. */
 async function fetchedInside(dc: TestDatacenter): Promise<string> {
   const address = await dc.ok(['inspect', '-f', '{{(index .NetworkSettings.Networks "shared-name").IPAddress}}', 'web']);
-  return dc.ok(['run', '--rm', '--network', 'shared-name', 'busybox', 'wget', '-qO-', `http://${address}/`]);
+  return until('the server inside to answer', async () => (await dc.docker(['run', '--rm', '--network', 'shared-name', 'busybox', 'wget', '-qO-', `http://${address}/`])).stdout.trim());
 }
 
 test('the same names, networks and containers in both, at once', async () => {
@@ -33,7 +34,7 @@ test('the same names, networks and containers in both, at once', async () => {
   }
   const subnets = await Promise.all(both.map((dc) => dc.ok(['network', 'inspect', '-f', '{{(index .IPAM.Config 0).Subnet}}', 'shared-name'])));
   expect(subnets[0]).not.toBe(subnets[1]);
-}, 90_000);
+}, 240_000);
 
 test('one goes down wholly; the other does not notice', async () => {
   const [first, second] = both as [TestDatacenter, TestDatacenter];
@@ -45,4 +46,4 @@ test('one goes down wholly; the other does not notice', async () => {
   expect(await (await fetch(`http://127.0.0.1:${port}/`)).text()).toBe('datacenter 1\n');
   expect(await fetchedInside(second)).toBe('datacenter 1');
   expect(traces(second.dataDir, second.running.prefix).tables).not.toEqual([]);
-}, 90_000);
+}, 240_000);

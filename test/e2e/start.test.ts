@@ -17,9 +17,9 @@ beforeEach(() => {
 afterEach(async () => {
   if (fs.existsSync(path.join(dir, 'data', 'instance.json'))) await run(process.execPath, [PROGRAM, 'down', '--data', path.join(dir, 'data')]);
   fs.rmSync(dir, {recursive: true, force: true});
-}, 30_000);
+}, 240_000);
 
-const up = (...args: string[]) => run(process.execPath, [PROGRAM, 'up', '--data', path.join(dir, 'data'), '--listen', '127.0.0.1:0', ...args], {timeoutMs: 20_000});
+const up = (...args: string[]) => run(process.execPath, [PROGRAM, 'up', '--data', path.join(dir, 'data'), '--listen', '127.0.0.1:0', ...args], {timeoutMs: 60_000});
 
 test.each(['Postgres', 'containerd'])('SIGINT as soon as %s is up, amid the next step: everything ends', async (part) => {
   const started = spawn(process.execPath, [PROGRAM, 'up', '--data', path.join(dir, 'data'), '--listen', '127.0.0.1:0'], {stdio: ['ignore', 'pipe', 'inherit']});
@@ -33,7 +33,7 @@ test.each(['Postgres', 'containerd'])('SIGINT as soon as %s is up, amid the next
   expect(said).toMatch(/stopping; containers run on/);
   expect(said).not.toMatch(/Cetus is ready/);
   expect(processesOf(path.join(dir, 'data'))).toEqual([]);
-}, 60_000);
+}, 240_000);
 
 test('a port that is taken: said before anything is started', async () => {
   const server = net.createServer().listen(0, '127.0.0.1');

@@ -4,7 +4,8 @@
  *
  * CETUS_CHAOS=N makes N kills of each pair instead of two, at random moments (`make chaos`).
  */
-import {Aftermath, gap} from '../harness/aftermath';
+import {alive} from '../../lib/base/alive';
+import {Aftermath, losses} from '../harness/aftermath';
 import type {Finished} from '../harness/cetus';
 import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
@@ -15,20 +16,22 @@ type Victim = typeof VICTIMS[number];
 /** The client itself needs 25 ms to start, and no action here takes longer than 80 ms more. */
 const CLIENT_MS = 25;
 const LONGEST_MS = 80;
-/** Whoever waits for an answer gets one within this time: more than ten times what it usually takes. */
-const ANSWER_MS = 20_000;
+/** Whoever waits for an answer gets one within this time: more than ten times what it usually takes, also where three others want each core. */
+const ANSWER_MS = 40_000;
 /** What a client may be told: that nobody is there any more, or the Engine's error document. Never nothing, never a stack. */
 const REFUSAL = /error during connect|Cannot connect to the Docker daemon|EOF|connection reset|Error response from daemon|Error: |context canceled/;
 
 let bystanderPid: string;
 let alone: Record<string, number>;
+/** When, in milliseconds since the epoch. */
+const agentDeaths: number[] = [];
 const answers: {victim: string; doing: string; delayMs: number; ms: number; said: string}[] = [];
 
 const dc = datacenterWithBusybox({
   prepare: async () => {
     await dc.ok(['run', '-d', '--name', 'bystander', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']);
     bystanderPid = await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander']);
-    alone = await after.marks();
+    alone = await after.marksAtRest();
   },
   cleanUp: async () => {
     if (CHAOS) process.stderr.write(`${answers.map((a) => `${a.victim} ${a.doing} +${a.delayMs} ms: ${Math.round(a.ms)} ms, ${a.said || 'done'}`).join('\n')}\n`);
@@ -40,14 +43,26 @@ const after = new Aftermath(dc);
 afterEach(async () => {
   const left = (await dc.docker(['ps', '-aq', '--filter', 'name=victim', '--filter', 'name=many-'])).stdout.split('\n').filter(Boolean);
   if (left.length) await dc.docker(['rm', '-fv', ...left], {timeoutMs: 60_000});
-}, 60_000);
+}, 240_000);
+
+/** Of up.json, which follows a moment behind: 0 or a dead one where the next life is not written down yet. */
+const living = (victim: Victim): Promise<number> => until(`${victim} to live`, () => {
+  const pid = dc.pids()[victim];
+  return pid !== undefined && alive(pid) && pid;
+});
+
+function kill(victim: Victim, pid: number): void {
+  if (victim === 'agent') agentDeaths.push(Date.now());
+  process.kill(pid, 'SIGKILL');
+}
 
 /** Kills while the client waits, and returns what the client was told. */
 async function killDuring(victim: Victim, doing: string, args: string[], delayMs: number): Promise<Finished> {
+  const pid = await living(victim);
   const from = performance.now();
   const acting = dc.docker(args, {timeoutMs: 60_000});
   await new Promise((resolve) => setTimeout(resolve, delayMs + CLIENT_MS));
-  process.kill(dc.pids()[victim], 'SIGKILL');
+  kill(victim, pid);
   const answer = await acting;
   const ms = performance.now() - from;
   answers.push({victim, doing, delayMs: Math.round(delayMs), ms, said: answer.status ? answer.stderr.trim() : ''});
@@ -95,7 +110,7 @@ describe.each(VICTIMS)('kill -9 of %s', (victim) => {
       }, 60_000);
     }
     await undisturbed();
-  }, 300_000);
+  }, 480_000);
 });
 
 test.each(['agent', 'postgres', 'containerd'] as const)('docker run -d goes through although %s dies under it', async (victim) => {
@@ -107,17 +122,17 @@ test.each(['agent', 'postgres', 'containerd'] as const)('docker run -d goes thro
     await after.serves();
   }
   await undisturbed();
-}, 120_000);
+}, 240_000);
 
 test.each(['containerd', 'agent', 'postgres'] as const)('%s dies twice while many containers are being made', async (victim) => {
   const names = Array.from({length: 16}, (_, n) => `many-${n}`);
   const running = names.map((name) => dc.docker(['run', '-d', '--name', name, 'busybox', 'sleep', '1000'], {timeoutMs: 60_000}));
   for (let deaths = 0; deaths < 2; deaths += 1) {
-    const pid = await until('it to live', () => dc.pids()[victim]);
+    const pid = await living(victim);
     // In the middle of the work, wherever that is: a few have come to be.
-    await until('some to be made', async () => (await after.objects('containers')).length > 3 + deaths * 5, 30_000);
-    process.kill(pid, 'SIGKILL');
-    await until('its next life', () => dc.pids()[victim] !== pid && dc.pids()[victim] !== 0);
+    await until('some to be made', async () => (await after.objects('containers')).length > 3 + deaths * 5);
+    kill(victim, pid);
+    await until('its next life', async () => (await living(victim)) !== pid);
   }
   const finished = await Promise.all(running);
   for (const one of finished) if (one.status !== 0) expect(one.stderr).toMatch(REFUSAL);
@@ -130,12 +145,15 @@ test.each(['containerd', 'agent', 'postgres'] as const)('%s dies twice while man
     const left = (await dc.ok(['ps', '-aq', '--filter', 'name=many-'])).split('\n').filter(Boolean);
     if (left.length) await dc.docker(['rm', '-f', ...left], {timeoutMs: 60_000});
     return left.length === 0;
-  }, 60_000);
+  }, 240_000);
   await undisturbed();
-}, 180_000);
+}, 240_000);
 
-test('the bystander lost no line', async () => {
-  const log = await dc.ok(['logs', 'bystander']);
-  expect(log.split('\n').length).toBeGreaterThan(100);
-  expect(gap(log)).toBe(-1);
-}, 60_000);
+test('the bystander lost no line, but for a chunk that was in the hands of an agent at its kill', async () => {
+  const log = (await dc.ok(['logs', '-t', 'bystander'])).split('\n');
+  expect(log.length).toBeGreaterThan(100);
+  // What the agent's README leaves open: a kill -9 between the reading of a chunk and its writing costs that one. More than one of so many kills never hit it.
+  const lost = losses(log);
+  expect(lost.length).toBeLessThanOrEqual(1);
+  for (const {afterMs, beforeMs} of lost) expect(agentDeaths.filter((at) => at >= Math.floor(afterMs) && at <= Math.ceil(beforeMs))).toHaveLength(1);
+}, 240_000);

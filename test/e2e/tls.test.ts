@@ -16,11 +16,11 @@ beforeAll(async () => {
   certificates = makeCertificates(directory);
   dc = await startCetus(['--tls-cert', certificates.serverCert, '--tls-key', certificates.serverKey, '--tls-ca', certificates.ca]);
   await docker(['load', '-i', await busyboxArchive()]);
-}, 120_000);
+}, 240_000);
 afterAll(async () => {
   fs.rmSync(directory, {recursive: true, force: true});
   expect(await dc.destroy()).toEqual(NOTHING_LEFT);
-}, 120_000);
+}, 240_000);
 
 const verified = (wallet: string): NodeJS.ProcessEnv => ({DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: wallet});
 const docker = (args: string[], options: RunOptions = {}): Promise<Finished> => dc.docker(args, {...options, env: {...verified(certificates.client), ...options.env}});

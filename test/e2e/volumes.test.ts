@@ -15,7 +15,7 @@ beforeAll(async () => {
     {name: 'content/deep', type: 'directory'}, {name: 'content/deep/link', type: 'symlink', linkname: '../file'},
   ], 'none');
   await dc.ok(['load'], {input: await dockerArchive([{image: buildImage([await busyboxLayer('none'), content], {config: {Volumes: {'/content': {}}}}), tags: ['content:latest']}])});
-}, 120_000);
+}, 240_000);
 
 const lines = (text: string): string[] => text.split('\n').filter(Boolean);
 const volumes = async (...args: string[]): Promise<string[]> => lines(await dc.ok(['volume', 'ls', '-q', ...args]));
