@@ -6,7 +6,7 @@ const base = {
 };
 const project = (name, testMatch, more = {}) => ({...base, displayName: name, testMatch, ...more});
 module.exports = {
-  testTimeout: 60_000,
+  testTimeout: 180_000,
   projects: [
     project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
     project('integration', ['<rootDir>/test/integration/**/*.test.ts']),

@@ -119,7 +119,7 @@ export function task(body: TaskBody, more: Partial<Task> = {}): Task {
   return {jobId: 'j1', step: 's', epoch: 1, requestId: 'r', body, ...more};
 }
 
-export async function until(what: string, test: () => boolean | Promise<boolean>, ms = 5_000): Promise<void> {
+export async function until(what: string, test: () => boolean | Promise<boolean>, ms = 30_000): Promise<void> {
   const end = Date.now() + ms;
   while (!(await test())) {
     if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}`);

@@ -32,7 +32,7 @@ function firstOf(output: ProcessOutput | undefined): Promise<string> {
   return new Promise((resolve, reject) => { output!.read(chunk => resolve(chunk.toString()), () => reject(new Error('ended without a byte'))); });
 }
 
-export async function eventually<T>(what: () => Promise<T | undefined | false>, timeoutMs = 10_000): Promise<T> {
+export async function eventually<T>(what: () => Promise<T | undefined | false>, timeoutMs = 40_000): Promise<T> {
   const until = Date.now() + timeoutMs;
   for (;;) {
     const value = await what();

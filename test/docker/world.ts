@@ -25,7 +25,7 @@ export async function closeWorlds(): Promise<void> {
 }
 
 /** Polls a condition; the bound turns a hang into a failure that names what was awaited. */
-export async function until(what: string, condition: () => boolean, boundMs = 5_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, boundMs = 30_000): Promise<void> {
   const end = Date.now() + boundMs;
   while (!condition()) {
     if (Date.now() > end) throw new Error(`waited in vain for: ${what}`);

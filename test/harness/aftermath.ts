@@ -69,6 +69,15 @@ export class Aftermath {
     };
   }
 
+  /** The marks to compare with later: of a datacenter that has finished what it was doing, its locks given back. */
+  async marksAtRest(): Promise<Record<string, number>> {
+    await this.jobsEnded();
+    return until('the last lock to be given back', async () => {
+      const now = await this.marks();
+      return now['locks'] === 0 && now;
+    });
+  }
+
   /** Waits until the marks are those of `before`; what the node itself clears up takes its moment. */
   async nothingLeaked(before: Record<string, number>): Promise<void> {
     await this.jobsEnded();
@@ -77,13 +86,25 @@ export class Aftermath {
       const more = Object.keys(now).filter((key) => now[key] !== before[key]).map((key) => `${key}: ${now[key]} instead of ${before[key]}`);
       if (more.length) throw new Error(more.join(', '));
       return true;
-    }, 30_000);
+    }, 60_000);
   }
 }
 
 /** The first line of a container that counts which is not one more than the line before; -1 where all is well. */
 export function gap(log: string): number {
   return log.split('\n').map(Number).findIndex((n, at) => n !== at);
+}
+
+/** Where lines are missing from such a container's log with timestamps: when the last line before came and the first one after it, in milliseconds since the epoch. */
+export function losses(log: string[]): {afterMs: number; beforeMs: number}[] {
+  const entries = log.map((line) => line.split(' ')).map(([stamp, n]) => ({ms: Date.parse(stamp!), n: Number(n)}));
+  expect(entries[0]!.n).toBe(0);
+  return entries.slice(1).flatMap(({ms, n}, i) => {
+    const before = entries[i]!;
+    // Doubled or out of order is never right.
+    expect(n).toBeGreaterThan(before.n);
+    return n === before.n + 1 ? [] : [{afterMs: before.ms, beforeMs: ms}];
+  });
 }
 
 function list(dir: string): string[] {

@@ -47,7 +47,7 @@ export class TestDatacenter {
     this.running = await until('cetus up to serve', () => {
       if (child.exitCode !== null) throw new Hopeless(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
       return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
-    }, 60_000);
+    }, 120_000);
     if (!this.args.includes('--tls-cert')) this.proxy ??= await SchemaProxy.start(this.running.listen[0]);
   }
 
@@ -120,7 +120,7 @@ export function run(program: string, args: string[], options: RunOptions = {}): 
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
       reject(new Error(`${program} ${args.join(' ')} did not end in time\n${Buffer.concat(stdout).toString().slice(-2000)}\n${Buffer.concat(stderr).toString().slice(-2000)}`));
-    }, options.timeoutMs ?? 30_000);
+    }, options.timeoutMs ?? 60_000);
     child.stdout.on('data', (c: Buffer) => stdout.push(c));
     child.stderr.on('data', (c: Buffer) => stderr.push(c));
     child.stdin.on('error', () => undefined); // the program may end before it has read all

@@ -58,7 +58,7 @@ export function usePostgres(options: {prepare?(url: string): Promise<void>; sett
         const left = await admin<{query: string}>(`SELECT query FROM pg_stat_activity WHERE datname = ANY($1) AND backend_type = 'client backend'`, [databases]);
         if (left.length) throw new Error(`${left.length} connections were left open; one of them last said: ${left[0]!.query}`);
         return true;
-      }, 3000);
+      });
     } finally {
       for (const name of databases) await admin(`DROP DATABASE ${name} WITH (FORCE)`);
     }

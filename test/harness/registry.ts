@@ -7,10 +7,10 @@ import {createHash, createPrivateKey, createPublicKey, createSign, randomUUID, t
 import fs from 'node:fs/promises';
 import http from 'node:http';
 import type {AddressInfo} from 'node:net';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import {selfSigned} from '../fleet/certificate';
+import {freePort} from './ports';
 import {until} from './wait';
 
 export interface RegistryOptions {
@@ -127,14 +127,6 @@ function keyId(publicKey: KeyObject): string {
   let bits = '';
   for (const byte of digest) bits += byte.toString(2).padStart(8, '0');
   return bits.match(/.{5}/g)!.map((five) => alphabet[parseInt(five, 2)]).join('').match(/.{4}/g)!.join(':');
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const {port} = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 async function ended(child: ChildProcess): Promise<void> {

@@ -5,7 +5,7 @@
 import {busyboxArchive} from './busybox';
 import {NOTHING_LEFT, TestDatacenter} from './cetus';
 
-const SETUP_TIMEOUT_MS = 120_000;
+const SETUP_TIMEOUT_MS = 240_000;
 
 export interface SuiteOptions {
   /** What the tests need further, once busybox is loaded. */

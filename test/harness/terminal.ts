@@ -15,7 +15,7 @@ export class Terminal {
       const timer = setTimeout(() => {
         this.process.kill('SIGKILL');
         reject(new Error(`${command} did not end; the screen shows: ${this.screen}`));
-      }, 30_000);
+      }, 60_000);
       this.process.once('close', (code) => {
         clearTimeout(timer);
         resolve(code ?? 128);

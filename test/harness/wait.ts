@@ -1,8 +1,11 @@
-/** Tests wait for states, never for time: `until` polls a condition with a bound and says what it last saw. */
+/**
+ * Tests wait for states, never for time: `until` polls a condition with a bound and says what it last saw. The bound only turns a hang into a
+ * failure: a state that comes within a second takes many where machine and disk are everybody's.
+ */
 /** Thrown by a probe for which waiting longer makes no sense. */
 export class Hopeless extends Error {}
 
-export async function until<T>(what: string, probe: () => Promise<T | undefined | false | null> | T | undefined | false | null, timeoutMs = 20_000): Promise<T> {
+export async function until<T>(what: string, probe: () => Promise<T | undefined | false | null> | T | undefined | false | null, timeoutMs = 40_000): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   let last: unknown;
   for (;;) {

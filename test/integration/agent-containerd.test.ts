@@ -71,7 +71,7 @@ test('a second start adopts the running one; after kill -9 the client finds the 
   expect(second.pid()).toBe(first.pid());
 
   const other = connectContainerd({socket: first.socket, namespace: 'cetus-test', log: silentLog()});
-  await other.ready(5000);
+  await other.ready(40_000);
   process.kill(first.pid(), 'SIGKILL');
   const third = await startContainerd({directory, log: silentLog(), supervise: false});
   expect(third.started).toBe(true);
@@ -101,5 +101,5 @@ test('who accepts and says nothing, refuses the call, or is not there, does not 
   const refusing = await listening(http2.createServer().on('stream', stream => stream.respond({':status': 200, 'grpc-status': '12'}, {endStream: true})));
   await expect(answers(file, 1_000)).rejects.toMatchObject({kind: 'unavailable'});
   await new Promise(resolve => { refusing.close(resolve); });
-  await answers(`${world.directory}/containerd.sock`, 1_000);
+  await answers(`${world.directory}/containerd.sock`, 40_000);
 });

@@ -99,7 +99,7 @@ describe('the containerd runtime, beyond the fake', () => {
     const bytes = randomBytes(24 << 20);
     await runtime.create({id: 'much', parentSnapshot: parent, labels: {}});
     // Stands still in the middle for longer than any pause of ours.
-    const {io} = await runtime.createTask('much', plainSpec('much', ['sh', '-c', '(dd bs=1000 count=8000 iflag=fullblock; sleep 1; cat) | sha256sum']), {stdin: true, terminal: false});
+    const {io} = await runtime.createTask('much', plainSpec('much', ['sh', '-c', '(dd bs=1000 count=8000 iflag=fullblock; sleep 4; cat) | sha256sum']), {stdin: true, terminal: false});
     await runtime.startTask('much');
     const output = textOf(io.stdout);
     let longestMs = 0;
@@ -113,9 +113,9 @@ describe('the containerd runtime, beyond the fake', () => {
     const F_GETPIPE_SZ = 1032;
     expect(execFileSync('perl', ['-e', `open(F, "+<", $ARGV[0]); print fcntl(F, ${F_GETPIPE_SZ}, 0)`, path.join(state, 'io', 'much', 'stdin')], {encoding: 'utf8'})).toBe(String(1 << 20));
     await io.closeStdin();
-    // No write of ours ever waited in the kernel for the reader.
+    // No write of ours ever waited in the kernel for the reader, which stood still for four seconds.
     clearInterval(ticking);
-    expect(longestMs).toBeLessThan(500);
+    expect(longestMs).toBeLessThan(2_000);
     expect((await output).split(' ')[0]).toBe(createHash('sha256').update(bytes).digest('hex'));
     await finish('much');
   });

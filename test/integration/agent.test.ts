@@ -19,7 +19,7 @@ import {RecordingSink, until} from '../agent/node';
 import {busyboxArchive} from '../harness/busybox';
 import {testContainerd, type TestContainerd} from '../harness/containerd';
 
-jest.setTimeout(60_000);
+jest.setTimeout(180_000);
 
 const ATTACH: AttachQuery = {stdin: false, stdout: true, stderr: true, logs: false, stream: true, detachKeys: ''};
 const prefix = `ag${(process.pid % 1296).toString(36)}`;
@@ -163,8 +163,10 @@ test('volumes are filled from the image at their first use, and kept', async () 
 });
 
 test('execs, top, pause, update and stop', async () => {
-  const id = await create(['sh', '-c', 'trap "exit 5" TERM; while true; do sleep 0.05; done']);
+  const id = await create(['sh', '-c', 'trap "exit 5" TERM; echo up; while true; do sleep 0.05; done']);
   await start(id);
+  const said = async (): Promise<string> => output(await client.logs(id, {stdout: true, stderr: true, follow: false, timestamps: false, details: false, sinceNs: '', untilNs: '', tail: -1}));
+  await until('the trap is set', async () => (await said()) === 'up\n');
   await client.putExec('e1', id, {Cmd: ['sh', '-c', 'cat; exit 9'], AttachStdin: true, AttachStdout: true});
   const stream = (await client.startExec('e1', {detachKeys: '', consoleSize: null, detach: false}))!;
   stream.end('through');

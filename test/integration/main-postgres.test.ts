@@ -4,6 +4,7 @@ import path from 'node:path';
 import pg from 'pg';
 import {silentLog} from '../../lib/base/log';
 import {startPostgres, type PostgresOptions, type RunningPostgres} from '../../lib/main/postgres';
+import {freePort} from '../harness/ports';
 
 let dir: string;
 let running: RunningPostgres[] = [];
@@ -79,14 +80,7 @@ test('a postmaster.pid whose number now belongs to another program is stale', as
 });
 
 test('a port is on loopback, with a password', async () => {
-  const {createServer} = await import('node:net');
-  const port = await new Promise<number>((resolve) => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const {port: free} = probe.address() as {port: number};
-      probe.close(() => resolve(free));
-    });
-  });
-  const server = await start({port});
+  const server = await start({port: await freePort()});
   expect(await query(server.tcpUrl!, 'SELECT 1 AS one')).toEqual([{one: 1}]);
   await expect(query(server.tcpUrl!.replace(/:[^:@]+@/, ':wrong@'), 'SELECT 1')).rejects.toThrow(/password/);
 });

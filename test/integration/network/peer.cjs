@@ -1,6 +1,6 @@
 /**
- * The other end of a test connection. `serve PROTOCOL PORT [ADDRESS]` answers "SENDER'S ADDRESS: DATA"; `ask PROTOCOL ADDRESS PORT [FROM]` sends "hello" and prints
- * the answer, or "refused" / "silence". `repeat ADDRESS PORT` sends "hello" by UDP from one socket for ever and prints what it gets.
+ * The other end of a test connection. `serve PROTOCOL PORT [ADDRESS]` answers "SENDER'S ADDRESS: DATA"; `ask PROTOCOL ADDRESS PORT PATIENCE_MS` sends "hello" and prints
+ * the answer, or "refused", or "silence" when nothing has come for so long. `repeat ADDRESS PORT` sends "hello" by UDP from one socket for ever and prints what it gets.
  */
 const net = require('node:net');
 const dgram = require('node:dgram');
@@ -20,8 +20,8 @@ if (mode === 'serve') {
   const socket = dgram.createSocket('udp4').on('message', d => console.log(String(d))).on('error', () => undefined);
   setInterval(() => socket.send('hello', Number(port), protocol, () => undefined), 20);
 } else {
-  const [address, port] = rest;
-  const timer = setTimeout(() => { console.log('silence'); process.exit(0); }, 700);
+  const [address, port, patienceMs] = rest;
+  const timer = setTimeout(() => { console.log('silence'); process.exit(0); }, Number(patienceMs));
   const done = text => { clearTimeout(timer); console.log(text); process.exit(0); };
   if (protocol === 'tcp') {
     net.connect({host: address, port: Number(port)}).on('error', err => done(err.code === 'ECONNREFUSED' || err.code === 'ECONNRESET' ? 'refused' : err.code)).on('data', d => done(String(d))).end('hello');

@@ -17,6 +17,7 @@ import type {NetworkAttachment, PublishedPort} from '../../../lib/schema/contain
 
 const PEER = join(__dirname, 'peer.cjs');
 const DRIVER = join(__dirname, 'driver.cjs');
+const QUIET_MS = 700;
 
 export const INTERNET = '198.51.100.1';
 export const HOST = '198.51.100.2';
@@ -62,8 +63,14 @@ export class World {
     return child;
   }
 
-  ask(netns: string, protocol: 'tcp' | 'udp', address: string, port: number): string {
-    return sh('nsenter', `--net=${netns}`, process.execPath, PEER, 'ask', protocol, address, String(port)).trim();
+  /** Waits for an answer as long as a busy machine may take, and for a first packet to be sent again. */
+  ask(netns: string, protocol: 'tcp' | 'udp', address: string, port: number, patienceMs = 10_000): string {
+    return sh('nsenter', `--net=${netns}`, process.execPath, PEER, 'ask', protocol, address, String(port), String(patienceMs)).trim();
+  }
+
+  /** For what should not be answered: 'silence', which no wait proves, or what came within this one. */
+  askInVain(netns: string, protocol: 'tcp' | 'udp', address: string, port: number): string {
+    return this.ask(netns, protocol, address, port, QUIET_MS);
   }
 
   /** A UDP client that never pauses; `heard` counts its answers. */
@@ -101,7 +108,7 @@ export class World {
   }
 }
 
-export interface Driver extends Pick<NodeNetworking, keyof NodeNetworking> { purge(): Promise<void> }
+export interface Driver extends Pick<NodeNetworking, keyof NodeNetworking> { purge(): Promise<void>; /** Programs that the driver has started so far. */ toolsStarted(): Promise<number> }
 /** NodeNetworking whose calls run in the driver's process. */
 export class Driver {
   readonly ready: Promise<void>;
@@ -125,7 +132,7 @@ export class Driver {
       if (call.method === 'createSandbox') this.sandboxMs.push(message.ms);
       call.resolve(message.result);
     });
-    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close', 'purge'])
+    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close', 'purge', 'toolsStarted'])
       Object.defineProperty(this, method, {value: (...args: unknown[]) => this.call(method, args)});
   }
 
@@ -146,7 +153,7 @@ export class Driver {
 }
 
 export function sh(command: string, ...args: string[]): string {
-  return execFileSync(command, args, {encoding: 'utf8', timeout: 20_000});
+  return execFileSync(command, args, {encoding: 'utf8', timeout: 60_000});
 }
 
 export function aNetwork(tag: string, n: number, part: Partial<NodeNetwork> = {}): NodeNetwork {
