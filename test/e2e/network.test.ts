@@ -16,7 +16,7 @@ const SERVER = (text: string, port = 80): string[] => ['sh', '-c', `echo ${text}
 const inspect = async <T = string>(name: string, format: string): Promise<T> => JSON.parse(await dc.ok(['inspect', '-f', `{{json ${format}}}`, name])) as T;
 const addressOn = (name: string, network: string): Promise<string> => inspect(name, `(index .NetworkSettings.Networks "${network}").IPAddress`);
 /** What a container gets from a URL: the text, or '' where it cannot reach it. (busybox' own -T crashes on this distribution.) */
-const fetchFrom = async (name: string, url: string, seconds = 5): Promise<string> => (await dc.docker(['exec', name, 'timeout', String(seconds), 'wget', '-qO-', url])).stdout.trim();
+const fetchFrom = async (name: string, url: string, seconds = 30): Promise<string> => (await dc.docker(['exec', name, 'timeout', String(seconds), 'wget', '-qO-', url])).stdout.trim();
 const eventually = (name: string, url: string, text: string): Promise<unknown> => until(`${name} to get ${url}`, async () => (await fetchFrom(name, url)) === text);
 /** The machine's own address that is not loopback. */
 const hostAddress = (): string => Object.entries(os.networkInterfaces()).flatMap(([name, list]) => (/^(ce-|docker|br-)/.test(name) ? [] : list ?? [])).find((a) => a.family === 'IPv4' && !a.internal)!.address;

@@ -4,6 +4,7 @@
  */
 import {busyboxArchive} from './busybox';
 import {NOTHING_LEFT, TestDatacenter} from './cetus';
+import {until} from './wait';
 
 const SETUP_TIMEOUT_MS = 240_000;
 
@@ -31,7 +32,11 @@ export function datacenterWithBusybox({prepare, cleanUp}: SuiteOptions = {}): Te
 /** Each test finds no container, and no anonymous volume of one, that another has left. */
 export function removeContainersAfterEach(dc: TestDatacenter): void {
   afterEach(async () => {
-    const all = await dc.ok(['ps', '-aq']);
-    if (all) await dc.ok(['rm', '-fv', ...all.split('\n')]);
+    // One that is about to remove itself may be gone before it is named.
+    await until('no container to be left', async () => {
+      const all = await dc.ok(['ps', '-aq']);
+      if (all) await dc.docker(['rm', '-fv', ...all.split('\n')]);
+      return !all;
+    });
   });
 }
