@@ -13,6 +13,17 @@ import {plainSpec} from '../harness/spec';
 
 const keepers = (directory: string): string[] => execFileSync('sh', ['-c', `ls -l /proc/[0-9]*/fd/0 2>/dev/null | grep -F '${directory}' || true`], {encoding: 'utf8'}).split('\n').filter(Boolean);
 
+const parentOf = (pid: number): number => Number(/^PPid:\s+(\d+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+
+/** Looks at a process for so long, for what takes its time to go wrong. */
+async function staysFor(ms: number, pid: number): Promise<void> {
+  const until = performance.now() + ms;
+  await eventually(async () => {
+    expect(fs.existsSync(`/proc/${pid}`)).toBe(true);
+    return performance.now() > until;
+  });
+}
+
 async function makeWorld(): Promise<{containerd: TestContainerd; runtime: Runtime; state: string; parent: string; again(): Runtime}> {
   const containerd = await testContainerd();
   const state = path.join(containerd.directory, 'agent');
@@ -164,7 +175,7 @@ describe('the containerd runtime, beyond the fake', () => {
     await runtime.create({id: 'slow', parentSnapshot: parent, labels: {}});
     const {pid} = await runtime.createTask('slow', plainSpec('slow', ['sleep', '1000']), {stdin: false, terminal: false});
     await runtime.startTask('slow');
-    const shim = Number(/^PPid:\s+(\d+)$/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+    const shim = parentOf(pid);
     process.kill(shim, 'SIGSTOP');
     let starting: ReturnType<typeof startContainerd>;
     try {
@@ -173,17 +184,32 @@ describe('the containerd runtime, beyond the fake', () => {
       starting = startContainerd({directory: containerd.directory, log: silentLog(), supervise: false});
       starting.catch(() => undefined);
       // By itself containerd takes a shim for dead after five seconds, kills what it kept, and leaves the rest.
-      const patientUntil = performance.now() + 7_000;
-      await eventually(async () => {
-        expect(fs.existsSync(`/proc/${pid}`)).toBe(true);
-        return performance.now() > patientUntil;
-      });
+      await staysFor(7_000, pid);
     } finally {
       process.kill(shim, 'SIGCONT');
     }
     containerd.process = await starting;
     expect(await runtime.state('slow')).toMatchObject({status: 'running', pid});
     await finish('slow');
+  });
+
+  test('a state that is late is the true one', async () => {
+    const {runtime, parent} = world;
+    await runtime.create({id: 'late', parentSnapshot: parent, labels: {}});
+    const {pid} = await runtime.createTask('late', plainSpec('late', ['sleep', '1000']), {stdin: false, terminal: false});
+    await runtime.startTask('late');
+    const shim = parentOf(pid);
+    process.kill(shim, 'SIGSTOP');
+    const asked = runtime.state('late');
+    asked.catch(() => undefined);
+    try {
+      // By itself containerd says after two seconds that it is unknown.
+      await staysFor(4_000, pid);
+    } finally {
+      process.kill(shim, 'SIGCONT');
+    }
+    expect(await asked).toMatchObject({status: 'running', pid});
+    await finish('late');
   });
 
   test('limits change while it runs', async () => {
