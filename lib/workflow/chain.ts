@@ -85,6 +85,11 @@ export interface Chain<P = unknown, S = unknown> {
   steps: Step<P, S>[];
   /** What the job's result is; default: the last step's output. */
   result?(outputs: Readonly<Record<string, unknown>>): unknown;
+  /**
+   * Says of what is committed that it is the outcome already, whatever is left to do: who waits is answered with `result` at once, a cancel comes
+   * too late, and the acts left are tried until they work. The plans left must be unable to refuse. Pure; it may become true with a commit, never false again.
+   */
+  decided?(outputs: Readonly<Record<string, unknown>>): boolean;
 }
 
 export interface RunRequest<P = unknown> {

@@ -12,7 +12,7 @@ import type {Job, Lock} from '../schema/job';
 import type {ActStep, Chain, PlanStep, StepContext} from './chain';
 import {commitJob, LeaseLost, rereadJob, Refused, type Saved} from './commit';
 import type {Gates} from './gate';
-import {next, outputsOf, undoTriesOf, type Limits} from './next';
+import {isDecided, next, outputsOf, resultOf, undoTriesOf, type Limits} from './next';
 import {bounded, MAX_OUTPUT_BYTES, wireError} from './record';
 import {keepLease} from './lease';
 import {OwnWrites} from './own-writes';
@@ -42,6 +42,8 @@ export interface Inline {
   onProgress?(message: unknown): void;
   /** What the job's end will be is decided; how long the way back takes is not. */
   onUnwinding?(error: CetusError): void;
+  /** The outcome is committed; what is left is carried out behind it. */
+  onDecided?(result: unknown): void;
 }
 
 export type Ending =
@@ -222,6 +224,7 @@ export class Execution {
     this.job = this.saved.job;
     this.settle();
     this.replans = 0;
+    if (isDecided(this.job, this.chain)) this.inline.onDecided?.(resultOf(this.job, this.chain));
     return true;
   }
 
@@ -274,6 +277,11 @@ export class Execution {
         } catch (err) {
           if (leaseSignal.aborted) throw leaseSignal.reason;
           if (step.interruptible && this.canceled.signal.aborted) throw this.canceled.signal.reason;
+          if (isDecided(this.job, this.chain)) {
+            this.deps.log.warn({err, jobId: this.job.id, workflow: this.job.workflow, step: step.name, tries: n}, 'an act that must work failed; trying again');
+            await this.pause(Math.min(this.deps.limits.undoFirstDelayMs * 2 ** (n - 1), this.deps.limits.undoMaxDelayMs));
+            continue;
+          }
           if (n >= tries || !(isCetusError(err, 'unavailable') || isCetusError(err, 'timeout')) || step.worthAgain?.(err) === false) throw err;
           await this.pause(100 * 2 ** (n - 1) * (0.5 + this.deps.random() / 2));
         }

@@ -41,22 +41,29 @@ export function outputsOf(job: Job): Record<string, unknown> {
   return Object.fromEntries(job.steps.filter((s) => s.state === 'succeeded' || s.output !== undefined).map((s) => [s.step, s.output]));
 }
 
+export function resultOf(job: Job, chain: Chain): unknown {
+  const outputs = outputsOf(job);
+  const last = chain.steps.at(-1);
+  return chain.result ? chain.result(outputs) : last && outputs[last.name];
+}
+
+/** The outcome stands, and what is left is only to be carried out. */
+export function isDecided(job: Job, chain: Chain): boolean {
+  return job.execution === 'running' && Boolean(chain.decided?.(outputsOf(job)));
+}
+
 function forward(job: Job, chain: Chain): Move {
   const failed = job.steps.find((s) => s.state === 'failed');
   if (failed) return {move: 'unwind', error: failed.error ?? {kind: 'internal', message: `step ${failed.step} failed`}};
   const step = chain.steps.find((s) => job.steps.find((r) => r.step === s.name)?.state !== 'succeeded');
-  if (!step) {
-    const outputs = outputsOf(job);
-    const last = chain.steps.at(-1);
-    return {move: 'succeed', result: chain.result ? chain.result(outputs) : last && outputs[last.name]};
-  }
+  if (!step) return {move: 'succeed', result: resultOf(job, chain)};
   if (job.cancelRequested && !isPastReturn(job, chain)) return {move: 'unwind', error: {kind: 'canceled', message: `job ${job.id} (${job.workflow}) was canceled`}};
   return step.kind === 'plan' ? {move: 'plan', step} : {move: 'act', step};
 }
 
 /** An act without undo that has begun, or may have, cannot be taken back: the only consistent way is forward, and a cancel comes too late. */
 function isPastReturn(job: Job, chain: Chain): boolean {
-  return chain.steps.some((step) => step.kind === 'act' && !step.undo && job.steps.some((r) => r.step === step.name && (r.state === 'started' || r.state === 'succeeded')));
+  return isDecided(job, chain) || chain.steps.some((step) => step.kind === 'act' && !step.undo && job.steps.some((r) => r.step === step.name && (r.state === 'started' || r.state === 'succeeded')));
 }
 
 function backward(job: Job, chain: Chain, limits: Limits): Move {

@@ -110,9 +110,12 @@ class Engine implements RunningWorkflow {
     let early!: (err: CetusError) => void;
     const failed = new Promise<never>((_resolve, reject) => { early = reject; });
     failed.catch(() => undefined);
-    const outcome = this.runInline(chain, job, request, (err) => {
+    let decide!: (result: R) => void;
+    const decided = new Promise<R>((resolve) => { decide = resolve; });
+    const onUnwinding = (err: CetusError): void => {
       this.clock.sleep(UNWINDING_PATIENCE_MS, ended.signal).then(() => early(failureOf({...job, execution: 'unwinding'}, err, err)), () => undefined);
-    }).finally(() => {
+    };
+    const outcome = this.runInline(chain, job, request, {onUnwinding, onDecided: (result) => decide((result ?? null) as R)}).finally(() => {
       ended.abort();
       this.inline.delete(outcome);
     });
@@ -121,7 +124,9 @@ class Engine implements RunningWorkflow {
     const withdraw = (): void => this.active.get(job.id)?.cancel();
     request.signal?.addEventListener('abort', withdraw, {once: true});
     void outcome.catch(() => undefined).finally(() => request.signal?.removeEventListener('abort', withdraw));
-    return resultOf<R>(...(await Promise.race([this.within(outcome, request.deadlineMs, job), failed])));
+    const ending = Promise.race([this.within(outcome, request.deadlineMs, job), failed]).then((found) => resultOf<R>(...found));
+    ending.catch(() => undefined);
+    return await Promise.race([decided, ending]);
   }
 
   async enqueue(request: RunRequest): Promise<Job> {
@@ -194,13 +199,13 @@ class Engine implements RunningWorkflow {
 
   // ---- inline
 
-  private async runInline(chain: Chain, job: Job, request: RunRequest, onUnwinding: (err: CetusError) => void): Promise<[Job, CetusError | undefined]> {
+  private async runInline(chain: Chain, job: Job, request: RunRequest, hooks: Pick<Inline, 'onUnwinding' | 'onDecided'>): Promise<[Job, CetusError | undefined]> {
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
     return this.inLine(job, untilMs, async () => {
       for (;;) {
         if (request.signal?.aborted) throw new CetusError('canceled', `${job.workflow} on ${job.target} was canceled before it began`);
         const claimed = must(job, {type: 'claim', runner: this.options.runnerId, untilMs: this.clock.now() + this.leaseMs, at: formatNs(this.clock.nowNs())});
-        const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request), onUnwinding});
+        const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request), ...hooks});
         if (ending.kind === 'ended') return [ending.job, ending.error];
         if (ending.kind === 'locked') await this.targetFree(job, untilMs);
         else if (this.stopped) throw new CetusError('unavailable', `this runner stops; job ${job.id} goes on elsewhere`, {info: {jobId: job.id}});
