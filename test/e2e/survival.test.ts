@@ -82,6 +82,8 @@ const ACTIONS: Record<string, Action> = {
   start: {prepare: ['create', '--name', 'victim', '-p', '0:80', 'busybox', 'sleep', '1000'], act: ['start', 'victim'], state: 'running'},
   stop: {prepare: ['run', '-d', '--name', 'victim', '-p', '0:80', 'busybox', 'sleep', '1000'], act: ['stop', '-t', '0', 'victim'], state: 'exited'},
   rm: {prepare: ['create', '--name', 'victim', '-v', '/anonymous', 'busybox', 'sleep', '1000'], act: ['rm', '-v', 'victim'], state: ''},
+  // Answered by the store, told to the node behind it.
+  'rm of a plain one': {prepare: ['create', '--name', 'victim', 'busybox', 'sleep', '1000'], act: ['rm', 'victim'], state: ''},
 };
 
 /** Different ones for each pair, spread over the whole action. */

@@ -7,7 +7,7 @@ import {CHAINS} from '../../lib/jobs/chains/index';
 import type {ChainName} from '../../lib/schema/chains';
 import type {Job} from '../../lib/schema/job';
 import {Connection, type Fate} from '../workflow/world';
-import {SCENES, type Scene} from './scenarios';
+import {SCENES, VARIANTS, type Scene} from './scenarios';
 import {ACCOUNT, Datacenter, type CallFate} from './world';
 
 interface Trouble {
@@ -23,8 +23,7 @@ interface Trouble {
 
 interface Outcome { result?: unknown; error?: {kind: string; message: string}; writes: number; calls: number; leaks: string[]; digest: string; before: string; events: string[]; job: Job | undefined; died: boolean }
 
-async function play(name: ChainName, trouble: Trouble): Promise<Outcome> {
-  const scene = SCENES[name] as Scene<ChainName>;
+async function play(name: ChainName, scene: Scene<ChainName>, trouble: Trouble): Promise<Outcome> {
   const dc = await new Datacenter(trouble.prompt).open();
   await scene.prepare(dc);
   await dc.settle();
@@ -68,10 +67,9 @@ async function play(name: ChainName, trouble: Trouble): Promise<Outcome> {
   };
 }
 
-async function tryAll(name: ChainName, plain: Outcome, troubles: Trouble[]): Promise<void> {
-  const scene = SCENES[name] as Scene<ChainName>;
+async function tryAll(name: ChainName, scene: Scene<ChainName>, plain: Outcome, troubles: Trouble[]): Promise<void> {
   for (const [n, trouble] of troubles.entries()) {
-    const outcome = await play(name, {prompt: n % 2 === 1, ...trouble});
+    const outcome = await play(name, scene, {prompt: n % 2 === 1, ...trouble});
     const story = {trouble, leaks: outcome.leaks};
     expect(story).toEqual({trouble, leaks: []});
     const refused = trouble.calls?.some(([, fate]) => fate === 'refuse' || fate === 'done');
@@ -89,9 +87,11 @@ it('has a scene for every chain of the register', () => {
   expect(CHAINS.map((c) => c.name).sort()).toEqual(Object.keys(SCENES).sort());
 });
 
-describe.each(CHAINS.map((c) => c.name as ChainName))('%s', (name) => {
+const ALL = [...CHAINS.map(({name}) => ({name: name as ChainName, as: name, scene: SCENES[name as ChainName] as Scene<ChainName>})), ...VARIANTS];
+
+describe.each(ALL)('$as', ({name, scene}) => {
   let plain: Outcome;
-  beforeAll(async () => { plain = await play(name, {}); });
+  beforeAll(async () => { plain = await play(name, scene, {}); });
 
   it('succeeds, in two commits or fewer unless it orders twice', () => {
     expect(plain.error).toBeUndefined();
@@ -101,36 +101,36 @@ describe.each(CHAINS.map((c) => c.name as ChainName))('%s', (name) => {
   });
 
   it('leaves its events, once each, and those of the node', async () => {
-    const {events, leaks} = await play(name, {prompt: true});
+    const {events, leaks} = await play(name, scene, {prompt: true});
     expect(leaks).toEqual([]);
-    expect([...events].sort()).toEqual([...SCENES[name].events].sort());
+    expect([...events].sort()).toEqual([...scene.events].sort());
   });
 
   it('survives orders that are lost, answered too late, doubled or refused', () =>
-    tryAll(name, plain, range(plain.calls).flatMap((n) => (['before', 'after', 'twice', 'refuse', 'done'] as const).map((fate): Trouble => ({calls: [[n, fate]]})))));
+    tryAll(name, scene, plain, range(plain.calls).flatMap((n) => (['before', 'after', 'twice', 'refuse', 'done'] as const).map((fate): Trouble => ({calls: [[n, fate]]})))));
 
   it('survives the same of every undo', async () => {
     const troubles: Trouble[] = [];
     for (const failing of range(plain.calls).flatMap((n): [number, CallFate][] => [[n, 'refuse'], [n, 'done']])) {
-      const failed = await play(name, {calls: [failing]});
+      const failed = await play(name, scene, {calls: [failing]});
       for (const n of range(failed.calls).filter((k) => k > failing[0]))
         for (const fate of ['before', 'after', 'twice', 'refuse'] as const) troubles.push({calls: [failing, [n, fate]]});
     }
-    await tryAll(name, plain, troubles);
+    await tryAll(name, scene, plain, troubles);
   });
 
   it('survives a death before and after every write', () =>
-    tryAll(name, plain, range(plain.writes).flatMap((n) => (['die-before', 'die-after'] as const).flatMap((fate) => [{writes: [[n, fate]]}, {writes: [[n, fate]], prompt: true}] as Trouble[]))));
+    tryAll(name, scene, plain, range(plain.writes).flatMap((n) => (['die-before', 'die-after'] as const).flatMap((fate) => [{writes: [[n, fate]]}, {writes: [[n, fate]], prompt: true}] as Trouble[]))));
 
   it('survives a death in the middle of unwinding', async () => {
     for (const failing of range(plain.calls).flatMap((n): [number, CallFate][] => [[n, 'refuse'], [n, 'done']])) {
-      const failed = await play(name, {calls: [failing]});
-      await tryAll(name, plain, range(failed.writes).flatMap((n) => (['die-before', 'die-after'] as const).map((fate): Trouble => ({calls: [failing], writes: [[n, fate]]}))));
+      const failed = await play(name, scene, {calls: [failing]});
+      await tryAll(name, scene, plain, range(failed.writes).flatMap((n) => (['die-before', 'die-after'] as const).map((fate): Trouble => ({calls: [failing], writes: [[n, fate]]}))));
     }
   });
 
   it('survives a store whose answers are lost', () =>
-    tryAll(name, plain, range(plain.writes).flatMap((n) => (['unheard-before', 'unheard-after'] as const).map((fate): Trouble => ({writes: [[n, fate]]})))));
+    tryAll(name, scene, plain, range(plain.writes).flatMap((n) => (['unheard-before', 'unheard-after'] as const).map((fate): Trouble => ({writes: [[n, fate]]})))));
 
-  it('survives a cancel after every write', () => tryAll(name, plain, range(plain.writes).map((cancelAfter): Trouble => ({cancelAfter}))));
+  it('survives a cancel after every write', () => tryAll(name, scene, plain, range(plain.writes).map((cancelAfter): Trouble => ({cancelAfter}))));
 });

@@ -142,3 +142,17 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     oneWay: true,
   },
 };
+
+/** Chains that go another way for some: the same troubles for those. */
+export const VARIANTS: {name: ChainName; as: string; scene: Scene<ChainName>}[] = [
+  {
+    name: 'container.destroy', as: 'container.destroy of one that the node holds nothing of',
+    scene: {
+      prepare: (dc) => dc.container('c1', 'web', false, {requestedPorts: [], volumeIds: ['v1']}, [dc.volume('v1', 'data')]),
+      params: () => ({containerId: 'c1', force: false, removeVolumes: true}),
+      events: ['container destroy'],
+      // Decided with its first commit: what a node refuses or does without saying so changes nothing of the outcome.
+      oneWay: false,
+    } satisfies Scene<'container.destroy'>,
+  },
+];

@@ -1,6 +1,9 @@
 /**
  * container.destroy: marked `removing` first, then taken from its node with its anonymous volumes, then forgotten: container, addresses, ports,
  * reservation, execs, in one batch. Where the node cannot, the container is what it was.
+ *
+ * One of which the node holds nothing that anybody could miss (`isInert`) is forgotten first: that commit is the answer, and the node is told
+ * behind it until it has understood.
  */
 import {CetusError, isCetusError} from '../../base/errors';
 import {disconnectEvents} from '../../fleet/events';
@@ -16,7 +19,8 @@ import {reserve} from '../reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from '../services';
 import {container, containerPut, CONTAINERS, eventPut, isRunning, putContainer, task, usersOfVolume, VOLUMES} from '../steps';
 
-interface Marked { nodeId: string; volumeIds: string[]; wasRunning: boolean }
+/** `forgotten`: the container went with the mark. Jobs of before do not have it. */
+interface Marked { nodeId: string; volumeIds: string[]; wasRunning: boolean; forgotten?: boolean }
 interface Removed { volumeIds: string[] }
 
 const END_REPORT_WAIT_MS = 400;
@@ -32,6 +36,7 @@ export const destroy: Chain<DestroyParams, JobServices> = {
     {kind: 'plan', name: 'forget', plan: forget},
   ],
   result: () => null,
+  decided: (outputs) => Boolean((outputs['mark'] as Marked | undefined)?.forgotten),
 };
 
 async function mark(ctx: Ctx<DestroyParams>): Promise<{output: Marked; writes: BatchOp[]}> {
@@ -42,6 +47,8 @@ async function mark(ctx: Ctx<DestroyParams>): Promise<{output: Marked; writes: B
     throw new CetusError('conflict', `cannot remove container "/${c.name}": ${why}`);
   }
   const volumes = ctx.params.removeVolumes ? await ownVolumes(ctx, c) : [];
+  if (!volumes.length && isInert(c) && (await ctx.services.fleet.node(c.nodeId)).liveness === 'alive')
+    return {output: {nodeId: c.nodeId, volumeIds: [], wasRunning: false, forgotten: true}, writes: [...(await forgotten(ctx, stored)), ...farewell(ctx, c)]};
   return {
     output: {nodeId: c.nodeId, volumeIds: volumes.map((v) => v.key), wasRunning: isRunning(c)},
     writes: [
@@ -49,6 +56,15 @@ async function mark(ctx: Ctx<DestroyParams>): Promise<{output: Marked; writes: B
       ...volumes.map((v): BatchOp => ({op: 'put', bucket: VOLUMES, key: v.key, value: {...v.value, removing: true}, etag: v.etag})),
     ],
   };
+}
+
+/**
+ * Nothing of it runs, nothing can come to run without the control plane, and it has no port that a foreign program may want next. An answer may then
+ * come before the node's: its name, places and volumes are free by the store's word alone, and what the node still keeps is in nobody's way.
+ */
+function isInert(c: Container): boolean {
+  const policy = c.spec.hostConfig.RestartPolicy?.Name ?? '';
+  return holdsNothing(c.observation) && !c.observation.wantsStart && !c.attachments.length && !c.requestedPorts.length && (policy === '' || policy === 'no');
 }
 
 /** Anonymous volumes that nobody else has come to use. */
@@ -77,7 +93,16 @@ async function keepVolume(ctx: Ctx<DestroyParams>, id: string): Promise<BatchOp[
 }
 
 async function remove(ctx: Ctx<DestroyParams>): Promise<Removed> {
-  const {nodeId, volumeIds} = ctx.outputs['mark'] as Marked;
+  const {nodeId, volumeIds, forgotten} = ctx.outputs['mark'] as Marked;
+  if (forgotten) {
+    // Each try under a name of its own: the ledger would repeat a first refusal for ever. By force: nobody is left who could want it to run.
+    await task(ctx, nodeId, `remove:${ctx.epoch}.${ctx.attempt}`, {kind: 'container.remove', containerId: ctx.params.containerId, force: true}, 110_000)
+      .catch((err: unknown) => {
+        // For an agent what is not there is removed: this is the node itself, which is no more.
+        if (!isCetusError(err, 'notFound')) throw err;
+      });
+    return {volumeIds: []};
+  }
   await task(ctx, nodeId, 'remove', {kind: 'container.remove', containerId: ctx.params.containerId, force: ctx.params.force}, 110_000);
   const removed: string[] = [];
   for (const volumeId of volumeIds) {
@@ -109,24 +134,35 @@ async function afterItsEnd(ctx: Ctx<DestroyParams>): Promise<Stored<Container> |
 
 async function forget(ctx: Ctx<DestroyParams>): Promise<{writes: BatchOp[]}> {
   const {containerId} = ctx.params;
-  const {nodeId, volumeIds, wasRunning} = ctx.outputs['mark'] as Marked;
+  const {volumeIds, wasRunning, forgotten: already} = ctx.outputs['mark'] as Marked;
+  if (already) return {writes: []};
   const removed = new Set((ctx.outputs['remove'] as Removed).volumeIds);
   const stored = wasRunning ? await afterItsEnd(ctx) : await ctx.moray.peek<Container>(CONTAINERS, containerId);
   if (!stored) return {writes: []};
   const c = stored.value;
-  const reservation = await reserve(ctx, nodeId, containerId, {from: c.reservation, to: NOTHING_RESERVED});
-  const writes: BatchOp[] = [
-    {op: 'delete', bucket: CONTAINERS, key: containerId, etag: stored.etag},
-    ...releaseLeases(containerId),
-    {op: 'deleteMany', bucket: BUCKETS.execs.name, filter: eq('containerId', containerId)},
-  ];
-  if (reservation) writes.push(reservation);
+  const writes = await forgotten(ctx, stored);
   for (const id of volumeIds) {
     const volume = await ctx.moray.peek<Volume>(VOLUMES, id);
     if (volume && removed.has(id)) writes.push({op: 'delete', bucket: VOLUMES, key: id}, eventPut(ctx, c.account, 'volume', 'destroy', volume.value.name, {driver: volume.value.driver}));
     else writes.push(...(await keepVolume(ctx, id)));
   }
-  for (const event of disconnectEvents(c, ctx.services.clock.nowNs())) writes.push(eventPut(ctx, event.account, event.type, event.action, event.actorId, event.attributes));
-  writes.push(containerPut(ctx, c, 'destroy'));
-  return {writes};
+  return {writes: [...writes, ...farewell(ctx, c)]};
+}
+
+/** The container, and all that stands for it elsewhere. */
+async function forgotten(ctx: Ctx<DestroyParams>, {key, etag, value: c}: Stored<Container>): Promise<BatchOp[]> {
+  const reservation = await reserve(ctx, c.nodeId, c.id, {from: c.reservation, to: NOTHING_RESERVED});
+  return [
+    {op: 'delete', bucket: CONTAINERS, key, etag},
+    ...releaseLeases(c.id),
+    {op: 'deleteMany', bucket: BUCKETS.execs.name, filter: eq('containerId', c.id)},
+    ...(reservation ? [reservation] : []),
+  ];
+}
+
+function farewell(ctx: Ctx<DestroyParams>, c: Container): BatchOp[] {
+  return [
+    ...disconnectEvents(c, ctx.services.clock.nowNs()).map((e) => eventPut(ctx, e.account, e.type, e.action, e.actorId, e.attributes)),
+    containerPut(ctx, c, 'destroy'),
+  ];
 }

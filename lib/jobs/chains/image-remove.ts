@@ -5,13 +5,18 @@
 import {CetusError, isCetusError} from '../../base/errors';
 import {and, eq} from '../../moray/filter';
 import type {BatchOp, Stored} from '../../moray/moray';
+import {BUCKETS} from '../../schema/buckets';
 import {targets, type ImageRemoveParams, type ImageRemoveResult} from '../../schema/chains';
+import type {Job} from '../../schema/job';
 import type {Image, ImageRef} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import {IMAGE_REFS} from '../image-fetch';
 import {decideRemoval, type Removal} from '../image-removal';
 import type {Ctx, JobServices} from '../services';
 import {eventPut, IMAGES, isRunning, task, usersOfImage} from '../steps';
+
+const REMOVALS_WAIT_MS = 5_000;
+const REMOVALS_POLL_MS = 10;
 
 interface Marked extends Removal { key: string; nodes: string[]; users: string[] }
 
@@ -71,6 +76,7 @@ async function letGo(ctx: Ctx<ImageRemoveParams>): Promise<{left: string[]}> {
   // One who was placed while we decided is in the store by now, and after the mark nobody can be.
   const late = (await usersOfImage(ctx, account, imageId)).find((c) => !users.includes(c.id));
   if (late) throw new CetusError('conflict', `conflict: unable to delete ${ctx.params.shown} (cannot be forced) - container ${late.id} has just been created from it`);
+  await behindRemovals(ctx);
   const left: string[] = [];
   let gone = false;
   for (const nodeId of nodes) {
@@ -86,6 +92,20 @@ async function letGo(ctx: Ctx<ImageRemoveParams>): Promise<{left: string[]}> {
     }
   }
   return {left};
+}
+
+/**
+ * A container that is forgotten may still be on its way out of its node, and would keep the image's layers there from being collected with
+ * the image. A bounded wait: nothing but the moment at which the disk is free rests on it.
+ */
+async function behindRemovals(ctx: Ctx<ImageRemoveParams>): Promise<void> {
+  const {clock} = ctx.services;
+  const untilMs = clock.now() + REMOVALS_WAIT_MS;
+  const underWay = async (): Promise<string[]> =>
+    (await ctx.moray.list<Job>(BUCKETS.jobs.name, and(eq('workflow', 'container.destroy'), eq('execution', 'running')), {fresh: true})).map((job) => job.key);
+  const before = new Set(await underWay());
+  for (let left = before.size; left && clock.now() < untilMs; left = (await underWay()).filter((id) => before.has(id)).length)
+    await clock.sleep(REMOVALS_POLL_MS, ctx.signal);
 }
 
 async function forget(ctx: Ctx<ImageRemoveParams>): Promise<{writes: BatchOp[]}> {
