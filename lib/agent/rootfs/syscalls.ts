@@ -1,0 +1,111 @@
+/**
+ * The system calls that Node.js does not have, over libc. Loaded by the worker process of this room alone: a call into a file system that hangs
+ * (NFS, FUSE) holds its thread, which must not be the agent's.
+ *
+ * Paths are byte strings: one character a byte (latin1), since file names are bytes and not text. Errors are thrown as Node's own are: an Error
+ * with `code`, `errno` and `syscall`.
+ */
+import {constants, readlinkSync} from 'node:fs';
+import {getSystemErrorName} from 'node:util';
+import type * as Koffi from 'koffi' with {'resolution-mode': 'import'};
+
+// Its types call it a module of the other kind; it comes as both.
+const koffi = require('koffi') as typeof Koffi;
+const libc = koffi.load('libc.so.6');
+const syscall = libc.func('long syscall(long number, int dirfd, const void *path, void *how, size_t size)') as (
+  number: number, dirfd: number, path: Buffer, how: Buffer, size: number) => number;
+const mknodatFn = libc.func('int mknodat(int dirfd, const void *path, unsigned int mode, unsigned long dev)') as (
+  dirfd: number, path: Buffer, mode: number, dev: number) => number;
+const lsetxattrFn = libc.func('int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)') as (
+  path: Buffer, name: Buffer, value: Buffer, size: number, flags: number) => number;
+const lgetxattrFn = libc.func('long lgetxattr(const void *path, const void *name, _Out_ void *value, size_t size)') as (
+  path: Buffer, name: Buffer, value: Buffer, size: number) => number;
+const llistxattrFn = libc.func('long llistxattr(const void *path, _Out_ void *list, size_t size)') as (
+  path: Buffer, list: Buffer, size: number) => number;
+
+/** The same on every architecture (since Linux 5.6). */
+const SYS_OPENAT2 = 437;
+const RESOLVE_NO_MAGICLINKS = 0x02n;
+const RESOLVE_IN_ROOT = 0x10n;
+export const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+/** While directories are being renamed the kernel cannot always be sure that `..` stayed below the root; it then wants to be asked again. */
+const MAX_TRIES = 1_000;
+const MAX_XATTR_BYTES = 64 * 1024;
+
+/** A path for Node's own functions. */
+export const bytes = (path: string): Buffer => Buffer.from(path, 'latin1');
+const cString = (path: string): Buffer => Buffer.from(`${path}\0`, 'latin1');
+
+/** An entry of an open directory, for functions that take a path: `name` has no slash and is neither `.` nor `..`. */
+export const entryOf = (dirfd: number, name: string): string => `/proc/self/fd/${dirfd}/${name}`;
+
+function failure(call: string, path: string): NodeJS.ErrnoException {
+  const errno = koffi.errno();
+  const code = getSystemErrorName(-errno);
+  return Object.assign(new Error(`${code}: ${call} '${path}'`), {code, errno: -errno, syscall: call});
+}
+
+/** Opens `path` below `rootFd` as a process would whose root that is: links, also absolute ones, and `..` never lead out. */
+export function openInRoot(rootFd: number, path: string, flags: number, mode = 0): number {
+  const how = Buffer.alloc(24);
+  how.writeBigUInt64LE(BigInt(flags | O_CLOEXEC), 0);
+  how.writeBigUInt64LE(BigInt(flags & constants.O_CREAT ? mode : 0), 8);
+  how.writeBigUInt64LE(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, 16);
+  const wanted = cString(path === '' ? '.' : path);
+  for (let tries = 1; ; tries++) {
+    const fd = syscall(SYS_OPENAT2, rootFd, wanted, how, how.length);
+    if (fd >= 0) return fd;
+    const err = failure('openat2', path);
+    if (!(err.code === 'EAGAIN' || err.code === 'EINTR') || tries === MAX_TRIES) throw err;
+  }
+}
+
+/** `type` is S_IFCHR, S_IFBLK or S_IFIFO. */
+export function makeNode(dirfd: number, name: string, type: number, mode: number, major = 0, minor = 0): void {
+  if (mknodatFn(dirfd, cString(name), type | mode, deviceNumber(major, minor)) !== 0) throw failure('mknodat', name);
+}
+
+/** glibc's makedev for numbers that the kernel takes: 12 bits major, 20 bits minor. */
+export function deviceNumber(major: number, minor: number): number {
+  return Number((BigInt(minor) & 0xffn) | ((BigInt(major) & 0xfffn) << 8n) | ((BigInt(minor) & ~0xffn) << 12n));
+}
+
+export function deviceParts(rdev: number): {major: number; minor: number} {
+  return {major: (rdev >>> 8) & 0xfff, minor: (rdev & 0xff) | ((Math.floor(rdev / 4096)) & 0xfff00)};
+}
+
+/** Does not follow a link. */
+export function setXattr(dirfd: number, name: string, key: string, value: Buffer): void {
+  if (lsetxattrFn(cString(entryOf(dirfd, name)), cString(key), value, value.length, 0) !== 0) throw failure('lsetxattr', name);
+}
+
+/** undefined where there is none, or the file system knows no such thing. Does not follow a link. */
+export function getXattr(dirfd: number, name: string, key: string): Buffer | undefined {
+  const value = Buffer.alloc(MAX_XATTR_BYTES);
+  const length = lgetxattrFn(cString(entryOf(dirfd, name)), cString(key), value, value.length);
+  if (length >= 0) return Buffer.from(value.subarray(0, length));
+  const err = failure('lgetxattr', name);
+  if (['ENODATA', 'EOPNOTSUPP', 'ENOTSUP'].includes(err.code!)) return undefined;
+  throw err;
+}
+
+export function listXattrs(dirfd: number, name: string): string[] {
+  const list = Buffer.alloc(MAX_XATTR_BYTES);
+  const length = llistxattrFn(cString(entryOf(dirfd, name)), list, list.length);
+  if (length < 0) {
+    const err = failure('llistxattr', name);
+    if (['EOPNOTSUPP', 'ENOTSUP'].includes(err.code!)) return [];
+    throw err;
+  }
+  return list.toString('latin1', 0, length).split('\0').filter(Boolean);
+}
+
+/** Where an open file is, as its own root sees it when `rootFd` is that root. undefined where it lies elsewhere (or was removed). */
+export function pathBelow(rootFd: number, fd: number): string | undefined {
+  const root = readlinkSync(bytes(`/proc/self/fd/${rootFd}`), 'latin1');
+  const path = readlinkSync(bytes(`/proc/self/fd/${fd}`), 'latin1');
+  if (path === root) return '/';
+  const prefix = root === '/' ? '/' : `${root}/`;
+  return path.startsWith(prefix) ? `/${path.slice(prefix.length)}` : undefined;
+}
