@@ -48,6 +48,8 @@ const ROLE = 'cetus';
 const SYSTEM_USER = 'cetus-postgres';
 const MAX_SOCKET_PATH = 107;
 const MAX_LOG_BYTES = 10 << 20;
+/** For a server that somebody else started: its clients are gone. */
+const FORMER_GRACE_MS = 10_000;
 
 /** For one small machine that runs more than a database; a fleet's store is sized by its operator. */
 const SETTINGS: Record<string, string> = {
@@ -96,6 +98,11 @@ export async function startPostgres(options: PostgresOptions): Promise<RunningPo
     url, ...(options.port === undefined ? {} : {tcpUrl: `postgres://${ROLE}:${password}@127.0.0.1:${options.port}/postgres`}),
     pid: server.pid, adopted, stop: (graceMs = 30_000) => server.stop(graceMs), onExit: (listener) => server.onExit(listener),
   };
+}
+
+/** Ends the server of this directory, where a parent that was killed has left one and nobody is going to use it. */
+export async function endPostgres(dataDir: string, log: Log): Promise<void> {
+  await new Server('', [], path.resolve(dataDir), undefined, log).endFormer();
 }
 
 /** undefined: we are not root and run it ourselves. */
@@ -247,24 +254,37 @@ class Server {
 
   /** Is the server of this directory running already? With other settings it is stopped first. */
   async adopt(): Promise<boolean> {
-    const file = await readPidFile(this.dataDir);
-    const command = file && (await commandLine(file.pid));
-    if (!file) return false;
-    if (!command || !command.includes(this.dataDir) || !command[0]!.endsWith('postgres')) {
-      // The number belongs to nobody, or by now to another program: Postgres itself would refuse to start over the latter.
-      await rm(path.join(this.dataDir, 'postmaster.pid'), {force: true});
-      return false;
-    }
-    this.pid = file.pid;
+    const command = await this.find();
+    if (!command) return false;
     const same = command.slice(1).join('\0') === this.args.join('\0');
     if (!same || !(await this.ready(10_000))) {
-      await this.stop(10_000);
+      await this.stop(FORMER_GRACE_MS);
       this.gone = false;
       return false;
     }
     this.log.info({pid: this.pid}, 'Postgres was running already');
     this.watchPid();
     return true;
+  }
+
+  async endFormer(): Promise<void> {
+    if (!(await this.find())) return;
+    this.log.info({pid: this.pid}, 'Postgres of an earlier start is still running and not wanted; ending it');
+    await this.stop(FORMER_GRACE_MS);
+  }
+
+  /** Takes up the pid of the directory's server; its command line, or undefined where none runs. */
+  private async find(): Promise<string[] | undefined> {
+    const file = await readPidFile(this.dataDir);
+    if (!file) return undefined;
+    const command = await commandLine(file.pid);
+    if (!command || !command.includes(this.dataDir) || !command[0]!.endsWith('postgres')) {
+      // The number belongs to nobody, or by now to another program: Postgres itself would refuse to start over the latter.
+      await rm(path.join(this.dataDir, 'postmaster.pid'), {force: true});
+      return undefined;
+    }
+    this.pid = file.pid;
+    return command;
   }
 
   async start(timeoutMs: number): Promise<void> {

@@ -5,6 +5,8 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import {silentLog} from '../../lib/base/log';
+import {startPostgres} from '../../lib/main/postgres';
 import {PROGRAM, run} from '../harness/cetus';
 import {processesOf} from '../harness/leaks';
 
@@ -45,6 +47,20 @@ test('a port that is taken: said before anything is started', async () => {
   expect(done.stderr).toBe(`cetus: cannot listen on tcp://127.0.0.1:${port}: another program listens there; choose another with --listen (make run LISTEN=...)\n`);
   expect(done.stdout).toBe('');
 });
+
+test('a Postgres that a killed up left is ended by the next one that has another, before that one is looked at', async () => {
+  const data = path.join(dir, 'data');
+  fs.mkdirSync(path.join(data, 'run'), {recursive: true, mode: 0o711});
+  const left = await startPostgres({dataDir: path.join(data, 'postgres'), socketDir: path.join(data, 'run'), log: silentLog()});
+  try {
+    const done = await up('--postgres', 'postgres://127.0.0.1:1/db');
+    expect(done.stderr).toMatch(/ECONNREFUSED/);
+    expect(processesOf(data)).toEqual([]);
+    expect(() => process.kill(left.pid, 0)).toThrow('ESRCH');
+  } finally {
+    await left.stop(5_000);
+  }
+}, 60_000);
 
 test.each([
   [['--postgres', 'postgres://user:s3cret@127.0.0.1:1/db'], /^cetus: --postgres 127\.0\.0\.1:1\/db: .*ECONNREFUSED.*\n$/],

@@ -3,7 +3,7 @@ import {tmpdir} from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
 import {silentLog} from '../../lib/base/log';
-import {startPostgres, type PostgresOptions, type RunningPostgres} from '../../lib/main/postgres';
+import {endPostgres, startPostgres, type PostgresOptions, type RunningPostgres} from '../../lib/main/postgres';
 import {freePort} from '../harness/ports';
 
 let dir: string;
@@ -66,6 +66,17 @@ test('a server that still runs is adopted; with other settings it is restarted',
   expect(await query(third.url, `SELECT current_setting('work_mem') AS m`)).toEqual([{m: '16MB'}]);
   const ended = new Promise<void>((resolve) => { second.onExit(resolve); });
   await ended;
+});
+
+test('one that nobody wants any more is ended; where none is, nothing happens', async () => {
+  await endPostgres(path.join(dir, 'data'), silentLog());
+  const first = await start();
+  await query(first.url, 'CREATE TABLE t AS SELECT 42 AS n');
+  const ended = new Promise<void>((resolve) => { first.onExit(resolve); });
+  await endPostgres(path.join(dir, 'data'), silentLog());
+  await ended;
+  await endPostgres(path.join(dir, 'data'), silentLog());
+  expect(await query((await start()).url, 'SELECT n FROM t')).toEqual([{n: 42}]);
 });
 
 test('a postmaster.pid whose number now belongs to another program is stale', async () => {

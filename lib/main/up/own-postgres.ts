@@ -1,9 +1,14 @@
 /** Our own Postgres, started again at once when it dies: it recovers by itself, and every client of the store waits and retries. */
 import path from 'node:path';
 import type {Log} from '../../base/log';
-import {type RunningPostgres, startPostgres} from '../postgres';
+import {endPostgres, type RunningPostgres, startPostgres} from '../postgres';
 
 const RETRY_MS = 500;
+
+const dataOf = (dir: string): string => path.join(dir, 'postgres');
+
+/** What a killed `cetus up` left, where this one has a Postgres of the operator's. */
+export const endFormerPostgres = (dir: string, log: Log): Promise<void> => endPostgres(dataOf(dir), log);
 
 export class OwnPostgres {
   readonly name = 'postgres';
@@ -13,7 +18,7 @@ export class OwnPostgres {
   constructor(private readonly dir: string, private readonly log: Log) {}
 
   async start(): Promise<string> {
-    const running = await startPostgres({dataDir: path.join(this.dir, 'postgres'), socketDir: path.join(this.dir, 'run'), log: this.log});
+    const running = await startPostgres({dataDir: dataOf(this.dir), socketDir: path.join(this.dir, 'run'), log: this.log});
     this.running = running;
     running.onExit(() => {
       if (this.running === running) this.running = undefined;

@@ -19,7 +19,7 @@ import {SupervisedChild} from './child';
 import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
 import {type Instance, loadInstance, lockDirectory, sharedNamespace} from './instance';
-import {OwnPostgres} from './own-postgres';
+import {endFormerPostgres, OwnPostgres} from './own-postgres';
 import {makeDirectories, requireBinds, requireFree, requirePostgres, requireRoot} from './preflight';
 
 export interface UpOptions {
@@ -96,6 +96,7 @@ export async function up(options: UpOptions): Promise<void> {
     for (const address of [...listen, ...options.adminListen.map(parseListen)]) await requireFree(address);
     let postgresUrl = options.postgres;
     if (postgresUrl) {
+      await endFormerPostgres(dir, log);
       await requirePostgres(postgresUrl);
     } else {
       const postgres = new OwnPostgres(dir, log);
