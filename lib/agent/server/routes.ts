@@ -37,12 +37,12 @@ const ITEMS: Record<string, ItemRoute> = {
     await parts.runtime.resize(id, '', query.number('h', 0), query.number('w', 0)).catch(endedMeanwhile(id));
     empty(res);
   },
-  'GET containers stats': later('stats'),
-  'GET containers changes': later('changes'),
-  'GET containers export': later('export'),
-  'HEAD containers archive': later('archive'),
-  'GET containers archive': later('archive'),
-  'PUT containers archive': later('archive'),
+  'GET containers stats': later('docker stats (ContainerStats): GET /containers/{id}/stats'),
+  'GET containers changes': later('docker diff (ContainerChanges): GET /containers/{id}/changes'),
+  'GET containers export': later('docker export (ContainerExport): GET /containers/{id}/export'),
+  'HEAD containers archive': later('docker cp (ContainerArchiveInfo): HEAD /containers/{id}/archive'),
+  'GET containers archive': later('docker cp (ContainerArchive): GET /containers/{id}/archive'),
+  'PUT containers archive': later('docker cp (PutContainerArchive): PUT /containers/{id}/archive'),
   'GET volumes usage': async ({res, parts, signal}, id) => json(res, {size: await parts.volumes.usage(id, signal)}),
   'PUT execs': async ({req, res, execs}, id) => {
     const {containerId, config} = await readJsonBody<{containerId: string; config: ExecConfig}>(req, checks.putExec);
@@ -73,9 +73,10 @@ export function findRoute(method: string, path: string): Route {
   return (context) => item(context, id);
 }
 
+/** Worded as what the endpoint itself does not know (lib/docker/operations.ts): to its clients it is all one. */
 function later(operation: string): ItemRoute {
-  return async (_context, id) => {
-    throw new CetusError('notImplemented', `${operation} of container ${id}: this operation is not implemented by the agent`);
+  return async () => {
+    throw new CetusError('notImplemented', `${operation} is not implemented by Cetus yet`);
   };
 }
 
