@@ -40,6 +40,8 @@ export interface AgentConfig {
   /** The node's name: what `cetus node ls` shows. */
   name: string;
   dataDir: string;
+  /** Shown as the node's root directory: where all of what is Cetus' lies. Default: dataDir. */
+  rootDir?: string;
   /** containerd's socket; its namespace for everything of ours. */
   containerdSocket: string;
   containerdNamespace: string;
@@ -85,7 +87,7 @@ const endpointSchema = {
 const agentSchema = {
   type: 'object',
   properties: {
-    nodeId: {type: 'string', minLength: 1}, name: {type: 'string', pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$'}, dataDir: {type: 'string', pattern: '^/'},
+    nodeId: {type: 'string', minLength: 1}, name: {type: 'string', pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$'}, dataDir: {type: 'string', pattern: '^/'}, rootDir: {type: 'string', pattern: '^/'},
     containerdSocket: {type: 'string', pattern: '^/'}, containerdNamespace: {type: 'string', pattern: '^[a-z0-9][a-z0-9._-]*$'},
     listen: {type: 'string'}, controlPlane: {type: 'string'}, prefix: {type: 'string', pattern: '^[a-z0-9]{1,5}$'},
     labels: {type: 'object', additionalProperties: {type: 'string'}}, insecureRegistries: strings,

@@ -17,7 +17,7 @@ export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: 
     cpusetCpus: cpuset('cpus', '/sys/devices/system/cpu/online'), cpusetMems: cpuset('mems', '/sys/devices/system/node/online'),
     diskBytes: disk.blocks * disk.bsize, pids: Number(fs.readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
     cgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? 2 : 1, cgroupDriver: 'cgroupfs',
-    containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter,
+    containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter, rootDir: config.rootDir ?? config.dataDir,
     agentUrl: config.listen, agentVersion: VERSION, labels: config.labels,
   };
 }

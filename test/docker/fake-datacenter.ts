@@ -18,7 +18,7 @@ const NODE: Node = {
   facts: {
     nodeId: 'n1', name: 'node1', platform: 'linux/amd64', architecture: 'amd64', kernelVersion: '6.1.0', operatingSystem: 'Debian 12', osType: 'linux', cpus: 2,
     memoryBytes: 8e9, diskBytes: 1e11, pids: 10_000, cgroupVersion: 1, cgroupDriver: 'cgroupfs', containerdVersion: '1.6.20', runcVersion: '1.1.5',
-    snapshotter: 'overlayfs', agentUrl: 'unix:///agent', agentVersion: '0.1.0', labels: {}, bootGeneration: 1,
+    snapshotter: 'overlayfs', rootDir: '/srv/cetus', agentUrl: 'unix:///agent', agentVersion: '0.1.0', labels: {}, bootGeneration: 1,
   },
 };
 

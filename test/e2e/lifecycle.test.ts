@@ -139,6 +139,8 @@ describe('looking', () => {
     const info = await dc.ok(['info']);
     expect(info).toMatch(/Name: cetus/);
     expect(info).toMatch(/node/i);
+    expect(await dc.ok(['info', '--format', '{{.DockerRootDir}}'])).toBe(dc.dataDir);
+    expect(info).toContain(`Root Dir: ${dc.dataDir}`);
   });
 });
 

@@ -69,7 +69,8 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string):
     NCPU: facts.totalCpus,
     MemTotal: facts.totalMemoryBytes,
     GenericResources: null,
-    DockerRootDir: '/var/lib/cetus',
+    // Each node has its own (DriverStatus); here is, as with the other facts of a machine, the first one's.
+    DockerRootDir: first?.rootDir ?? '',
     HttpProxy: '',
     HttpsProxy: '',
     NoProxy: '',
@@ -98,6 +99,7 @@ function driverStatus(facts: SystemFacts): [string, string][] {
   for (const node of facts.nodes) {
     rows.push([` ${node.name}`, `${node.liveness}, ${node.availability}`]);
     rows.push(['  Resources', `${node.facts.cpus} CPUs, ${formatMemory(node.facts.memoryBytes)} memory`]);
+    if (node.facts.rootDir) rows.push(['  Root Dir', node.facts.rootDir]);
     rows.push(['  Runtime', `containerd ${node.facts.containerdVersion}, runc ${node.facts.runcVersion}, kernel ${node.facts.kernelVersion}`]);
   }
   return rows;

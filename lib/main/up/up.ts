@@ -189,7 +189,7 @@ function writeConfigs(dir: string, instance: Instance, options: UpOptions, postg
     policy: options.policy, addressPools: instance.addressPools, logLevel: options.logLevel,
   };
   const agent: AgentConfig = {
-    nodeId: instance.nodeId, name: instance.nodeName, dataDir: path.join(dir, 'agent'), containerdSocket,
+    nodeId: instance.nodeId, name: instance.nodeName, dataDir: path.join(dir, 'agent'), rootDir: dir, containerdSocket,
     containerdNamespace: options.containerd ? sharedNamespace(instance.prefix) : 'cetus',
     listen: `unix://${path.join(dir, 'run', 'agent.sock')}`, controlPlane: fleetListen, prefix: instance.prefix, labels: {},
     insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
