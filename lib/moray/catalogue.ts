@@ -6,7 +6,7 @@
  * knows. Everything here may be run by any number of processes at once and may crash anywhere: definitions change in one transaction
  * under an advisory lock; reindexing is held by a session lock, starts over from the catalogue, and repeats nothing that is done.
  */
-import {CetusError} from '../base/errors';
+import {CetusError, INTERNAL} from '../base/errors';
 import type {Log} from '../base/log';
 import type {BucketDefinition, IndexedField} from '../schema/bucket';
 import {Deadline, type Connection, type Connections} from './connections';
@@ -183,9 +183,9 @@ function isCurrent(found: Entry, definition: BucketDefinition): boolean {
   for (const [name, field] of Object.entries(known(definition, false))) {
     const old = found.fields[name];
     if (!old && definition.version <= found.version)
-      throw new CetusError('invalid', `bucket ${definition.name}: field ${name} is new, so the version must rise above ${found.version}`, {info: {bucket: definition.name, field: name}});
+      throw new CetusError('invalid', `bucket ${definition.name}: field ${name} is new, so the version must rise above ${found.version}`, {shown: INTERNAL, info: {bucket: definition.name, field: name}});
     if (old && (old.type !== field.type || old.unique !== field.unique || old.path !== field.path))
-      throw new CetusError('invalid', `bucket ${definition.name}: field ${name} cannot change its type, path or uniqueness; add a field under another name`, {info: {bucket: definition.name, field: name}});
+      throw new CetusError('invalid', `bucket ${definition.name}: field ${name} cannot change its type, path or uniqueness; add a field under another name`, {shown: INTERNAL, info: {bucket: definition.name, field: name}});
   }
   return found.version >= definition.version;
 }
