@@ -18,7 +18,7 @@ import type {Runtime, RuntimeEvent} from '../../lib/agent/runtime/runtime';
 import type {TaskBody, TaskAnswer} from '../../lib/schema/agent';
 import {makeSpec, plainSpecs, RecordingSink, testFacts, testImages, until} from '../agent/node';
 
-jest.setTimeout(60_000);
+jest.setTimeout(240_000);
 
 const NEVER = new Promise<never>(() => undefined);
 
@@ -213,20 +213,28 @@ async function play(script: Step[], lethal: number[]): Promise<number> {
     }
     await world.alive();
     for (const id of there.values()) await world.task({kind: 'container.unpause', containerId: id});
+    const ids = [...there.values()].sort();
     // Everything comes to rest: what ends by itself has ended, what stays runs or does not.
     await until('at rest', async () => {
       await world.alive();
       const units = [...world.agent.supervisor.units.values()];
+      // Behind the answer to a removal, and in the next life where a crash came between, there is still something to take away.
+      if (!(await onlyTheseAreLeft(world, ids))) return false;
       const states = await Promise.all(units.map(async (unit) => [unit.id, unit.observation.status, (await world.runtime.state(unit.id)).status] as const));
       return states.every(([id, seen, real]) => seen !== 'restarting' && !(!id.startsWith('stays') && seen === 'running') && (seen === 'running' ? real === 'running' : real === 'none'));
     });
     await world.settled();
     checkReports(world);
-    await checkNode(world, [...there.values()].sort());
+    await checkNode(world, ids);
     return world.crashes;
   } finally {
     await world.end();
   }
+}
+
+async function onlyTheseAreLeft(world: World, ids: string[]): Promise<boolean> {
+  const left = [...world.agent.supervisor.units.keys(), ...readdirSync(join(world.dataDir, 'containers')), ...(await world.runtime.list()).map(({id}) => id), ...await world.network.sandboxes()];
+  return left.every((id) => ids.includes(id));
 }
 
 function checkReports(world: World): void {
