@@ -97,7 +97,7 @@ export class TestDatacenter {
     await this.stop();
     const down = await run(process.execPath, [PROGRAM, 'down', '--data', this.dataDir], {timeoutMs: 60_000});
     if (down.status !== 0) throw new Error(`cetus down: ${down.stderr}`);
-    const left = traces(this.dataDir, this.running.prefix);
+    const left = traces(this.dataDir, this.running.prefix, true);
     fs.rmSync(this.dataDir, {recursive: true, force: true});
     if (misfits.length) throw new Error(`answers out of the API's schema:\n${misfits.join('\n')}`);
     return left;

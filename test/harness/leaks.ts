@@ -5,14 +5,15 @@ import path from 'node:path';
 
 export interface Traces { processes: string[]; mounts: string[]; links: string[]; namespaces: string[]; tables: string[]; cgroups: string[]; fifos: string[] }
 
-export function traces(dataDir: string, prefix: string): Traces {
+/** Once a datacenter is down (`down`) the control groups that held its containers' must be gone as well. */
+export function traces(dataDir: string, prefix: string, down = false): Traces {
   return {
     processes: processesOf(dataDir),
     mounts: fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dataDir}/`)),
     links: (JSON.parse(run('ip', ['-j', 'link']) || '[]') as {ifname: string; ifalias?: string}[]).filter((l) => l.ifname.includes(prefix) || l.ifalias?.includes(prefix)).map((l) => l.ifname),
     namespaces: run('ip', ['netns', 'list']).split('\n').map((l) => l.split(' ')[0]).filter((n) => n.includes(prefix)),
     tables: run('nft', ['list', 'tables']).split('\n').filter((l) => l.includes(prefix)),
-    cgroups: cgroupsOf(prefix),
+    cgroups: cgroupsOf(prefix, down),
     fifos: fifosBelow(path.join(dataDir, 'agent')),
   };
 }
@@ -30,9 +31,12 @@ export function processesOf(dataDir: string): string[] {
   });
 }
 
-function cgroupsOf(prefix: string): string[] {
+function cgroupsOf(prefix: string, parents: boolean): string[] {
   const roots = ['/sys/fs/cgroup', ...safeList('/sys/fs/cgroup').map((n) => path.join('/sys/fs/cgroup', n))];
-  return roots.flatMap((root) => safeList(root).filter((n) => n.includes(prefix)).flatMap((n) => safeList(path.join(root, n)).filter((c) => /^[0-9a-f]{64}$/.test(c)).map((c) => path.join(root, n, c))));
+  return roots.flatMap((root) => safeList(root).filter((n) => n.includes(prefix)).flatMap((n) => {
+    const parent = path.join(root, n);
+    return [...(parents ? [parent] : []), ...safeList(parent).filter((c) => /^[0-9a-f]{64}$/.test(c)).map((c) => path.join(parent, c))];
+  }));
 }
 
 function fifosBelow(dir: string): string[] {

@@ -77,8 +77,19 @@ afterAll(async () => {
   for (const name of execFileSync('ip', ['netns', 'list']).toString().split('\n').map((line) => line.split(' ')[0]!).filter((name) => name.includes(prefix)))
     execFileSync('ip', ['netns', 'delete', name]);
   await containerd.stop();
+  for (const hierarchy of fs.readdirSync('/sys/fs/cgroup')) await until('an empty control group', () => removed(`/sys/fs/cgroup/${hierarchy}/cetus-${prefix}`));
   expect(inventory).toMatchObject({containers: [], execs: [], namespaces: []});
 });
+
+/** Not yet, while its last process is being reaped. */
+function removed(cgroup: string): boolean {
+  try {
+    fs.rmdirSync(cgroup);
+  } catch (err) {
+    return (err as NodeJS.ErrnoException).code === 'ENOENT';
+  }
+  return true;
+}
 
 function task(body: TaskBody): Promise<TaskOutput> {
   return client.task({jobId: `job-${(jobs += 1)}`, step: 's', epoch: 1, requestId: 'r', body});

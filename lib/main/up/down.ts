@@ -19,6 +19,7 @@ import {processesWith, signalAll, untilGone} from './processes';
 const run = promisify(execFile);
 const TOOL_TIMEOUT_MS = 20_000;
 const PROCESS_TIMEOUT_MS = 10_000;
+const REAP_TIMEOUT_MS = 2_000;
 
 export async function down(data: string): Promise<void> {
   requireRoot('down');
@@ -66,7 +67,12 @@ async function killContainers(prefix: string): Promise<void> {
     if (!pids.size || Date.now() > deadline) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  ours.forEach(removeCgroup);
+  // One whose last process is still being reaped is busy for a moment more.
+  for (const late = Date.now() + REAP_TIMEOUT_MS; ours.some(isDirectory); ) {
+    ours.forEach(removeCgroup);
+    if (Date.now() > late) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 /**
@@ -99,7 +105,7 @@ function pidsBelow(cgroup: string): number[] {
 function removeCgroup(cgroup: string): void {
   if (!isDirectory(cgroup)) return;
   children(cgroup).forEach(removeCgroup);
-  try { fs.rmdirSync(cgroup); } catch { /* the last process is being reaped; an empty cgroup costs nothing */ }
+  try { fs.rmdirSync(cgroup); } catch { /* busy: the caller asks again; one that stays costs nothing */ }
 }
 
 const isDirectory = (file: string): boolean => fs.statSync(file, {throwIfNoEntry: false})?.isDirectory() ?? false;
