@@ -69,6 +69,24 @@ describe('the containerd runtime, beyond the fake', () => {
     await world.runtime.remove(id);
   };
 
+  test('a hundred execs at once in one container: all run, and the shim gets to their exits meanwhile', async () => {
+    const {runtime, parent} = world;
+    const io = {stdin: false, terminal: false};
+    await runtime.create({id: 'crowd', parentSnapshot: parent, labels: {}});
+    await runtime.createTask('crowd', plainSpec('crowd', ['sleep', '1000']), io);
+    await runtime.startTask('crowd');
+    const {process} = plainSpec('crowd', ['echo', 'here']);
+    const said = await Promise.all(Array.from({length: 100}, async (_, n) => {
+      const exec = await runtime.exec('crowd', `e${n}`, process, io);
+      const text = await textOf(exec.io.stdout);
+      await eventually(async () => (await runtime.execState('crowd', `e${n}`)).status === 'stopped');
+      await runtime.deleteExec('crowd', `e${n}`);
+      return text;
+    }));
+    expect(said).toEqual(Array.from({length: 100}, () => 'here\n'));
+    await finish('crowd');
+  }, 50_000);
+
   test('a terminal: echo, size, and an agent restart does not hang it up', async () => {
     const {runtime, parent} = world;
     const io = {stdin: true, terminal: true};

@@ -18,6 +18,7 @@ import {hasStatus} from '../containerd/status';
 import {containerdEvents} from './containerd-events';
 import {prepareSnapshot} from '../containerd/snapshots';
 import {CgroupGate} from './cgroup-gate';
+import {Lines} from './lines';
 import {leftBundle, takeBundleAway} from './bundles';
 import {Fifos} from './fifos';
 import {type OpenedIo, openIo} from './process-io';
@@ -63,6 +64,7 @@ class ContainerdRuntime implements Runtime {
   /** Ids whose container object is known to exist. */
   private readonly objects = new Set<string>();
   private readonly opened = new Map<string, OpenedIo>();
+  private readonly execStarts = new Lines();
   private readonly ending = new AbortController();
   private runcVersion: string | undefined;
 
@@ -186,7 +188,7 @@ class ContainerdRuntime implements Runtime {
     try {
       await this.client.tasks.exec({containerId: id, execId, spec: jsonAny(PROCESS_URL, process), ...paths(set, request)});
       added = true;
-      const {pid} = await this.client.tasks.start({containerId: id, execId});
+      const {pid} = await this.execStarts.inLine(id, () => this.client.tasks.start({containerId: id, execId}));
       io.shimReady();
       this.opened.set(key(id, execId), io);
       return {pid, io};
