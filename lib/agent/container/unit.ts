@@ -17,6 +17,7 @@ import {REBOOT_GENERATION_STEP} from '../store';
 import {StdioHub} from '../stdio/hub';
 import {type ContainerAction, type ContainerEvent, type ContainerView, decide} from './decide';
 import {endedMeanwhile} from './ended';
+import {ExitWait} from './exit-wait';
 import {healthPlan, runProbes} from './health';
 import {Launcher} from './launch';
 import {Lock} from './lock';
@@ -24,13 +25,11 @@ import {type ContainerRecord, type Launch, newRecord} from './record';
 import {parseSignal} from './signals';
 import type {NodeParts} from './node-parts';
 import {ifGone, Remains} from './remains';
+import {RecordSaver} from './saving';
 import {startFailure, UNHEARD} from './start-failure';
 
 /** How long an ended process's last bytes are waited for: a grandchild may hold the pipe open for ever. The Engine waits as long. */
 const DRAIN_MS = 2_000;
-const SAVE_AGAIN_MS = 1_000;
-/** How often the runtime is asked for an exit that is waited for. */
-const LOOK_AGAIN_MS = 1_000;
 
 export class ContainerUnit {
   readonly id: string;
@@ -38,14 +37,13 @@ export class ContainerUnit {
   hub: StdioHub;
   gone = false;
   private readonly suspended = new AbortController();
-  /** The record in memory is newer than the disk's. */
-  private saving: Promise<void> | undefined;
   private readonly lock = new Lock();
   private readonly launcher: Launcher;
   private readonly remains: Remains;
+  private readonly saver: RecordSaver;
+  private readonly exits: ExitWait;
   private logOptions: LogOptions;
   private log: LogWriter | undefined;
-  private exitWaiters: (() => void)[] = [];
   private restart: AbortController | undefined;
   private probes: AbortController | undefined;
   private startedMs = 0;
@@ -57,6 +55,8 @@ export class ContainerUnit {
     this.hub = new StdioHub(this.tty, parts.clock);
     this.launcher = new Launcher(parts, () => this.stored);
     this.remains = new Remains(parts, () => this.spec, () => this.launcher.settled(), this.suspended.signal);
+    this.saver = new RecordSaver(parts, this.id, () => this.record, () => this.gone || this.suspended.signal.aborted, this.suspended.signal);
+    this.exits = new ExitWait(parts, {id: this.id, running: () => this.running, reconcile: () => this.reconcile(), suspended: this.suspended.signal});
     this.startedMs = Date.parse(this.record.observation.startedAt) || 0;
     if (this.record.bootId !== '' && this.record.bootId !== parts.bootId) this.record.observation.generation += REBOOT_GENERATION_STEP;
   }
@@ -118,7 +118,7 @@ export class ContainerUnit {
 
   /** Saves the record of a container that has just been created. */
   save(): void {
-    this.parts.store.saveRecord(this.id, this.record);
+    this.saver.save();
   }
 
   /** Resolves after the event's actions; rejects with what `decide` refused or what the runtime answered. */
@@ -244,7 +244,7 @@ export class ContainerUnit {
       this.parts.reports.container(report.action, report.attributes, this.observation);
     for (const action of decision.actions) {
       if (action.kind === 'awaitExit') {
-        const over = await unlocked(() => this.awaitExit(action.withinMs));
+        const over = await unlocked(() => this.exits.within(action.withinMs));
         if (over || this.gone) continue;
         if (action.then === 'fail') throw new CetusError('timeout', `tried to kill container ${this.id}, but did not receive an exit event`);
         await this.apply({kind: 'stopTimedOut'}, unlocked);
@@ -266,24 +266,8 @@ export class ContainerUnit {
         this.record = before;
         throw (err as NodeJS.ErrnoException).code === 'ENOSPC' ? new CetusError('noSpace', `start ${this.id}: no space left on device`, {cause: err}) : err;
       }
-      if (!this.saving) this.parts.log.error({err, containerId: this.id}, 'the disk takes no record of a container; trying again');
-      this.saving ??= this.saveAgain();
+      this.saver.saveLater(err);
     }
-  }
-
-  private async saveAgain(): Promise<void> {
-    const {clock} = this.parts;
-    const {signal} = this.suspended;
-    while (!signal.aborted && !this.gone) {
-      await clock.sleep(SAVE_AGAIN_MS, signal).catch(() => undefined);
-      try {
-        if (!this.gone) this.save();
-        break;
-      } catch {
-        continue; // told once
-      }
-    }
-    this.saving = undefined;
   }
 
   private async act(action: Exclude<ContainerAction, {kind: 'awaitExit'}>): Promise<void> {
@@ -357,35 +341,6 @@ export class ContainerUnit {
     late.abort();
   }
 
-  private awaitExit(withinMs: number): Promise<boolean> {
-    if (!this.running) return Promise.resolve(true);
-    return new Promise((resolve) => {
-      const late = new AbortController();
-      this.exitWaiters.push(() => {
-        late.abort();
-        resolve(true);
-      });
-      const over = (): void => {
-        late.abort();
-        resolve(!this.running);
-      };
-      if (withinMs !== Infinity) this.parts.clock.sleep(withinMs, late.signal).then(over, () => undefined);
-      void this.lookForExit(AbortSignal.any([late.signal, this.suspended.signal]));
-    });
-  }
-
-  /** A runtime that is killed may take the word of an exit with it; what it then says of the state is true. Never rejects. */
-  private async lookForExit(signal: AbortSignal): Promise<void> {
-    for (;;) {
-      const slept = await this.parts.clock.sleep(LOOK_AGAIN_MS, signal).then(() => true, () => false);
-      if (!slept) return;
-      const state = await this.parts.runtime.state(this.id).catch(() => undefined);
-      if (signal.aborted) return;
-      if (state?.status !== 'stopped' && state?.status !== 'none') continue;
-      await this.reconcile().catch((err: unknown) => this.parts.log.warn({err, containerId: this.id}, 'an exit that was found could not be worked off; looking again'));
-    }
-  }
-
   private restartAfter(ms: number): void {
     this.restart?.abort();
     const wait = (this.restart = new AbortController());
@@ -410,7 +365,7 @@ export class ContainerUnit {
 
   private cleanUp(keepSandbox: boolean): void {
     const log = this.letGo();
-    if (!this.running) for (const wake of this.exitWaiters.splice(0)) wake();
+    if (!this.running) this.exits.wake();
     this.remains.cleanUp(log, keepSandbox);
   }
 
