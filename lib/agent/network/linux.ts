@@ -18,11 +18,11 @@ import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './
 import {NameService} from './name-service';
 import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf, ourBridges} from './names';
 import type {NodeNetworking, ResolvSettings, SandboxRequest} from './network';
-import {addressInUse, alreadyAllocated, cannotAssign, overlap} from './ports';
+import {PublishedPorts} from './published';
 import {Records, type SandboxRecord} from './records';
 import {checkHostIp, Reservations} from './reservations';
 import {RESOLV_FILES, type ResolvFiles} from './resolv';
-import {networkCommands, type Publication, publicationCommands} from './rules';
+import {networkCommands, publicationCommands} from './rules';
 import {RuleTable} from './table';
 import {tool, tryTool} from './tool';
 import {WarmNamespaces} from './warm';
@@ -60,6 +60,7 @@ class LinuxNetworking implements NodeNetworking {
   private readonly forward: ForwardAccess;
   private readonly flows: Flows;
   private readonly reservations: Reservations;
+  private readonly published: PublishedPorts;
   private readonly networks: Records<NodeNetwork>;
   private readonly sandboxRecords: Records<SandboxRecord>;
   private readonly warm: WarmNamespaces;
@@ -78,7 +79,7 @@ class LinuxNetworking implements NodeNetworking {
     this.networks = new Records(join(options.stateDir, 'networks'), (id) => `network ${id} not found`, this.log);
     this.sandboxRecords = new Records(join(options.stateDir, 'sandboxes'), (id) => `no network sandbox for container ${id}`, this.log);
     this.table = new RuleTable(this.names.table, () => ({
-      networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.publications(s)), resolvers: this.nameService.all(),
+      networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.published.publications(s)), resolvers: this.nameService.all(),
     }), this.log);
     this.nameService = new NameService({
       networks: this.networks, sandboxes: this.sandboxRecords, table: this.table, tableName: this.names.table, files: options.resolvFiles ?? RESOLV_FILES, log: this.log,
@@ -86,6 +87,7 @@ class LinuxNetworking implements NodeNetworking {
     this.forward = new ForwardAccess(this.names.comment, this.log);
     this.flows = new Flows(this.log);
     this.reservations = new Reservations(() => void this.table.check().catch((err: unknown) => this.log.warn({err}, 'rules could not be checked')));
+    this.published = new PublishedPorts(this.networks, this.sandboxRecords, this.reservations);
     this.warm = new WarmNamespaces({size: options.warm ?? WARM_NAMESPACES, names: this.names, host: this.host, clock: this.clock, log: this.log});
   }
 
@@ -98,8 +100,7 @@ class LinuxNetworking implements NodeNetworking {
     await this.table.replace();
     await this.forward.sync(() => this.bridgeNames());
     for (const record of this.sandboxRecords.all())
-      for (const port of record.ports)
-        await this.reservations.hold(this.bound(record, port)).catch((err: unknown) => this.log.warn({err, port, containerId: record.containerId}, 'a published port could not be held again; it stays published'));
+      await this.published.holdAgain(record, (err, port) => this.log.warn({err, port, containerId: record.containerId}, 'a published port could not be held again; it stays published'));
     for (const {containerId, plugs} of this.sandboxRecords.all())
       await this.nameService.serve(plugs.map(p => p.attachment)).catch((err: unknown) => this.log.error({err, containerId}, 'a running container finds no names'));
     void this.warm.refill(0);
@@ -241,7 +242,7 @@ class LinuxNetworking implements NodeNetworking {
     }));
     const record: SandboxRecord = {containerId: request.containerId, namespace: warm.namespace, plugs, ports: request.ports, ...(request.dns?.length ? {dns: request.dns} : {})};
     try {
-      await this.reserve(request, record);
+      await this.published.reserve(request, record);
       this.sandboxRecords.put(request.containerId, record);
       const inside = plugs.length
         ? plugs.flatMap((plug, i) => insideLines(plug, this.mtu(networks[i]!), i === 0 ? undefined : {hostPid: process.pid}))
@@ -251,10 +252,10 @@ class LinuxNetworking implements NodeNetworking {
       await Promise.all([
         warm.inside.run(inside).then(refuse(`set up ${warm.namespace}`)),
         this.onHost(outside(0, 1)),
-        this.table.run(publicationCommands('add', this.names.table, this.publications(record))),
+        this.table.run(publicationCommands('add', this.names.table, this.published.publications(record))),
       ]);
       await this.onHost(outside(1));
-      await this.flows.forget(this.publications(record));
+      await this.flows.forget(this.published.publications(record));
     } catch (err) {
       if (this.sandboxRecords.get(request.containerId) === record) await this.dismantle(record);
       else await this.warm.discard(warm);
@@ -269,18 +270,18 @@ class LinuxNetworking implements NodeNetworking {
   /** Removes whatever there is of it; each part may be missing. */
   private async dismantle(record: SandboxRecord): Promise<void> {
     await Promise.all([
-      this.table.run(publicationCommands('delete', this.names.table, this.publications(record)), 'tolerant'),
+      this.table.run(publicationCommands('delete', this.names.table, this.published.publications(record)), 'tolerant'),
       this.host.run(removeLines(record.namespace, record.plugs)),
     ]);
-    await Promise.all([this.flows.forget(this.publications(record)), ...record.ports.map(port => this.reservations.release(this.bound(record, port)))]);
+    await Promise.all([this.flows.forget(this.published.publications(record)), this.published.release(record)]);
     if (await isNamespace(record.namespace)) throw networkingFailed(`network namespace ${record.namespace} could not be removed`);
     this.sandboxRecords.delete(record.containerId);
   }
 
   /** A change of plugs, with the publications that follow from it. */
   private async change(before: SandboxRecord, after: SandboxRecord, act: () => Promise<void>): Promise<void> {
-    const old = this.publications(before);
-    const now = this.publications(after);
+    const old = this.published.publications(before);
+    const now = this.published.publications(after);
     this.sandboxRecords.put(after.containerId, after);
     await act().catch((err: unknown) => {
       this.sandboxRecords.put(before.containerId, before);
@@ -290,26 +291,6 @@ class LinuxNetworking implements NodeNetworking {
     await this.table.run([...publicationCommands('delete', this.names.table, old)], 'tolerant');
     await this.table.run(publicationCommands('add', this.names.table, now));
     await this.flows.forget([...old, ...now]);
-  }
-
-  private async reserve(request: SandboxRequest, record: SandboxRecord): Promise<void> {
-    const held: PublishedPort[] = [];
-    try {
-      for (const port of request.ports) {
-        const bound = this.bound(record, port);
-        if (this.sandboxRecords.all().some(s => s.containerId !== request.containerId && s.ports.some(p => overlap(this.bound(s, p), bound))))
-          throw alreadyAllocated(request, bound);
-        await this.reservations.hold(bound).catch((err: NodeJS.ErrnoException) => {
-          if (err.code === 'EADDRINUSE') throw addressInUse(request, bound, err);
-          if (err.code === 'EADDRNOTAVAIL') throw cannotAssign(request, bound, err);
-          throw new CetusError('internal', `reserve port ${bound.hostPort}/${bound.protocol}`, {cause: err});
-        });
-        held.push(bound);
-      }
-    } catch (err) {
-      await Promise.all(held.map(port => this.reservations.release(port)));
-      throw err;
-    }
   }
 
   private async makeNetwork(network: NodeNetwork): Promise<void> {
@@ -356,20 +337,6 @@ class LinuxNetworking implements NodeNetworking {
     }
   }
 
-  /** Where a port is bound: at its own address, or at the one that the network's options give. */
-  private bound(record: SandboxRecord, port: PublishedPort): PublishedPort {
-    if (port.hostIp) return port;
-    const plug = gatewayPlug(record);
-    const network = plug && this.networks.get(plug.networkId);
-    return network ? {...port, hostIp: optionsOf(network).hostBinding} : port;
-  }
-
-  private publications(record: SandboxRecord): Publication[] {
-    const plug = gatewayPlug(record);
-    if (!plug) return [];
-    return record.ports.map(port => ({...this.bound(record, port), address: plug.attachment.address, containerPort: port.containerPort}));
-  }
-
   private mtu(network: NodeNetwork): number { return optionsOf(network).mtu ?? Math.min(DEFAULT_MTU, this.uplinkMtu); }
   private bridgeNames(): string[] { return this.networks.all().map(n => n.bridgeName); }
 
@@ -392,12 +359,6 @@ class LinuxNetworking implements NodeNetworking {
     next.then(clear, clear);
     return next;
   }
-}
-
-/** Published ports lead to the network of the default route; internal networks publish nothing. */
-function gatewayPlug(record: SandboxRecord): Plug | undefined {
-  const outward = record.plugs.filter(p => !p.attachment.internal);
-  return outward.find(p => p.attachment.isDefaultRoute) ?? outward[0];
 }
 
 function refuse(doing: string): (output: string) => void {
