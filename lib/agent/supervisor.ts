@@ -31,7 +31,8 @@ export class Supervisor {
 
   unit(id: string): ContainerUnit {
     const unit = this.units.get(id);
-    if (!unit || unit.gone) throw new CetusError('notFound', `No such container: ${id}`);
+    if (!unit) throw new CetusError('notFound', `No such container: ${id}`);
+    unit.mustBeThere();
     return unit;
   }
 

@@ -36,6 +36,16 @@ describe('a container on a node', () => {
     expect(existsSync(`${node.dataDir}/containers/c1`)).toBe(false);
   });
 
+  it('takes nothing for removed because the agent goes', async () => {
+    await node.create('c1', ['sleep', '1000']);
+    await node.agent.supervisor.suspend();
+    await expect(node.task({kind: 'container.remove', containerId: 'c1', force: true})).rejects.toMatchObject({kind: 'unavailable'});
+    await expect(node.start('c1')).rejects.toMatchObject({kind: 'unavailable'});
+    await node.agent.close();
+    await node.boot();
+    expect(node.status('c1')).toBe('created');
+  });
+
   it('stops with the stop signal, and with SIGKILL after the timeout', async () => {
     await node.create('kind', ['sh', '-c', 'trap "exit 7" TERM; sleep 1000']);
     await node.create('deaf', ['sleep', '1000']);

@@ -234,8 +234,18 @@ export class ContainerUnit {
     };
   }
 
-  private async apply(event: ContainerEvent, unlocked: (<T>(wait: () => Promise<T>) => Promise<T>) = (wait) => wait()): Promise<void> {
+  /** `notFound` is for what was removed: a removal that meets it counts as done. Of an agent that goes nothing follows for the container. */
+  mustBeThere(): void {
+    this.mustNotClose();
     if (this.gone) throw new CetusError('notFound', `No such container: ${this.id}`);
+  }
+
+  private mustNotClose(): void {
+    if (this.suspended.signal.aborted) throw new CetusError('unavailable', 'the agent closes');
+  }
+
+  private async apply(event: ContainerEvent, unlocked: (<T>(wait: () => Promise<T>) => Promise<T>) = (wait) => wait()): Promise<void> {
+    this.mustBeThere();
     const decision = decide(this.view(), event);
     const before = this.record;
     this.record = decision.record;
@@ -245,6 +255,7 @@ export class ContainerUnit {
     for (const action of decision.actions) {
       if (action.kind === 'awaitExit') {
         const over = await unlocked(() => this.exits.within(action.withinMs));
+        if (!over) this.mustNotClose(); // nobody may be told that a process has ended because we go
         if (over || this.gone) continue;
         if (action.then === 'fail') throw new CetusError('timeout', `tried to kill container ${this.id}, but did not receive an exit event`);
         await this.apply({kind: 'stopTimedOut'}, unlocked);
