@@ -20,8 +20,6 @@ const lsetxattrFn = libc.func('int lsetxattr(const void *path, const void *name,
   path: Buffer, name: Buffer, value: Buffer, size: number, flags: number) => number;
 const lgetxattrFn = libc.func('long lgetxattr(const void *path, const void *name, _Out_ void *value, size_t size)') as (
   path: Buffer, name: Buffer, value: Buffer, size: number) => number;
-const llistxattrFn = libc.func('long llistxattr(const void *path, _Out_ void *list, size_t size)') as (
-  path: Buffer, list: Buffer, size: number) => number;
 
 /** The same on every architecture (since Linux 5.6). */
 const SYS_OPENAT2 = 437;
@@ -88,17 +86,6 @@ export function getXattr(dirfd: number, name: string, key: string): Buffer | und
   const err = failure('lgetxattr', name);
   if (['ENODATA', 'EOPNOTSUPP', 'ENOTSUP'].includes(err.code!)) return undefined;
   throw err;
-}
-
-export function listXattrs(dirfd: number, name: string): string[] {
-  const list = Buffer.alloc(MAX_XATTR_BYTES);
-  const length = llistxattrFn(cString(entryOf(dirfd, name)), list, list.length);
-  if (length < 0) {
-    const err = failure('llistxattr', name);
-    if (['EOPNOTSUPP', 'ENOTSUP'].includes(err.code!)) return [];
-    throw err;
-  }
-  return list.toString('latin1', 0, length).split('\0').filter(Boolean);
 }
 
 /** Where an open file is, as its own root sees it when `rootFd` is that root. undefined where it lies elsewhere (or was removed). */

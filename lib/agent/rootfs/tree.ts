@@ -61,7 +61,7 @@ export class Tree {
     return {dirfd, name: itself ? '.' : name, directory: pathBelow(this.rootFd, dirfd)};
   }
 
-  /** Makes the directories of `path` that are missing, for root, mode 0777 less nothing: what the Engine makes on its way to an entry. */
+  /** Opens the directory `path`; what is missing of it is made (mode 0755, for `owner`), as the Engine does on its way to an entry. Closed by the caller. */
   makeParents(path: string, owner: {uid: number; gid: number}): number {
     let dirfd = openInRoot(this.rootFd, '/', O_PATH | O_DIRECTORY);
     let made = '';

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import {asCetusError, CetusError, type WireError} from '../../base/errors';
 import {changesBetween} from './changes';
 import {packPlace} from './pack';
-import {statPlace, textOf} from './path-stat';
+import {statPlace} from './path-stat';
 import {CONTROL_FD, type WorkerAnswer, type WorkerOrder} from './protocol';
 import {O_PATH, openInRoot, pathBelow} from './syscalls';
 import {TarWriter} from './tar-writer';
@@ -89,7 +89,7 @@ function failureOf(err: unknown, order: WorkerOrder | undefined): WireError {
   const code = codeOf(err);
   const path = order && 'path' in order ? order.path : '/';
   if (err instanceof CetusError) return err.toWire();
-  if (code === 'ENOENT' || code === 'ENOTDIR') return {kind: 'notFound', message: `no such file or directory: ${path}`, info: {path: textOf(bytesOf(path))}};
+  if (code === 'ENOENT' || code === 'ENOTDIR') return {kind: 'notFound', message: `no such file or directory: ${path}`};
   if (code === 'ELOOP') return {kind: 'invalid', message: `too many levels of symbolic links: ${path}`};
   if (code === 'EROFS') return {kind: 'forbidden', message: 'container rootfs is marked read-only'};
   if (code === 'ENOSPC' || code === 'EDQUOT') return {kind: 'noSpace', message: `no space left on device: ${path}`};
