@@ -24,12 +24,14 @@ export class ExitWait {
     if (!this.watched.running()) return Promise.resolve(true);
     return new Promise((resolve) => {
       const late = new AbortController();
-      this.waiters.push(() => {
+      const ended = (): void => {
         late.abort();
         resolve(true);
-      });
+      };
+      this.waiters.push(ended);
       const over = (): void => {
         late.abort();
+        this.waiters = this.waiters.filter((waiter) => waiter !== ended);
         resolve(!this.watched.running());
       };
       if (withinMs !== Infinity) clock.sleep(withinMs, late.signal).then(over, () => undefined);

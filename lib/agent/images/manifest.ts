@@ -73,13 +73,15 @@ export function parseManifest(bytes: Buffer, mediaType: string, limits: {layers:
   return {kind: 'manifest', manifest: {schemaVersion: 2, mediaType: isManifestType(own) ? own : MEDIA.ociManifest, config, layers}};
 }
 
-/** The config of an image of `layerCount` layers; refused where its diff ids do not match them in number. */
 /** As JSON writes it: behind an even number of backslashes. No process takes it, and Postgres keeps no text with it. */
 const NUL = /(?<!\\)(?:\\\\)*\\u0000/;
 /** Compiled at the first image: agents that only run containers need it not. */
 let validConfig: ValidateFunction | undefined;
 
-/** Types as Go's decoder demands them of the Engine: what is stored is read by everybody, and not looked at again. */
+/**
+ * The config of an image of `layerCount` layers; refused where its diff ids do not match them in number. Types as Go's decoder demands them of
+ * the Engine: what is stored is read by everybody, and not looked at again.
+ */
 export function parseConfig(bytes: Buffer, layerCount: number): ImageConfigFile {
   const document = object(json(bytes, 'image config'), 'image config');
   validConfig ??= new Ajv({allowUnionTypes: true}).compile(IMAGE_CONFIG_SCHEMA);
