@@ -16,8 +16,8 @@ type Victim = typeof VICTIMS[number];
 /** The client itself needs 25 ms to start, and no action here takes longer than 80 ms more. */
 const CLIENT_MS = 25;
 const LONGEST_MS = 80;
-/** Whoever waits for an answer gets one within this time: more than ten times what it usually takes, also where three others want each core. */
-const ANSWER_MS = 40_000;
+/** Whoever waits for an answer gets one within this time: more than ten times what it usually takes. */
+const ANSWER_MS = 20_000;
 /** What a client may be told: that nobody is there any more, or the Engine's error document. Never nothing, never a stack. */
 const REFUSAL = /error during connect|Cannot connect to the Docker daemon|EOF|connection reset|Error response from daemon|Error: |context canceled/;
 
@@ -151,11 +151,10 @@ test.each(['containerd', 'agent', 'postgres'] as const)('%s dies twice while man
   await undisturbed();
 }, 240_000);
 
-test('the bystander lost no line, but for a chunk that was in the hands of an agent at its kill', async () => {
+test('the bystander lost no line', async () => {
   const log = (await dc.ok(['logs', '-t', 'bystander'])).split('\n');
   expect(log.length).toBeGreaterThan(100);
-  // What the agent's README leaves open: a kill -9 between the reading of a chunk and its writing costs that one. More than one of so many kills never hit it.
   const lost = losses(log);
-  expect(lost.length).toBeLessThanOrEqual(1);
-  for (const {afterMs, beforeMs} of lost) expect(agentDeaths.filter((at) => at >= Math.floor(afterMs) && at <= Math.ceil(beforeMs))).toHaveLength(1);
+  // Beside which kill a gap would lie: lib/agent/README.md has the one that is known, of an agent's, and how seldom it is.
+  expect({lost, agentDeaths: lost.length ? agentDeaths : []}).toEqual({lost: [], agentDeaths: []});
 }, 240_000);

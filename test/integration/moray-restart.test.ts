@@ -82,7 +82,7 @@ test('while the store is down calls end at their deadline, and those that wait l
   const started = performance.now();
   await rejection(moray.get('things', 'a', {deadlineMs: 300}), 'unavailable');
   expect(await rejection(moray.put('things', 'b', {n: 1}, {deadlineMs: 300}), 'unavailable')).toMatchObject({});
-  expect(performance.now() - started).toBeLessThan(6_000);
+  expect(performance.now() - started).toBeLessThan(3_000);
   const waiting = [moray.get('things', 'a', {deadlineMs: 20_000}), moray.put('things', 'b', {n: 2}, {deadlineMs: 20_000, etag: null})];
   await postgres.start();
   await Promise.all(waiting);
@@ -111,7 +111,7 @@ test('a server that stops answering does not hold anybody past the deadline', as
     const started = performance.now();
     expect(await rejection(moray.put('things', 'a', {n: 2}, {deadlineMs: 200}), 'timeout')).toMatchObject({outcome: 'unknown'});
     await rejection(moray.get('things', 'a', {deadlineMs: 200}), 'timeout');
-    expect(performance.now() - started).toBeLessThan(6_000);
+    expect(performance.now() - started).toBeLessThan(2_000);
     for (const socket of sockets) socket.destroy();
     frozen = false;
     expect((await moray.get<{n: number}>('things', 'a')).value.n).toBe(1);
