@@ -10,6 +10,7 @@ import {execVerbs, pruneExecs} from './execs';
 import {imageVerbs} from './images/images';
 import {networkVerbs} from './networks';
 import {PredefinedNetworks} from './networks-predefined';
+import {nodeVerbs} from './nodes';
 import {operatorVerbs} from './operator';
 import {systemVerbs} from './system';
 import type {Datacenter} from './verbs';
@@ -59,6 +60,7 @@ export function createDatacenter(services: DatacenterServices): RunningDatacente
     networks: networkVerbs(context, predefined),
     volumes: volumeVerbs(context),
     events: eventVerbs(context.events),
+    nodes: nodeVerbs(context),
     system: systemVerbs(context, containers, images),
     operator: operatorVerbs(context),
 

@@ -130,6 +130,14 @@ export interface EventVerbs {
   emit(caller: Caller, event: Omit<DatacenterEvent, 'account' | 'timeNs'>): void;
 }
 
+/** The fleet, for whoever looks: `docker node`. What changes it is the operator's. */
+export interface NodeVerbs {
+  /** `id`, `name` (both by prefix), `label`, `node.label`, `role`, `membership`. */
+  list(caller: Caller, filters: Filters): Promise<Node[]>;
+  /** By id, name or unique id prefix. */
+  get(caller: Caller, idOrName: string): Promise<Node>;
+}
+
 export interface SystemFacts {
   id: string;
   name: string;
@@ -174,6 +182,7 @@ export interface Datacenter {
   networks: NetworkVerbs;
   volumes: VolumeVerbs;
   events: EventVerbs;
+  nodes: NodeVerbs;
   system: SystemVerbs;
   operator: OperatorVerbs;
 }

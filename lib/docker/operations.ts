@@ -99,9 +99,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['VolumeInspect', 'GET', '/volumes/{name}'],
     ['VolumeDelete', 'DELETE', '/volumes/{name}'],
     ['VolumePrune', 'POST', '/volumes/prune'],
-  ]),
-  ...later('volumes', [
-    ['VolumeUpdate', 'PUT', '/volumes/{name}', 'docker volume update'],
+    ['VolumeUpdate', 'PUT', '/volumes/{name}'],
   ]),
   ...handled('networks', [
     ['NetworkList', 'GET', '/networks'],
@@ -112,12 +110,9 @@ export const OPERATIONS: readonly Operation[] = [
     ['NetworkDisconnect', 'POST', '/networks/{id}/disconnect'],
     ['NetworkPrune', 'POST', '/networks/prune'],
   ]),
-  // A datacenter has no plugins, and may say so: `docker inspect NAME` asks here last of all.
   ...handled('plugins', [
     ['PluginList', 'GET', '/plugins'],
     ['PluginInspect', 'GET', '/plugins/{name}/json'],
-  ]),
-  ...later('plugins', [
     ['GetPluginPrivileges', 'GET', '/plugins/privileges'],
     ['PluginPull', 'POST', '/plugins/pull'],
     ['PluginDelete', 'DELETE', '/plugins/{name}'],
@@ -128,7 +123,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['PluginPush', 'POST', '/plugins/{name}/push'],
     ['PluginSet', 'POST', '/plugins/{name}/set'],
   ]),
-  ...later('swarm', [
+  ...handled('swarm', [
     ['NodeList', 'GET', '/nodes'],
     ['NodeInspect', 'GET', '/nodes/{id}'],
     ['NodeDelete', 'DELETE', '/nodes/{id}'],

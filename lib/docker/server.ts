@@ -16,7 +16,9 @@ import {execHandlers} from './endpoints/exec';
 import {fileHandlers} from './endpoints/files';
 import {imageHandlers} from './endpoints/images';
 import {networkHandlers} from './endpoints/networks';
+import {pluginHandlers} from './endpoints/plugins';
 import {streamHandlers} from './endpoints/streams';
+import {swarmHandlers} from './endpoints/swarm';
 import {systemHandlers} from './endpoints/system';
 import {volumeHandlers} from './endpoints/volumes';
 import {errorBody} from './errors';
@@ -63,6 +65,7 @@ interface Routed { match: Match; version: string; rawQuery: string; path: string
 
 const allHandlers = (): Handlers => ({
   ...systemHandlers, ...containerHandlers, ...streamHandlers, ...fileHandlers, ...execHandlers, ...imageHandlers, ...volumeHandlers, ...networkHandlers,
+  ...pluginHandlers, ...swarmHandlers,
 });
 
 export function createDockerServer(options: DockerServerOptions): DockerServer {

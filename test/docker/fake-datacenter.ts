@@ -6,6 +6,7 @@ import {Duplex, PassThrough, Readable} from 'node:stream';
 import {ZERO_TIME, formatNs, systemClock} from '../../lib/base/clock';
 import {CetusError} from '../../lib/base/errors';
 import {systemIds} from '../../lib/base/ids';
+import {findNode, selectNodes} from '../../lib/datacenter/nodes';
 import type {Caller, Datacenter, ListedImage} from '../../lib/datacenter/verbs';
 import type {Container} from '../../lib/schema/container';
 import type {Config, CreateContainerBody, ExecConfig, ProgressMessage, RegistryAuth} from '../../lib/schema/docker';
@@ -13,7 +14,7 @@ import type {Node} from '../../lib/schema/node';
 import type {DatacenterEvent, Exec, Image, Network, Volume} from '../../lib/schema/objects';
 
 const IMAGE_ID = `sha256:${'ab'.repeat(32)}`;
-const NODE: Node = {
+export const NODE: Node = {
   id: 'n1', name: 'node1', availability: 'active', liveness: 'alive', livenessReason: '', livenessAt: ZERO_TIME, labels: {}, joinedAt: ZERO_TIME,
   facts: {
     nodeId: 'n1', name: 'node1', platform: 'linux/amd64', architecture: 'amd64', kernelVersion: '6.1.0', operatingSystem: 'Debian 12', osType: 'linux', cpus: 2,
@@ -110,6 +111,7 @@ export class FakeDatacenter {
   readonly images: ListedImage[] = [fakeImage(['docker.io/library/busybox:latest'])];
   readonly networks: Network[] = [fakeNetwork('bridge')];
   readonly volumes: Volume[] = [];
+  readonly nodes: Node[] = [NODE];
   readonly events: DatacenterEvent[] = [];
   readonly execs = new Map<string, {exec: Exec; process: Process}>();
   /** What verbs were called with, newest last. */
@@ -366,7 +368,7 @@ export class FakeDatacenter {
       },
       system: {
         info: async () => ({
-          id: 'dc', name: 'galaxy', nodes: [NODE], containers: {running: 0, paused: 0, stopped: this.held.size, total: this.held.size}, images: this.images.length,
+          id: 'dc', name: 'galaxy', nodes: this.nodes, containers: {running: 0, paused: 0, stopped: this.held.size, total: this.held.size}, images: this.images.length,
           totalMemoryBytes: 8e9, totalCpus: 2, postgresVersion: '18.4',
         }),
         diskUsage: async () => ({
@@ -374,6 +376,13 @@ export class FakeDatacenter {
           volumes: this.volumes.map((volume) => ({volume, size: 1, refCount: 0})), layersSize: 1,
         }),
         ping: async () => undefined,
+      },
+      nodes: {
+        list: async (caller, filters) => {
+          this.called('node.list', caller, filters);
+          return selectNodes(this.nodes, filters);
+        },
+        get: async (_caller, idOrName) => findNode(this.nodes, idOrName),
       },
       operator: {} as Datacenter['operator'],
     };

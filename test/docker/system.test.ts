@@ -72,7 +72,6 @@ describe('routes', () => {
   it('answers 501 that names the operation for all that is not built yet', async () => {
     const {url} = await world();
     const later = OPERATIONS.filter((o) => !o.handled);
-    expect(later.length).toBeGreaterThan(40);
     for (const operation of later) {
       const path = operation.path.replace(/\{\w+\}/g, 'x');
       const method = operation.method.toLowerCase() as 'get' | 'post' | 'put' | 'delete';

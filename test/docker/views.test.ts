@@ -74,6 +74,7 @@ describe('every answer fits the schema', () => {
     ['ImageHistory', 'GET', '/images/busybox/history'], ['ImageHistory', 'GET', '/images/me/app:1/history'], ['ImageDelete', 'DELETE', '/images/busybox'], ['ImagePrune', 'POST', '/images/prune'],
     ['SystemInfo', 'GET', '/info'], ['SystemVersion', 'GET', '/version'], ['SystemDataUsage', 'GET', '/system/df'], ['VolumeList', 'GET', '/volumes'], ['VolumeInspect', 'GET', '/volumes/data'],
     ['VolumePrune', 'POST', '/volumes/prune'], ['NetworkList', 'GET', '/networks'], ['NetworkInspect', 'GET', '/networks/net'], ['NetworkPrune', 'POST', '/networks/prune'],
+    ['NodeList', 'GET', '/nodes'], ['NodeInspect', 'GET', '/nodes/node1'], ['PluginList', 'GET', '/plugins'],
   ])('%s: %s %s', async (operation, method, path) => {
     const made = await world();
     furnish(made);

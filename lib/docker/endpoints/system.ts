@@ -80,15 +80,6 @@ async function diskUsage(x: Exchange): Promise<void> {
   });
 }
 
-async function pluginList(x: Exchange): Promise<void> {
-  x.query.filters();
-  x.json(200, []);
-}
-
-async function pluginInspect(x: Exchange): Promise<void> {
-  throw new CetusError('notFound', `plugin "${x.request.params.name}" not found`);
-}
-
 export const systemHandlers: Handlers = {
   SystemPing: ping,
   SystemPingHead: ping,
@@ -96,6 +87,4 @@ export const systemHandlers: Handlers = {
   SystemInfo: info,
   SystemEvents: events,
   SystemDataUsage: diskUsage,
-  PluginList: pluginList,
-  PluginInspect: pluginInspect,
 };

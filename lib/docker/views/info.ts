@@ -9,7 +9,7 @@ const UNKNOWN = 'unknown';
 
 /** The Go name of an architecture: "x86_64" -> "amd64". */
 const goArch = (architecture: string): string => ({x86_64: 'amd64', aarch64: 'arm64'})[architecture] ?? architecture;
-const machineArch = (architecture: string): string => ({amd64: 'x86_64', arm64: 'aarch64'})[architecture] ?? architecture;
+export const machineArch = (architecture: string): string => ({amd64: 'x86_64', arm64: 'aarch64'})[architecture] ?? architecture;
 
 export function versionView(config: DockerConfig, nodes: readonly Node[]): object {
   const facts = nodes[0]?.facts;
@@ -80,7 +80,8 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string):
     ServerVersion: engineVersion(config.version),
     Runtimes: {runc: {path: 'runc'}, 'io.containerd.runc.v2': {path: 'runc'}},
     DefaultRuntime: 'runc',
-    Swarm: {NodeID: '', NodeAddr: '', LocalNodeState: 'inactive', ControlAvailable: false, Error: '', RemoteManagers: null},
+    // Inactive: clients look here for whether they may make services. The nodes are counted all the same.
+    Swarm: {NodeID: '', NodeAddr: '', LocalNodeState: 'inactive', ControlAvailable: false, Error: '', RemoteManagers: null, Nodes: facts.nodes.length},
     LiveRestoreEnabled: true,
     Isolation: '',
     InitBinary: 'docker-init',
