@@ -23,7 +23,9 @@ describe('one container with many options', () => {
     expect(await sh('grep NoNewPrivs /proc/1/status')).toMatch(/1$/);
     expect(await sh('touch /nowhere 2>&1 || true')).toMatch(/Read-only file system/);
     expect(await sh('touch /tmp/fine && echo written')).toBe('written');
-    expect(await sh('ulimit -n')).toBe('512');
+    // Of process 1: runc 1.1 sets an exec's limits while its own Go runtime may still raise the soft one to the hard one (seen once under load, at any engine).
+    expect(await sh('grep "Max open files" /proc/1/limits')).toMatch(/\b512 +1024\b/);
+    expect(await sh('ulimit -Hn')).toBe('1024');
     expect(await sh('df -k /dev/shm | tail -1')).toMatch(/\b32768\b/);
     expect(await sh('cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max')).toBe(String(64 << 20));
     expect(await inspect('web', '.HostConfig.NanoCpus')).toBe(500_000_000);
