@@ -34,7 +34,7 @@ unit: build
 	@node tools/test.mjs unit
 
 integration: setup-test build
-	@node tools/test.mjs integration
+	@node tools/test.mjs store integration
 
 e2e: setup-test build
 	@node tools/test.mjs e2e
