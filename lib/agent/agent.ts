@@ -10,6 +10,7 @@ import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Task, TaskAnswer} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
+import {DockerSockets} from './docker-socket/sockets';
 import {Execs} from './exec/execs';
 import {HeartbeatLoop} from './heartbeat';
 import type {AgentImages} from './images/images';
@@ -64,8 +65,9 @@ export function createAgent(options: AgentOptions): Agent {
   const facts: NodeFacts = {...options.facts, bootGeneration: store.nextBootGeneration()};
   const reports = new ReportLedger(join(options.dataDir, 'ledger', 'reports.log'), clock, log, {nodeId: () => facts.nodeId, bootGeneration: facts.bootGeneration});
   const tasks = new TaskLedger(join(options.dataDir, 'ledger', 'tasks.log'));
-  const volumes = new Volumes(options.dataDir);
   const {runtime, network, images, specs, controlPlane} = options;
+  const sockets = new DockerSockets({dataDir: options.dataDir, log, clock, ...(controlPlane?.docker ? {dial: (id: string) => controlPlane.docker!(id)} : {})});
+  const volumes = new Volumes(options.dataDir, sockets);
   const execs = new Execs({
     runtime, specs, store, reports, clock, log, newId: () => ids.hex64(),
     host: (id) => {
@@ -121,6 +123,7 @@ export function createAgent(options: AgentOptions): Agent {
       supervisor.cutClients();
       execs.cutClients();
       await server.close();
+      await sockets.close();
       await controlPlane?.close();
       await reports.close();
       execs.suspend();

@@ -1,6 +1,12 @@
-/** ReportSink over HTTP: one connection kept open to the control plane's listener, a unix socket or TLS with the node's certificate. */
+/**
+ * ReportSink over HTTP: one connection kept open to the control plane's listener, a unix socket or TLS with the node's certificate; and one more for
+ * each that a container opens to the Docker API.
+ */
+import net from 'node:net';
+import tls from 'node:tls';
 import {Pool} from 'undici';
-import {asCetusError, CetusError, fromWire} from '../base/errors';
+import {asCetusError, CetusError, fromWire, INTERNAL} from '../base/errors';
+import {switchProtocol} from '../base/switch-protocol';
 import type {Heartbeat, ReportBatch} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import type {ReportSink} from './parts';
@@ -16,11 +22,11 @@ const KEEP_ALIVE_MS = 50_000;
 export interface ControlPlaneTls { ca: string; cert: string; key: string }
 
 /** `url`: "unix:///path" or "https://host:port". */
-export function connectControlPlane(url: string, tls?: ControlPlaneTls): ReportSink {
+export function connectControlPlane(url: string, certificates?: ControlPlaneTls): ReportSink {
   const socketPath = url.startsWith('unix://') ? url.slice('unix://'.length) : undefined;
   if (socketPath === undefined && !url.startsWith('https://')) throw new CetusError('invalid', `the control plane is reached by unix:// or https://, not by ${url}`);
   const pool = new Pool(socketPath === undefined ? url : 'http://localhost', {
-    connections: CONNECTIONS, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS, connect: {timeout: CONNECT_MS, socketPath, ...tls},
+    connections: CONNECTIONS, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS, connect: {timeout: CONNECT_MS, socketPath, ...certificates},
   });
 
   async function post<T>(path: string, message: unknown): Promise<T> {
@@ -47,6 +53,20 @@ export function connectControlPlane(url: string, tls?: ControlPlaneTls): ReportS
     join: (facts: NodeFacts) => post('/v1/join', facts),
     heartbeat: (heartbeat: Heartbeat) => post('/v1/heartbeat', heartbeat),
     reports: (batch: ReportBatch) => post('/v1/reports', batch),
+    docker: (containerId: string) => switchProtocol({
+      socket: connect(url, socketPath, certificates), path: '/v1/docker', protocol: 'cetus-docker', headers: {'x-cetus-container': containerId}, deadlineMs: DEADLINE_MS,
+      timedOut: () => new CetusError('unavailable', 'the control plane did not answer /v1/docker in time', {shown: 'the datacenter does not answer'}),
+      notSwitched: () => new CetusError('internal', 'the control plane did not switch protocols for /v1/docker', {shown: INTERNAL}),
+      failed: (err) => new CetusError('unavailable', 'the control plane did not answer /v1/docker', {cause: err, shown: 'the datacenter does not answer'}),
+    }),
     close: () => pool.destroy(),
   };
+}
+
+function connect(url: string, socketPath: string | undefined, certificates: ControlPlaneTls | undefined): net.Socket {
+  if (socketPath !== undefined) return net.connect({path: socketPath, allowHalfOpen: true});
+  const {hostname, port} = new URL(url);
+  // Documented for tls.connect and missing in its types.
+  const halfOpen = {allowHalfOpen: true} as tls.ConnectionOptions;
+  return tls.connect({host: hostname, port: Number(port || 443), servername: net.isIP(hostname) ? '' : hostname, ...certificates, ...halfOpen});
 }

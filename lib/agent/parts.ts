@@ -2,6 +2,7 @@
  * The parts an agent is made of, as it sees them: what lib/main hands to `createAgent`. Runtime, NodeNetworking and AgentImages have
  * their own files; here are the translation of Docker's configuration into OCI's (lib/agent/spec) and the way to the control plane.
  */
+import type {Duplex} from 'node:stream';
 import type {Heartbeat, ReportBatch} from '../schema/agent';
 import type {ContainerSpec, ResolvedMount} from '../schema/container';
 import type {ExecConfig, HostConfig, ImageConfigFile} from '../schema/docker';
@@ -41,5 +42,7 @@ export interface ReportSink {
   heartbeat(heartbeat: Heartbeat): Promise<{leaseMs: number}>;
   /** Everything up to `ackedSeq` is durable at the control plane. */
   reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
+  /** A connection to the Docker API as the account of this container, half-open both ways. Absent where there is no such way. */
+  docker?(containerId: string): Promise<Duplex>;
   close(): Promise<void>;
 }

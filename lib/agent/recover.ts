@@ -19,6 +19,7 @@ export async function recover(supervisor: Supervisor, parts: SupervisorParts): P
     }
     supervisor.units.set(id, new ContainerUnit(parts, stored, store.loadRecord(id)));
   }
+  await parts.volumes.recover([...supervisor.units.values()].filter((unit) => unit.mayRun).map((unit) => unit.spec));
   const [inRuntime, sandboxes] = await Promise.all([runtime.list(), network.sandboxes()]);
   const owned = (id: string): boolean => supervisor.units.has(id);
   const orphans = [...new Set([...unreadable, ...inRuntime.map((c) => c.id).filter((id) => !owned(id))])];

@@ -228,12 +228,12 @@ export class Supervisor {
 
   /** Whatever of a container exists without a unit: a create that was cut short, or a leftover of a life before. */
   async eraseOrphan(id: string): Promise<void> {
-    const {runtime, network, store} = this.parts;
+    const {runtime, network, store, volumes} = this.parts;
     const state = await runtime.state(id);
     if (state.status === 'running' || state.status === 'paused') await this.killOrphan(id, state.status === 'paused');
     await runtime.deleteTask(id);
     await runtime.remove(id);
-    await Promise.all([network.removeSandbox(id), unmountShm(store.shmPath(id))]);
+    await Promise.all([network.removeSandbox(id), unmountShm(store.shmPath(id)), volumes.release(id)]);
     store.erase(id);
   }
 

@@ -50,6 +50,8 @@ export interface DockerServer {
   server: Server;
   /** Resolves with the address really listened on (port 0 asks for any). */
   listen(address: ListenAddress): Promise<ListenAddress>;
+  /** Serves a connection that came another way, for this account: nothing that is sent on it says otherwise. Not for a server with TLS. */
+  adopt(socket: Socket, account: string): void;
   /** Stops accepting, ends every connection, hijacked ones included. Containers never notice. */
   close(): Promise<void>;
 }
@@ -87,6 +89,8 @@ export function createDockerServer(options: DockerServerOptions): DockerServer {
   tuneTimeouts(http);
   const sockets = trackSockets(http, tls !== undefined);
   const routed = new WeakMap<IncomingMessage, Routed>();
+  const adopted = new WeakMap<Socket, string>();
+  const accountOf = (req: IncomingMessage): string => adopted.get(req.socket) ?? options.accountOf?.(req) ?? 'default';
 
   server.pre((req, res, next) => {
     const found = route(req, edge, res);
@@ -104,11 +108,15 @@ export function createDockerServer(options: DockerServerOptions): DockerServer {
     server[mount]({path: `/${operation.id}`, name: operation.id.toLowerCase()}, (req, res, next) => {
       const at = routed.get(req)!;
       const transport = transportOf(req, res as never);
-      void answer(edge, log, at, req, transport, options.accountOf, handler).finally(() => next(false));
+      void answer(edge, log, at, req, transport, accountOf(req), handler).finally(() => next(false));
     });
   }
   server.on('clientError', onClientError);
-  return {server, listen: (address) => listen(http, address, tls !== undefined), close: () => close(http, sockets)};
+  const adopt = (socket: Socket, account: string): void => {
+    adopted.set(socket, account);
+    http.emit('connection', socket);
+  };
+  return {server, listen: (address) => listen(http, address, tls !== undefined), close: () => close(http, sockets), adopt};
 }
 
 function route(req: IncomingMessage, edge: Edge, res: unknown): Routed | undefined {
@@ -140,10 +148,10 @@ function handlerOf(operation: Operation, handlers: Handlers): Handler {
   return handler ?? (() => { throw new CetusError('notImplemented', notImplementedMessage(operation)); });
 }
 
-async function answer(edge: Edge, log: Log, at: Routed, req: IncomingMessage, transport: Transport, accountOf: DockerServerOptions['accountOf'], handler: Handler): Promise<void> {
+async function answer(edge: Edge, log: Log, at: Routed, req: IncomingMessage, transport: Transport, account: string, handler: Handler): Promise<void> {
   const {operation, params} = at.match;
   const request = {operation, params, query: new Query(at.rawQuery), version: MAX_API, headers: req.headers};
-  const x = new Exchange(edge, request, accountOf?.(req) ?? 'default', at.requestId, log, transport);
+  const x = new Exchange(edge, request, account, at.requestId, log, transport);
   try {
     request.version = parseVersion(at.version);
     checkQuery(operation.id, x.query);
@@ -205,8 +213,8 @@ function listen(http: HttpServer, address: ListenAddress, hasTls: boolean): Prom
 
 function close(http: HttpServer, sockets: Set<Socket>): Promise<void> {
   return new Promise((resolve) => {
-    if (!http.listening) return resolve();
-    http.close(() => resolve());
+    if (http.listening) http.close(() => resolve());
+    else resolve();
     for (const socket of sockets) socket.destroy();
   });
 }

@@ -1,9 +1,11 @@
 /** Puts fleet together: registry, reports, listener and a client per node. Constructed by lib/main; verbs and chains see the Fleet interface. */
+import type {Socket} from 'node:net';
 import {type Clock, systemClock} from '../base/clock';
 import {CetusError} from '../base/errors';
 import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Moray} from '../moray/moray';
+import type {Container} from '../schema/container';
 import {BUCKETS} from '../schema/buckets';
 import type {Node} from '../schema/node';
 import type {AgentTls} from './address';
@@ -37,6 +39,8 @@ export interface RunningFleet extends Fleet {
   readonly listenUrl: string;
   /** After a report changed a container, in this process; returns how to stop listening. */
   onContainerChange(listener: ContainerListener): () => void;
+  /** Who answers connections that containers open to the Docker API, as the account that has the container. */
+  onDocker(take: (socket: Socket, account: string) => void): void;
 }
 
 interface Connection { url: string; client: AgentClient; close(): Promise<void> }
@@ -51,6 +55,16 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const applier = new ReportApplier({moray, log, clock, outstanding});
   const connections = new Map<string, Connection>();
 
+  let takeDocker: ((socket: Socket, account: string) => void) | undefined;
+  const docker = async (containerId: string): Promise<(socket: Socket) => void> => {
+    const stored = await moray.peek<Container>(BUCKETS.containers.name, containerId);
+    if (!stored) throw new CetusError('notFound', `No such container: ${containerId}`);
+    const take = takeDocker;
+    if (!take) throw new CetusError('unavailable', 'this process does not answer Docker clients');
+    const {account} = stored.value;
+    return (socket) => take(socket, account);
+  };
+
   const listener = new Listener(options.listen, {
     join: facts => registry.join(facts),
     heartbeat: beat => registry.heartbeat(beat),
@@ -58,6 +72,7 @@ export function createFleet(options: FleetOptions): RunningFleet {
       registry.reporter(batch.nodeId, batch.bootGeneration);
       return applier.apply(batch);
     },
+    docker,
   }, log);
 
   const connect = (node: Node): AgentClient => {
@@ -85,6 +100,7 @@ export function createFleet(options: FleetOptions): RunningFleet {
     },
     get listenUrl() { return listener.url; },
     onContainerChange: containerListener => applier.onContainerChange(containerListener),
+    onDocker: take => { takeDocker = take; },
     node: idOrName => registry.find(idOrName),
     nodes: async () => registry.nodes(),
     async agent(nodeId) {

@@ -1,9 +1,10 @@
 /**
- * The HTTP server that agents talk to: join, heartbeat, reports. A unix socket on one machine (its directory is the wall), mutual TLS in a
+ * The HTTP server that agents talk to: join, heartbeat, reports, and connections of containers to the Docker API. A unix socket on one machine (its directory is the wall), mutual TLS in a
  * fleet. Bodies are bounded and checked before anything looks at them; every answer that is not a success is a WireError.
  */
 import http from 'node:http';
 import https from 'node:https';
+import type {Socket} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
@@ -18,6 +19,8 @@ export interface AgentCalls {
   join(facts: NodeFacts): Promise<{nodeId: string}>;
   heartbeat(beat: Heartbeat): {leaseMs: number};
   reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
+  /** Who takes connections of this container; throws where nobody may or can. */
+  docker(containerId: string): Promise<(socket: Socket) => void>;
 }
 
 const MAX_CONNECTIONS = 20_000;
@@ -34,7 +37,7 @@ export class Listener {
   /** What an agent is configured with; '' before `listen`. */
   url = '';
 
-  constructor(private readonly at: InternalAddress, calls: AgentCalls, private readonly log: Log) {
+  constructor(private readonly at: InternalAddress, private readonly calls: AgentCalls, private readonly log: Log) {
     const ajv = new Ajv({discriminator: true, allErrors: false, strictTypes: false, strictRequired: false});
     this.routes = new Map<string, Route>([
       ['/v1/join', {validate: ajv.compile(NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
@@ -47,6 +50,7 @@ export class Listener {
       ? http.createServer(options, handle)
       : https.createServer({...options, ...at.tls, requestCert: true, rejectUnauthorized: true}, handle);
     this.server.maxConnections = MAX_CONNECTIONS;
+    this.server.on('upgrade', (req, socket, head) => void this.upgrade(req, socket as Socket, head));
   }
 
   async listen(): Promise<void> {
@@ -81,6 +85,28 @@ export class Listener {
     res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)});
     res.end(text);
     this.log.trace({path: req.url, status, ms: performance.now() - started}, 'agent call');
+  }
+
+  /** The agent says for which container, the store says whose it is: nothing that the container sends can claim another account. */
+  private async upgrade(req: http.IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
+    const stop = (): void => undefined;
+    socket.on('error', stop);
+    try {
+      if (req.url !== '/v1/docker' || req.method !== 'POST' || req.headers.upgrade !== 'cetus-docker') throw new CetusError('notFound', `no such call: ${req.method} ${req.url}`);
+      const take = await this.calls.docker(String(req.headers['x-cetus-container'] ?? ''));
+      if (socket.destroyed) return;
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: cetus-docker\r\n\r\n');
+      if (head.length) socket.unshift(head);
+      take(socket);
+      socket.off('error', stop);
+    } catch (err) {
+      const error = asCetusError(err);
+      this.log.warn({err: error, path: req.url}, 'a connection to the Docker API was refused');
+      const text = JSON.stringify(error.toWire());
+      const status = statusOf(error.kind);
+      socket.end(`HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? 'Error'}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+      socket.resume();
+    }
   }
 
   private async answer(req: http.IncomingMessage): Promise<unknown> {

@@ -37,6 +37,7 @@
  * Agent -> control plane (fleet's listener)
  *   POST /v1/join                       NodeFacts -> {nodeId}
  *   POST /v1/heartbeat                  Heartbeat -> {leaseMs}
+ *   POST /v1/docker                     Upgrade: cetus-docker, X-Cetus-Container: ID -> 101, then the Docker API as the account that has the container
  *   POST /v1/reports                    ReportBatch -> {ackedSeq}: the agent forgets reports up to it, never before
  */
 import type {WireError} from '../base/errors';

@@ -44,6 +44,12 @@ test.each(['9-8', '1-70000', 'x', '70000', '1-2-3', '-1'])('host port %s is refu
   expect((await failure(create({HostConfig: {PortBindings: {'80/tcp': [{HostPort}]}}}))).message).toBe(`invalid port specification: "${HostPort}"`);
 });
 
+test.each(['/var/run/docker.sock', '/run/docker.sock', '/var/run/../run/docker.sock'])('%s is this datacenter\'s own, whatever binds are allowed', async (source) => {
+  const {container} = await made({HostConfig: {Binds: [`${source}:/var/run/docker.sock:ro`], Mounts: [{Type: 'bind', Source: source, Target: '/other.sock'}]}});
+  expect(container.spec.mounts).toMatchObject([{destination: '/other.sock', dockerSocket: true, readOnly: false}, {destination: '/image-data'}, {destination: '/var/run/docker.sock', dockerSocket: true, readOnly: true}]);
+  expect((await failure(create({HostConfig: {Binds: ['/var/run:/var/run']}}))).message).toBe('bind mount of /var/run is not allowed on this datacenter');
+});
+
 test('the log driver local, with its own options', async () => {
   const {container} = await made({HostConfig: {LogConfig: {Type: 'local', Config: {'max-size': '1m', 'max-file': '2', compress: 'false'}}}});
   expect(container.spec.logConfig).toEqual({Type: 'local', Config: {'max-size': '1m', 'max-file': '2', compress: 'false'}});

@@ -1,4 +1,5 @@
 import {Writable} from 'node:stream';
+import net from 'node:net';
 import request from 'supertest';
 import {errorLine} from '../../lib/docker/errors';
 import {requireTlsUnlessLoopback} from '../../lib/docker/listen';
@@ -37,6 +38,32 @@ describe('ping', () => {
     expect(got.status).toBe(503);
     expect(got.headers['api-version']).toBe('1.51');
     await edge.close();
+  });
+});
+
+describe('a connection that came another way', () => {
+  it('is served for the account that it was given, and ends with the server', async () => {
+    const datacenter = new FakeDatacenter().datacenter();
+    const accounts: string[] = [];
+    const {list} = datacenter.containers;
+    datacenter.containers.list = (caller, ...rest) => {
+      accounts.push(caller.account);
+      return list(caller, ...rest);
+    };
+    const other = createDockerServer({datacenter, log: silentLog(), config: {version: '0.1.0'}, accountOf: () => 'nobody'});
+    const door = net.createServer({allowHalfOpen: true}, (socket) => other.adopt(socket, 'jill'));
+    await new Promise<void>((resolve) => door.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(door.address() as net.AddressInfo).port}`;
+    expect((await request(url).get('/containers/json').set('X-Account', 'jack')).status).toBe(200);
+    expect(accounts).toEqual(['jill']);
+    const idle = net.connect((door.address() as net.AddressInfo).port, '127.0.0.1');
+    await new Promise((resolve) => idle.once('connect', resolve));
+    idle.write('GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n');
+    await new Promise((resolve) => idle.once('data', resolve));
+    const ended = new Promise((resolve) => idle.once('close', resolve));
+    await other.close();
+    await ended;
+    await new Promise((resolve) => door.close(resolve));
   });
 });
 

@@ -1,4 +1,5 @@
 import {mkdtempSync, rmSync} from 'node:fs';
+import net from 'node:net';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {request} from 'undici';
@@ -134,6 +135,22 @@ describe('a fleet', () => {
     expect(seen).toEqual(['c1 exited die']);
     stop();
     expect(await call('/v1/reports', {nodeId: 'n2', bootGeneration: 1, reports: []})).toMatchObject({status: 404, body: {kind: 'notFound'}});
+  });
+
+  test('a container\'s connection to the Docker API is its account\'s, whatever it says; who is not there gets none', async () => {
+    await moray.put(BUCKETS.containers.name, 'c1', aContainer({account: 'jill'}));
+    const ask = async (container: string, sent = ''): Promise<string> => {
+      const socket = net.connect({path: join(dir, 'fleet.sock'), allowHalfOpen: true});
+      let text = '';
+      socket.setEncoding('utf8').on('data', (chunk: string) => { text += chunk; });
+      socket.end(`POST /v1/docker HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: cetus-docker\r\nX-Cetus-Container: ${container}\r\n\r\n${sent}`);
+      await new Promise(resolve => socket.once('end', resolve));
+      return text;
+    };
+    expect(await ask('c1')).toMatch(/^HTTP\/1\.1 503 .*does not answer Docker clients/s);
+    fleet.onDocker((socket, account) => socket.once('data', (first: Buffer) => socket.end(`${account} ${first}`)));
+    expect(await ask('c1', 'X-Account: jack')).toMatch(/^HTTP\/1\.1 101 .*\r\n\r\njill X-Account: jack$/s);
+    expect(await ask('c2')).toMatch(/^HTTP\/1\.1 404 .*No such container: c2/s);
   });
 
   test('what is malformed, oversized or misdirected is refused with a reason', async () => {

@@ -9,14 +9,16 @@ import {until} from './wait';
 const SETUP_TIMEOUT_MS = 240_000;
 
 export interface SuiteOptions {
+  /** Further arguments of `cetus up`. */
+  args?: string[];
   /** What the tests need further, once busybox is loaded. */
   prepare?(dc: TestDatacenter): Promise<unknown>;
   /** What would stand in the way of the end: clients that still run, servers of the tests' own. */
   cleanUp?(dc: TestDatacenter): Promise<unknown>;
 }
 
-export function datacenterWithBusybox({prepare, cleanUp}: SuiteOptions = {}): TestDatacenter {
-  const dc = new TestDatacenter();
+export function datacenterWithBusybox({args, prepare, cleanUp}: SuiteOptions = {}): TestDatacenter {
+  const dc = new TestDatacenter(args);
   beforeAll(async () => {
     await dc.up();
     await dc.ok(['load', '-i', await busyboxArchive()]);

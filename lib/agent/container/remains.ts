@@ -37,7 +37,7 @@ export class Remains {
   }
 
   cleanUp(log: LogWriter | undefined, keepSandbox: boolean): void {
-    const {runtime, network, store} = this.parts;
+    const {runtime, network, store, volumes} = this.parts;
     const spec = this.spec();
     this.cleaning = this.cleaning.then(async () => {
       await Promise.all([
@@ -46,6 +46,8 @@ export class Remains {
         keepSandbox || spec.networkMode === 'host' ? undefined : network.removeSandbox(spec.id),
       ]);
       if (sharesIpc(spec.hostConfig)) await unmountShm(store.shmPath(spec.id));
+      // By policy it comes back at once, and finds what it had.
+      if (!keepSandbox) await volumes.release(spec.id);
       this.taskGone = true;
     }).catch((err: unknown) => this.parts.log.error({err, containerId: spec.id}, 'what an ended container leaves could not be taken away; the next start or removal tries again'));
   }
@@ -56,12 +58,12 @@ export class Remains {
   }
 
   private async eraseAll(log: LogWriter | undefined, launched: boolean): Promise<void> {
-    const {runtime, network, store, clock} = this.parts;
+    const {runtime, network, store, clock, volumes} = this.parts;
     for (let delayMs = FIRST_ERASE_DELAY_MS; !this.suspended.aborted; delayMs = Math.min(delayMs * 2, MAX_ERASE_DELAY_MS)) {
       try {
         await Promise.all([this.cleaning, this.settled(), log?.close('end')]);
         if (!this.taskGone && launched) await runtime.deleteTask(this.id);
-        await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id), unmountShm(store.shmPath(this.id))]);
+        await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id), unmountShm(store.shmPath(this.id)), volumes.release(this.id)]);
         store.erase(this.id);
         return;
       } catch (err) {

@@ -87,6 +87,11 @@ export class ContainerUnit {
     return this.observation.status === 'running' || this.observation.status === 'paused';
   }
 
+  /** As far as the record knows: what it was given for its run is not to be taken away yet. */
+  get mayRun(): boolean {
+    return this.running || this.observation.status === 'restarting' || Boolean(this.record.launching);
+  }
+
   logSource(): LogSource {
     if (this.logOptions.driver === 'none') throw new CetusError('unsupported', 'configured logging driver does not support reading');
     return {path: this.parts.store.logPath(this.id), maxFiles: this.logOptions.maxFiles, writer: this.log};

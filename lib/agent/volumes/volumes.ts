@@ -11,6 +11,7 @@ import {basename, dirname, join} from 'node:path';
 import {promisify} from 'node:util';
 import {CetusError} from '../../base/errors';
 import type {ContainerSpec, ResolvedMount} from '../../schema/container';
+import type {DockerSockets} from '../docker-socket/sockets';
 import type {SnapshotMount} from '../runtime/runtime';
 import {isBelow, pin, type Pin, unpin} from './pin';
 import {resolveInRoot} from './resolve';
@@ -32,16 +33,17 @@ type BindMount = Extract<ResolvedMount, {type: 'bind'}>;
 /** Host paths of a spec's mounts. `release` when the runtime has mounted them. */
 export interface MountSources { mounts: {mount: ResolvedMount; source: string}[]; release(): Promise<void> }
 
-/** Does its source have to be looked up at the very start, since a container may have changed what it means? */
+/** Does its source have to be looked up at the very start, since a container may have changed what it means, or since it exists only from then on? */
 export function isPinned(mount: ResolvedMount): boolean {
-  return (mount.type === 'volume' && mount.subpath !== undefined) || (mount.type === 'bind' && mount.within !== undefined);
+  return (mount.type === 'volume' && mount.subpath !== undefined) || (mount.type === 'bind' && (mount.within !== undefined || mount.dockerSocket === true));
 }
 
 export class Volumes {
   /** Copy-ups of the same volume by two containers at once run one after the other. */
   private readonly filling = new Map<string, Promise<void>>();
 
-  constructor(private readonly dataDir: string) {}
+  /** `sockets`: for containers that ask for /var/run/docker.sock. */
+  constructor(private readonly dataDir: string, private readonly sockets?: DockerSockets) {}
 
   path(volumeId: string): string {
     if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(volumeId)) throw new CetusError('invalid', `invalid volume id "${volumeId}"`);
@@ -91,7 +93,7 @@ export class Volumes {
   async prepare(spec: ContainerSpec, rootMounts: () => Promise<SnapshotMount[]>): Promise<void> {
     const fresh: VolumeMount[] = [];
     for (const mount of spec.mounts) {
-      if (mount.type === 'bind') await checkSource(mount);
+      if (mount.type === 'bind' && !mount.dockerSocket) await checkSource(mount);
       if (mount.type !== 'volume') continue;
       await this.ensure(mount.volumeId, {});
       if (!mount.noCopy && !mount.subpath && (await readdir(this.path(mount.volumeId))).length === 0) fresh.push(mount);
@@ -110,11 +112,32 @@ export class Volumes {
       pins.push(held);
       return held.path;
     };
-    const found = await Promise.allSettled(spec.mounts.map(async (mount) => ({mount, source: await this.source(mount, pinned)})));
+    let opened: Promise<string> | undefined;
+    const socket = (): Promise<string> => (opened ??= this.openSocket(spec.id));
+    const found = await Promise.allSettled(spec.mounts.map(async (mount) => {
+      // The next agent's socket comes by propagation.
+      if (mount.type === 'bind' && mount.dockerSocket) return {mount: {...mount, propagation: 'rslave'}, source: await socket()};
+      return {mount, source: await this.source(mount, pinned)};
+    }));
     const failed = found.find((f) => f.status === 'rejected');
     if (!failed) return {mounts: found.map((f) => (f as PromiseFulfilledResult<MountSources['mounts'][number]>).value), release};
     await release();
     throw failed.reason;
+  }
+
+  /** What it was given for the time that it runs goes. Repeatable. */
+  async release(containerId: string): Promise<void> {
+    await this.sockets?.release(containerId);
+  }
+
+  /** At the agent's start: `running` may run. */
+  async recover(running: readonly ContainerSpec[]): Promise<void> {
+    await this.sockets?.recover(running.filter((spec) => spec.mounts.some((m) => m.type === 'bind' && m.dockerSocket)).map((spec) => spec.id));
+  }
+
+  private async openSocket(containerId: string): Promise<string> {
+    if (!this.sockets) throw new CetusError('unsupported', 'this node has no Docker socket to bind');
+    return await this.sockets.open(containerId);
   }
 
   private async source(mount: ResolvedMount, pinned: (source: string, root: string, outside: CetusError) => Promise<string>): Promise<string> {

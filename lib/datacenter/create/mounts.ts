@@ -38,6 +38,13 @@ export function gateVolumeOptions(options: Record<string, string>, config: Datac
   else gate('volume driver options', 'allowPrivileged', config);
 }
 
+/** Not the node's files of these names, but a socket that speaks to this datacenter: no configuration of binds is asked. */
+const DOCKER_SOCKETS = new Set(['/var/run/docker.sock', '/run/docker.sock']);
+
+function dockerSocket(source: string): {dockerSocket: true} | undefined {
+  return DOCKER_SOCKETS.has(posix.normalize(source)) ? {dockerSocket: true} : undefined;
+}
+
 /** The allowed directory that it is in, where not all are. That no link leads out of it only the node can see. */
 function allowBind(source: string, config: DatacenterConfig): {within?: string} {
   gate(`bind mount of ${source}`, 'allowBinds', config);
@@ -81,6 +88,8 @@ function parseBind(text: string, config: DatacenterConfig): WantedMount {
     else if (!['rw', 'z', 'Z', 'cached', 'delegated', 'consistent'].includes(mode)) throw invalid(`invalid mode: ${modes}`);
   }
   if (kind === 'bind') {
+    const socket = dockerSocket(source!);
+    if (socket) return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: false, ...socket};
     const within = allowBind(source!, config);
     checkPropagation(propagation, config);
     return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: true, ...within};
@@ -103,6 +112,8 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       const options = mount.BindOptions ?? {};
       if (options.Propagation && !PROPAGATION.has(options.Propagation)) throw fail(`invalid propagation mode: ${options.Propagation}`);
       if (options.ReadOnlyForceRecursive) throw unsupported('BindOptions.ReadOnlyForceRecursive', 'nodes may lack recursive read-only mounts');
+      const socket = dockerSocket(mount.Source);
+      if (socket) return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', createSource: false, ...socket};
       const within = allowBind(mount.Source, config);
       checkPropagation(options.Propagation ?? '', config);
       return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', nonRecursive: options.NonRecursive ?? false, createSource: options.CreateMountpoint ?? false, ...within};
