@@ -317,6 +317,10 @@ export class FakeDatacenter {
           this.called('save', caller, names);
           return Readable.from([Buffer.from('tar')]);
         },
+        commit: async (caller, container, options) => {
+          this.called('commit', caller, container, options);
+          return {imageId: IMAGE_ID};
+        },
         tag: async (caller, source, repository, tag) => this.called('tag', caller, source, repository, tag),
         remove: async (caller, name, options) => {
           this.called('image.remove', caller, name, options);
