@@ -48,7 +48,7 @@ export interface ContainerVerbs {
   attach(caller: Caller, nameOrId: string, query: AttachQuery): Promise<{stream: Duplex; tty: boolean}>;
   logs(caller: Caller, nameOrId: string, query: LogsQuery): Promise<{stream: Readable; tty: boolean}>;
   top(caller: Caller, nameOrId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}>;
-  stats(caller: Caller, nameOrId: string, query: {stream: boolean; oneShot: boolean}): Promise<{stream: Readable; container: Container}>;
+  stats(caller: Caller, nameOrId: string, query: {stream: boolean; oneShot: boolean}): Promise<Readable>;
   resize(caller: Caller, nameOrId: string, height: number, width: number): Promise<void>;
   changes(caller: Caller, nameOrId: string): Promise<{Path: string; Kind: number}[]>;
   export(caller: Caller, nameOrId: string): Promise<Readable>;

@@ -9,7 +9,7 @@
  *   POST /v1/containers/ID/attach       AttachQuery; Upgrade: cetus-stream -> 101, then stdin one way and frames the other
  *   GET  /v1/containers/ID/logs         LogsQuery -> frames (application/octet-stream), chunked, until the end or for ever with follow
  *   GET  /v1/containers/ID/top          ?args= -> {Titles, Processes}
- *   GET  /v1/containers/ID/stats        ?stream=&oneShot= -> NDJSON of the Engine's stats objects (without name)
+ *   GET  /v1/containers/ID/stats        ?stream=&oneShot= -> NDJSON of the Engine's stats objects, a line each
  *   GET  /v1/containers/ID/changes      -> [{Path, Kind}]
  *   GET  /v1/containers/ID/usage        -> {sizeRw}: bytes of the writable layer (runtime.usage)
  *   GET  /v1/containers/ID/export       -> tar
