@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing from the distribution, for one of: run, test, bench. Quiet and quick where nothing is missing.
+# For tests and benchmark it also makes the images of real services, once per machine (tools/service-images).
 # Refuses loudly where it cannot help: another distribution, or no root.
 set -euo pipefail
 
@@ -12,7 +13,8 @@ declare -A package_of=(
   [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd [flock]=util-linux
 )
 if [ "$what" != run ]; then
-  package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [xz]=xz-utils [script]=bsdutils [openssl]=openssl [curl]=curl)
+  package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [xz]=xz-utils [script]=bsdutils [openssl]=openssl [curl]=curl
+    [docker-compose]=docker-compose [debootstrap]=debootstrap)
   command -v docker >/dev/null 2>&1 || package_of+=([docker]=docker.io)
 fi
 if [ "$what" = bench ]; then
@@ -23,7 +25,13 @@ missing=()
 for program in "${!package_of[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing+=("${package_of[$program]}")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+images() {
+  [ "$what" = run ] || "$(dirname "$0")/service-images/make.sh" >/dev/null
+}
+if [ ${#missing[@]} -eq 0 ]; then
+  images
+  exit 0
+fi
 
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "setup: missing: ${missing[*]}; this machine has no apt-get, install them by hand" >&2
@@ -47,3 +55,4 @@ if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-
 fi
 rm -f "$log"
 echo "setup: installed"
+images
