@@ -152,6 +152,8 @@ describe('by API version', () => {
     const now = (await request(url).get('/images/busybox/json')).body as {Config: object};
     expect(now).not.toHaveProperty('ContainerConfig');
     expect(now.Config).not.toHaveProperty('Hostname');
+    const compose = {'User-Agent': 'docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1'};
+    expect((await request(url).get('/v1.51/images/busybox/json').set(compose)).body).toHaveProperty('ContainerConfig');
   });
 
   it('history: newest first, sizes at the layers', async () => {

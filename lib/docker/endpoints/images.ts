@@ -1,14 +1,16 @@
-/** Images: list, pull, inspect, history, tag, remove, prune, save, load, commit. */
+/** Images: list, pull, inspect, history, tag, remove, prune, save, load. */
 import {CetusError, isCetusError} from '../../base/errors';
-import type {Config, ProgressMessage} from '../../schema/docker';
+import type {ProgressMessage} from '../../schema/docker';
 import {familiarReference, parseReference} from '../../schema/reference';
-import {parseBody} from '../body';
 import type {Exchange, Handlers} from '../exchange';
 import {parseRegistryAuth} from '../registry-auth';
 import {imageHistory, imageInspect, imageListEntry} from '../views/image';
 
 const TAR = 'application/x-tar';
 const MAX_SAVED_NAMES = 1_000;
+
+/** Asks for the newest version there is and makes no container anew without a field that ended with 1.44. */
+const COMPOSE_1 = /^docker-compose\/1\./;
 
 const options = (x: Exchange): {speaks: (minor: number) => boolean} => ({speaks: (minor) => x.speaks(minor)});
 
@@ -51,7 +53,7 @@ async function* registryRefusals(lines: AsyncIterable<ProgressMessage>): AsyncGe
 }
 
 async function inspect(x: Exchange): Promise<void> {
-  x.json(200, imageInspect(await x.datacenter.images.get(x.caller, x.param('name')), options(x)));
+  x.json(200, imageInspect(await x.datacenter.images.get(x.caller, x.param('name')), {...options(x), containerConfig: COMPOSE_1.test(x.request.headers['user-agent'] ?? '')}));
 }
 
 async function history(x: Exchange): Promise<void> {
@@ -91,16 +93,6 @@ async function load(x: Exchange): Promise<void> {
   await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true)}));
 }
 
-async function commit(x: Exchange): Promise<void> {
-  const given = await x.readJson();
-  const config = given === undefined || given === null ? undefined : parseBody<Config>('imageCommit', given);
-  const {imageId} = await x.datacenter.images.commit(x.caller, x.query.text('container'), {
-    repository: x.query.text('repo'), tag: x.query.text('tag'), author: x.query.text('author'), comment: x.query.text('comment'),
-    pause: x.query.text('pause') === '' || x.query.bool('pause'), changes: x.query.all('changes'), ...(config ? {config} : {}),
-  });
-  x.json(201, {Id: imageId});
-}
-
 /** There is no build cache, so there is nothing to prune; `docker system prune` asks for it always. */
 function pruneBuilds(x: Exchange): void {
   x.query.filters();
@@ -118,6 +110,5 @@ export const imageHandlers: Handlers = {
   ImageGet: save,
   ImageGetAll: saveAll,
   ImageLoad: load,
-  ImageCommit: commit,
   BuildPrune: pruneBuilds,
 };

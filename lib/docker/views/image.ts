@@ -7,6 +7,8 @@ import {unixSeconds} from './time';
 export interface ImageViewOptions {
   /** API minor version: fields came and went. */
   speaks: (minor: number) => boolean;
+  /** For a client that does not live without it, whatever version it speaks. */
+  containerConfig?: boolean;
 }
 
 export function imageListEntry({image, references, containers}: ListedImage, {speaks}: ImageViewOptions): object {
@@ -26,7 +28,7 @@ export function imageListEntry({image, references, containers}: ListedImage, {sp
   };
 }
 
-export function imageInspect({image, references}: ListedImage, {speaks}: ImageViewOptions): object {
+export function imageInspect({image, references}: ListedImage, {speaks, containerConfig}: ImageViewOptions): object {
   const {config} = image;
   return {
     Id: image.id,
@@ -35,7 +37,8 @@ export function imageInspect({image, references}: ListedImage, {speaks}: ImageVi
     Parent: image.parent ?? '',
     Comment: config.history?.at(-1)?.comment ?? '',
     Created: config.created ?? '0001-01-01T00:00:00Z',
-    ...(speaks(45) ? {} : {Container: '', ContainerConfig: legacyConfig(config.container_config ?? {})}),
+    ...(speaks(45) ? {} : {Container: ''}),
+    ...(speaks(45) && !containerConfig ? {} : {ContainerConfig: legacyConfig(config.container_config ?? {})}),
     DockerVersion: config.docker_version ?? '',
     Author: config.author ?? '',
     Config: speaks(50) ? imageConfig(config.config ?? {}) : legacyConfig(config.config ?? {}),
