@@ -67,7 +67,7 @@ export function createAgent(options: AgentOptions): Agent {
   const tasks = new TaskLedger(join(options.dataDir, 'ledger', 'tasks.log'));
   const {runtime, network, images, specs, controlPlane} = options;
   const sockets = new DockerSockets({dataDir: options.dataDir, log, clock, ...(controlPlane?.docker ? {dial: (id: string) => controlPlane.docker!(id)} : {})});
-  const volumes = new Volumes(options.dataDir, sockets);
+  const volumes = new Volumes(options.dataDir, {sockets});
   const execs = new Execs({
     runtime, specs, store, reports, clock, log, newId: () => ids.hex64(),
     host: (id) => {
@@ -130,6 +130,7 @@ export function createAgent(options: AgentOptions): Agent {
       await supervisor.suspend();
       await following;
       tasks.close();
+      volumes.close();
       await network.close();
       await runtime.close();
     },

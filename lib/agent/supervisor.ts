@@ -70,7 +70,7 @@ export class Supervisor {
         return {};
       case 'network.connect': return {observation: await this.connect(body)};
       case 'network.disconnect': return {observation: await this.disconnect(body.containerId, body.networkId)};
-      case 'volume.ensure': return await this.parts.volumes.ensure(body.volumeId, body.options);
+      case 'volume.ensure': return await this.parts.volumes.ensure(body.volumeId, body.options, body.within);
       case 'volume.remove':
         await this.settled();
         await this.parts.volumes.remove(body.volumeId);
@@ -175,7 +175,7 @@ export class Supervisor {
     if (spec.config.StopSignal) parseSignal(spec.config.StopSignal);
     const [image] = await Promise.all([
       parts.images.prepare(spec.image.id, spec.image.manifestDigest, {trusting: true}),
-      ...body.volumes.map((volume) => parts.volumes.ensure(volume.id, volume.options)),
+      ...body.volumes.map((volume) => parts.volumes.ensure(volume.id, volume.options, volume.within)),
     ]);
     const stored = {spec, image: image.config, parentSnapshot: image.parentSnapshot};
     // Before anything exists in the runtime: whoever finds the snapshot finds its owner.

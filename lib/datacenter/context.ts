@@ -22,6 +22,8 @@ export interface DatacenterConfig {
   allowPrivileged: boolean;
   /** Host paths as bind sources: none, those below one of the prefixes, all. */
   allowBinds: 'off' | string[] | 'all';
+  /** Unix sockets on which this endpoint itself answers: asked for as a bind they are the datacenter, not a path of a node. */
+  ownSockets?: string[];
   /** Containers without a limit reserve this. Default: nothing. */
   defaultMemoryBytes?: number;
   /** A cpu limit is a ceiling that is rarely reached: this many nano-cpus of limit reserve one. Default 8. */

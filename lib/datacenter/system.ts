@@ -37,7 +37,8 @@ export function systemVerbs(context: Context, containers: ContainerVerbs, images
       const uses = new Map<string, number>();
       for (const c of all) for (const id of c.volumeIds) uses.set(id, (uses.get(id) ?? 0) + 1);
       const counted: {volume: Volume; size: number; refCount: number}[] = [];
-      await inParallel(volumes.map((v) => v.value), async (volume) => {
+      // What options mount is not this datacenter's room, and the Engine leaves it out.
+      await inParallel(volumes.map((v) => v.value).filter((v) => !Object.keys(v.options).length), async (volume) => {
         counted.push({volume, size: await volumeSize(context, volume), refCount: uses.get(volume.id) ?? 0});
       });
       counted.sort((a, b) => (a.volume.name < b.volume.name ? -1 : 1));

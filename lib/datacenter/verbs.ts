@@ -115,10 +115,13 @@ export interface NetworkVerbs {
   prune(caller: Caller, filters: Filters): Promise<{deleted: string[]}>;
 }
 
+/** `node`: where it is, by name, once it has been used; absent in a datacenter of one node. */
+export type PlacedVolume = Volume & {node?: string};
+
 export interface VolumeVerbs {
-  create(caller: Caller, body: {Name?: string; Driver?: string; DriverOpts?: Record<string, string>; Labels?: Record<string, string>}): Promise<Volume>;
-  list(caller: Caller, filters: Filters): Promise<{volumes: Volume[]; warnings: string[]}>;
-  get(caller: Caller, name: string): Promise<Volume>;
+  create(caller: Caller, body: {Name?: string; Driver?: string; DriverOpts?: Record<string, string>; Labels?: Record<string, string>}): Promise<PlacedVolume>;
+  list(caller: Caller, filters: Filters): Promise<{volumes: PlacedVolume[]; warnings: string[]}>;
+  get(caller: Caller, name: string): Promise<PlacedVolume>;
   remove(caller: Caller, name: string, force: boolean): Promise<void>;
   prune(caller: Caller, filters: Filters): Promise<{deleted: string[]; spaceReclaimed: number}>;
 }

@@ -6,9 +6,9 @@ import type {Volume} from '../schema/objects';
 import type {Context} from './context';
 import {volumeDraft} from './create/create';
 import {checkVolumeDriver, checkVolumeName, gateVolumeOptions} from './create/mounts';
-import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, nameMatcher, untilFilter, valuesOf} from './filters';
+import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, nameMatcher, valuesOf} from './filters';
 import {volumeSize} from './sizes';
-import type {Caller, VolumeVerbs} from './verbs';
+import type {Caller, PlacedVolume, VolumeVerbs} from './verbs';
 
 const BUCKET = BUCKETS.volumes.name;
 
@@ -26,14 +26,22 @@ export function volumeVerbs(context: Context): VolumeVerbs {
   };
   const inUse = (volume: Volume, containers: string[]): CetusError => new CetusError('conflict', `remove ${volume.name}: volume is in use - [${containers.join(', ')}]`);
 
+  const placed = async (volumes: Volume[]): Promise<PlacedVolume[]> => {
+    const nodes = await context.fleet.nodes();
+    if (nodes.length < 2) return volumes;
+    const names = new Map(nodes.map((node) => [node.id, node.name]));
+    return volumes.map((volume) => ({...volume, ...(names.has(volume.nodeId) ? {node: names.get(volume.nodeId)} : {})}));
+  };
+
   return {
     async create(caller, body) {
       const name = body.Name || context.ids.hex64();
       const options = body.DriverOpts ?? {};
       if (body.Name) checkVolumeName(body.Name);
       checkVolumeDriver(name, body.Driver, options);
-      gateVolumeOptions(options, context.config);
-      return context.run(caller, 'volume.create', {volume: volumeDraft(context, caller.account, name, {labels: body.Labels ?? {}, options, anonymous: !body.Name})});
+      const within = gateVolumeOptions(options, context.config);
+      const made = await context.run(caller, 'volume.create', {volume: volumeDraft(context, caller.account, name, {labels: body.Labels ?? {}, options, anonymous: !body.Name, ...within})});
+      return (await placed([made]))[0]!;
     },
 
     async list(caller, filters) {
@@ -48,10 +56,10 @@ export function volumeVerbs(context: Context): VolumeVerbs {
         if (used && used.has(value.id) === dangling) continue;
         volumes.push(value);
       }
-      return {volumes, warnings: []};
+      return {volumes: await placed(volumes), warnings: []};
     },
 
-    get: find,
+    get: async (caller, name) => (await placed([await find(caller, name)]))[0]!,
 
     async remove(caller, name, force) {
       let volume: Volume;
@@ -68,8 +76,7 @@ export function volumeVerbs(context: Context): VolumeVerbs {
     },
 
     async prune(caller, filters) {
-      acceptFilters(filters, ['all', 'label', 'label!', 'until']);
-      if (has(filters, 'until')) untilFilter(filters, context.clock.now());
+      acceptFilters(filters, ['all', 'label', 'label!']);
       const all = booleanFilter(filters, 'all') ?? false;
       const matches = labelFilters(filters);
       const used = await users(caller.account);

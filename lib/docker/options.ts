@@ -43,7 +43,7 @@ export const HOST_CONFIG: Options = {
     'CgroupnsMode', 'Dns', 'DnsOptions', 'DnsSearch', 'ExtraHosts', 'GroupAdd', 'IpcMode', 'OomScoreAdj', 'PidMode', 'Privileged', 'PublishAllPorts',
     'ReadonlyRootfs', 'SecurityOpt', 'Tmpfs', 'UTSMode', 'ShmSize', 'Sysctls', 'MaskedPaths', 'ReadonlyPaths', 'Init', 'ConsoleSize',
     'UsernsMode'),
-  VolumeDriver: {refused: 'only the "local" volume driver exists', neutral: ['local']},
+  ...honoured('VolumeDriver'),
   Links: {refused: 'legacy links do not exist: on a network of their own, containers find each other by name'},
   Runtime: {refused: 'only the runtime "runc" exists', neutral: ['runc', 'io.containerd.runc.v2']},
   Isolation: {refused: WINDOWS, neutral: ['default']},

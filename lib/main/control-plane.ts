@@ -2,6 +2,7 @@
  * The control plane's parts put together, for an endpoint and for a runner: store, fleet, placement, chains, verbs. Nothing is decided here.
  */
 import os from 'node:os';
+import path from 'node:path';
 import type {Log} from '../base/log';
 import {systemClock} from '../base/clock';
 import {systemIds} from '../base/ids';
@@ -49,6 +50,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
     moray, fleet, workflow, log, clock: systemClock, ids: systemIds,
     config: {
       id: config.id, name: config.name, version: VERSION, allowHostNetwork: config.policy.allowHostNetwork, allowPrivileged: config.policy.allowPrivileged,
+      ownSockets: config.listen.map(parseListen).flatMap((at) => (at.kind === 'unix' ? [path.resolve(at.path)] : [])),
       allowBinds: config.policy.allowBinds === 'all' || config.policy.allowBinds === 'off' ? config.policy.allowBinds : config.policy.allowBinds.split(','),
     },
   });

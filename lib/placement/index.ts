@@ -208,8 +208,12 @@ class Index implements ExplainingIndex {
     const [pinned, ...more] = request.pinnedNodes;
     const elsewhere = more.find((p) => p.nodeId !== pinned!.nodeId);
     if (elsewhere)
-      throw new CetusError('invalid', `volumes ${pinned!.volumeName} and ${elsewhere.volumeName} are on different nodes (${pinned!.nodeId} and ${elsewhere.nodeId}): one container cannot use both`);
+      throw new CetusError('invalid', `volumes ${pinned!.volumeName} and ${elsewhere.volumeName} are on different nodes (${this.nameOf(pinned!.nodeId)} and ${this.nameOf(elsewhere.nodeId)}): one container cannot use both`);
     return {request, pinned, hard: expressions.filter((e) => !e.soft), soft: expressions.filter((e) => e.soft)};
+  }
+
+  private nameOf(nodeId: string): string {
+    return this.entries.get(nodeId)?.view?.name ?? nodeId;
   }
 
   /** A small set outside of which nothing can satisfy the hard conditions, or undefined where there is none. */

@@ -58,7 +58,7 @@ export interface NodeNetwork {
 }
 
 export type TaskBody =
-  | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>}[]}
+  | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>; within?: string}[]}
   /** Networks are made on the node where they are missing. Attachments and ports are held by the caller. */
   | {kind: 'container.start'; containerId: string; networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]}
   /** `timeoutSeconds` null: the container's own StopTimeout, else 10; -1: wait for ever. Stopping a stopped one is a success. */
@@ -74,7 +74,8 @@ export type TaskBody =
   | {kind: 'network.remove'; networkId: string}
   | {kind: 'network.connect'; containerId: string; network: NodeNetwork; attachment: NetworkAttachment}
   | {kind: 'network.disconnect'; containerId: string; networkId: string}
-  | {kind: 'volume.ensure'; volumeId: string; name: string; account: string; options: Record<string, string>}
+  /** `within`: where the options bind a directory of the node, the allowed one that it is below by its name. */
+  | {kind: 'volume.ensure'; volumeId: string; name: string; account: string; options: Record<string, string>; within?: string}
   | {kind: 'volume.remove'; volumeId: string}
   | {kind: 'image.remove'; imageId: string; account: string};
 

@@ -89,6 +89,8 @@ export interface Volume {
   nodeId: string;
   mountpoint: string;
   createdAt: string;
+  /** Where its options bind a directory: the allowed one that it is below by its name. */
+  within?: string;
   /** Set while volume.remove is under way: shown still, refused to new containers. */
   removing?: boolean;
 }

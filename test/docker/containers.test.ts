@@ -31,7 +31,6 @@ describe('create', () => {
 
   it.each([
     [{Isolation: 'hyperv'}, 'HostConfig.Isolation'],
-    [{VolumeDriver: 'nfs'}, 'HostConfig.VolumeDriver'],
     [{Runtime: 'kata'}, 'HostConfig.Runtime'],
     [{DeviceRequests: [{Count: -1}]}, 'HostConfig.DeviceRequests'],
     [{StorageOpt: {size: '10G'}}, 'HostConfig.StorageOpt'],

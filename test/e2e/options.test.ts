@@ -214,7 +214,7 @@ const REFUSED: [flags: string[], names: RegExp][] = [
   [['--storage-opt', 'size=1g'], /StorageOpt/],
   [['--cgroup-parent', '/elsewhere'], /CgroupParent/],
   [['--link', 'other:o'], /Links/],
-  [['--volume-driver', 'nfs'], /VolumeDriver/],
+  [['--volume-driver', 'nfs', '-v', 'data:/d'], /create data: error looking up volume plugin nfs: plugin "nfs" not found/],
   [['--log-driver', 'syslog'], /no log driver named 'syslog'/],
   [['--log-opt', 'nosuch=1'], /unknown log opt 'nosuch'/],
   [['--security-opt', 'label=type:svirt_t'], /SecurityOpt|label/],

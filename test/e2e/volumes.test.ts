@@ -1,8 +1,10 @@
 /** Volumes, binds and tmpfs with the stock client: what is kept, what goes, what is refused, and what it all weighs. */
 import fs from 'node:fs';
 import path from 'node:path';
+import {run} from '../harness/cetus';
 import {buildImage, buildLayer, busyboxLayer, dockerArchive} from '../harness/images';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
+import {until} from '../harness/wait';
 
 const dc = datacenterWithBusybox();
 removeContainersAfterEach(dc);
@@ -122,6 +124,82 @@ describe('content', () => {
     expect(await dc.ok(['system', 'df', '-v'])).toMatch(/^heavy +1 +3MB$/m);
     expect(await dc.ok(['container', 'prune', '-f'])).toMatch(/Total reclaimed space: 5\.\d+MB/);
     expect(await dc.ok(['volume', 'prune', '-af'])).toMatch(/Total reclaimed space: 3MB/);
+  });
+});
+
+describe('driver options', () => {
+  const mounted = (): number => fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter((line) => line.includes(`${dc.dataDir}/agent/volumes/`)).length;
+  const create = (name: string, options: Record<string, string>): Promise<string> => dc.ok(['volume', 'create', ...Object.entries(options).flatMap(([k, v]) => ['--opt', `${k}=${v}`]), name]);
+
+  test('tmpfs: there while somebody runs on it, also past the end of the agent, and gone with the last', async () => {
+    await create('ram', {type: 'tmpfs', device: 'tmpfs', o: 'size=1m,mode=0750'});
+    expect(JSON.parse(await dc.ok(['volume', 'inspect', '-f', '{{json .Options}}', 'ram']))).toEqual({type: 'tmpfs', device: 'tmpfs', o: 'size=1m,mode=0750'});
+    await dc.ok(['create', '--name', 'early', '-v', 'ram:/r', 'busybox', 'sleep', '1000']);
+    expect(mounted()).toBe(0);
+    await dc.ok(['start', 'early']);
+    expect(await dc.ok(['exec', 'early', 'sh', '-c', 'grep " /r " /proc/mounts; stat -c %a /r; echo x > /r/f'])).toMatch(/^tmpfs \/r tmpfs rw,.*size=1024k.*\n750$/);
+    await dc.ok(['run', '-d', '--name', 'late', '-v', 'ram:/r', 'busybox', 'sleep', '1000']);
+    expect([await dc.ok(['exec', 'late', 'cat', '/r/f']), mounted()]).toEqual(['x', 1]);
+    const agent = dc.pids()['agent']!;
+    process.kill(agent, 'SIGKILL');
+    await until('the agent\'s next life', () => dc.pids()['agent'] && dc.pids()['agent'] !== agent);
+    await until('it to serve', async () => (await dc.docker(['rm', '-f', 'early'])).status === 0);
+    expect([await dc.ok(['exec', 'late', 'cat', '/r/f']), mounted()]).toEqual(['x', 1]);
+    expect(await dc.ok(['system', 'df', '-v'])).not.toMatch(/^ram /m);
+    await dc.ok(['stop', '-t', '0', 'late']);
+    await until('the last mount to go', () => mounted() === 0);
+    expect(await sh(['-v', 'ram:/r'], 'ls /r')).toBe('');
+    await dc.ok(['rm', 'late']);
+    await dc.ok(['volume', 'rm', 'ram']);
+  });
+
+  test('a directory of the node: filled from the image, shared with the node, and left alone by rm', async () => {
+    const dir = path.join(scratch, 'bound');
+    fs.mkdirSync(dir);
+    await create('bound', {type: 'none', device: dir, o: 'bind'});
+    expect(await dc.ok(['run', '--rm', '-v', 'bound:/content', 'content', 'sh', '-c', 'stat -c "%u:%g %a %n" /content /content/file; cat /content/deep/link; echo new > /content/new'])).toBe('1000:1001 750 /content\n1000:1001 640 /content/file\nfrom the image');
+    expect(fs.readdirSync(dir)).toEqual(['deep', 'file', 'new']);
+    expect(fs.statSync(dir).mode & 0o777).toBe(0o750);
+    expect(await dc.ok(['run', '--rm', '--mount', 'type=volume,source=bound,target=/m,volume-subpath=deep,readonly', 'busybox', 'sh', '-c', 'ls /m; touch /m/x 2>&1 || true'])).toMatch(/^link\n.*Read-only/);
+    await until('the last mount to go', () => mounted() === 0);
+    await dc.ok(['volume', 'rm', 'bound']);
+    expect(fs.readdirSync(dir)).toEqual(['deep', 'file', 'new']);
+  });
+
+  test('a file system on a device', async () => {
+    const image = path.join(scratch, 'disk');
+    fs.writeFileSync(image, '');
+    fs.truncateSync(image, 8 << 20);
+    expect((await run('mkfs.ext4', ['-q', image])).status).toBe(0);
+    const device = (await run('losetup', ['-f', '--show', image])).stdout.trim();
+    try {
+      await create('disk', {type: 'ext4', device});
+      expect(await sh(['-v', 'disk:/d'], 'grep " /d " /proc/mounts | cut -d" " -f1,3; echo kept > /d/f')).toBe(`${device} ext4`);
+      expect(await sh(['-v', 'disk:/d:ro'], 'cat /d/f')).toBe('kept');
+      await until('the last mount to go', () => mounted() === 0);
+      await dc.ok(['volume', 'rm', 'disk']);
+    } finally {
+      await run('losetup', ['-d', device]);
+    }
+  });
+
+  test('mistakes are told at create where they can be seen there, else at the start, and leave nothing mounted', async () => {
+    for (const [options, text] of [
+      [{what: 'ever'}, 'create wrong: invalid option: "what"'], [{type: 'tmpfs'}, 'create wrong: missing required option: "device"'], [{device: 'tmpfs'}, 'create wrong: missing required option: "type"'],
+      [{size: '10m'}, 'create wrong: quota size requested but no quota support'], [{size: 'much'}, 'create wrong: invalid size: \'much\''],
+    ] as [Record<string, string>, string][]) {
+      expect(await refused(['volume', 'create', ...Object.entries(options).flatMap(([k, v]) => ['--opt', `${k}=${v}`]), 'wrong'])).toContain(text);
+    }
+    await create('nowhere', {type: 'none', device: path.join(scratch, 'nowhere'), o: 'bind'});
+    await create('nothing', {type: 'nosuchfs', device: '/dev/null'});
+    await create('unknown', {type: 'nfs', device: ':/x', o: 'addr=no-such-host.invalid'});
+    expect(await refused(['run', '--rm', '-v', 'nowhere:/d', 'busybox', 'true'])).toMatch(/error while mounting volume '.*_data': failed to mount local volume: mount .*nowhere:.*_data, flags: 0x1000: no such file or directory/);
+    expect(await refused(['run', '--rm', '-v', 'nothing:/d', 'busybox', 'true'])).toMatch(/failed to mount local volume: mount \/dev\/null:.*_data: no such device/);
+    expect(await refused(['run', '--rm', '-v', 'unknown:/d', 'busybox', 'true'])).toMatch(/error resolving passed in network volume address: lookup no-such-host\.invalid/);
+    // The image has something for the place: already create looks into the volume.
+    expect(await refused(['create', '-v', 'nowhere:/content', 'content'])).toMatch(/failed to mount local volume/);
+    expect(await refused(['run', '--rm', '--volume-driver', 'other', '-v', 'new:/d', 'busybox', 'true'])).toContain('create new: error looking up volume plugin other: plugin "other" not found');
+    expect(mounted()).toBe(0);
   });
 });
 

@@ -12,7 +12,7 @@ import {DEFAULT_SHM_BYTES} from '../spec/mounts';
 import type {OciSpec, SnapshotMount} from '../runtime/runtime';
 import type {StdioHub} from '../stdio/hub';
 import type {StoredSpec} from '../store';
-import {isPinned, type MountSources} from '../volumes/volumes';
+import type {MountSources} from '../volumes/volumes';
 import {hostnameOf, hostsFile, resolvConf} from './files';
 import type {NodeParts} from './node-parts';
 import type {Launch} from './record';
@@ -170,7 +170,7 @@ export class Launcher {
   /** Namespaces of other containers are known only when both run; a shared /dev/shm is mounted by the start, and what containers can rewrite is looked up by it. */
   private dependsOnOthers(): boolean {
     const {hostConfig, networkMode, mounts} = this.stored().spec;
-    return sharesIpc(hostConfig) || mounts.some(isPinned) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
+    return sharesIpc(hostConfig) || mounts.some((mount) => this.parts.volumes.isLate(mount)) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
   }
 }
 

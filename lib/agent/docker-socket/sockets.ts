@@ -16,7 +16,7 @@ import {type Clock, systemClock} from '../../base/clock';
 import {asCetusError, CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import {join} from './join';
-import {bindFile, mountsOn, unmountTop} from './mounts';
+import {bindFile, mountsOn, unmountTop} from '../mounts';
 
 /** A container that opens more is let wait by the kernel. */
 const MAX_CONNECTIONS = 1_000;

@@ -2,17 +2,20 @@
  * Local volumes of this node: dataDir/volumes/ID/_data. Filled from the image at their first use (copy-up), as the Engine does: when a
  * container is created, if the volume is empty and the image has something there; owners and modes are kept.
  *
- * Refuses driver options (mounting foreign file systems) by name. Bind sources are made where the request allows it. Containers write into volumes
+ * What a driver's options mount is there from the first container's start to the last one's end (driven.ts). Bind sources are made where the request allows it. Containers write into volumes
  * while this reads and writes there: nothing here goes through a path that one of them can turn into a link (pin.ts; `fill`).
  */
 import {execFile} from 'node:child_process';
 import {chmod, chown, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {promisify} from 'node:util';
-import {CetusError} from '../../base/errors';
+import {asCetusError, CetusError} from '../../base/errors';
 import type {ContainerSpec, ResolvedMount} from '../../schema/container';
 import type {DockerSockets} from '../docker-socket/sockets';
+import {RootfsHelper} from '../rootfs/helper';
 import type {SnapshotMount} from '../runtime/runtime';
+import {DrivenVolumes} from './driven';
+import {linuxMounter, type Mounter} from './mounter';
 import {isBelow, pin, type Pin, unpin} from './pin';
 import {resolveInRoot} from './resolve';
 import {bytesBelow} from './usage';
@@ -34,32 +37,56 @@ type BindMount = Extract<ResolvedMount, {type: 'bind'}>;
 export interface MountSources { mounts: {mount: ResolvedMount; source: string}[]; release(): Promise<void> }
 
 /** Does its source have to be looked up at the very start, since a container may have changed what it means, or since it exists only from then on? */
-export function isPinned(mount: ResolvedMount): boolean {
+function isPinned(mount: ResolvedMount): boolean {
   return (mount.type === 'volume' && mount.subpath !== undefined) || (mount.type === 'bind' && (mount.within !== undefined || mount.dockerSocket === true));
+}
+
+export interface VolumesOptions {
+  /** For containers that ask for /var/run/docker.sock. */
+  sockets?: DockerSockets;
+  mounter?: Mounter;
+  /** What copies into volumes that are mounts; tests that run from sources name the built worker. */
+  rootfs?: RootfsHelper;
 }
 
 export class Volumes {
   /** Copy-ups of the same volume by two containers at once run one after the other. */
   private readonly filling = new Map<string, Promise<void>>();
 
-  /** `sockets`: for containers that ask for /var/run/docker.sock. */
-  constructor(private readonly dataDir: string, private readonly sockets?: DockerSockets) {}
+  private readonly sockets: DockerSockets | undefined;
+  private readonly driven: DrivenVolumes;
+  private readonly rootfs: RootfsHelper;
+
+  constructor(private readonly dataDir: string, options: VolumesOptions = {}) {
+    this.sockets = options.sockets;
+    this.rootfs = options.rootfs ?? new RootfsHelper();
+    this.driven = new DrivenVolumes({
+      path: (id) => this.path(id), mounter: options.mounter ?? linuxMounter(),
+      pin: (device, within) => pin(device, within, join(this.dataDir, 'tmp', PINNED), notAllowed(device)),
+    });
+  }
+
+  /** Is its source to be looked up by the very start, not ahead of it? */
+  isLate(mount: ResolvedMount): boolean {
+    return isPinned(mount) || (mount.type === 'volume' && this.driven.isDriven(mount.volumeId));
+  }
 
   path(volumeId: string): string {
     if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(volumeId)) throw new CetusError('invalid', `invalid volume id "${volumeId}"`);
     return join(this.dataDir, 'volumes', volumeId, '_data');
   }
 
-  async ensure(volumeId: string, options: Record<string, string>): Promise<{mountpoint: string}> {
-    const [option] = Object.keys(options);
-    if (option !== undefined) throw new CetusError('unsupported', `volume driver option "${option}" is not supported`);
+  /** `within`: where the options bind a directory, the allowed one that it is below by its name. Options are those of the first time. */
+  async ensure(volumeId: string, options: Record<string, string>, within?: string): Promise<{mountpoint: string}> {
     const mountpoint = this.path(volumeId);
     await mkdir(join(this.dataDir, 'volumes'), {recursive: true, mode: 0o701});
     await mkdir(mountpoint, {recursive: true, mode: 0o755});
+    this.driven.remember(volumeId, {options, ...(within === undefined ? {} : {within})});
     return {mountpoint};
   }
 
   async remove(volumeId: string): Promise<void> {
+    await this.driven.forget(volumeId);
     await rm(join(this.path(volumeId), '..'), {recursive: true, force: true});
   }
 
@@ -96,9 +123,11 @@ export class Volumes {
       if (mount.type === 'bind' && !mount.dockerSocket) await checkSource(mount);
       if (mount.type !== 'volume') continue;
       await this.ensure(mount.volumeId, {});
-      if (!mount.noCopy && !mount.subpath && (await readdir(this.path(mount.volumeId))).length === 0) fresh.push(mount);
+      if (mount.noCopy || mount.subpath) continue;
+      // What a driver mounts is looked into only where the image has something for it.
+      if (this.driven.isDriven(mount.volumeId) || (await readdir(this.path(mount.volumeId))).length === 0) fresh.push(mount);
     }
-    if (fresh.length) await this.copyUp(fresh, rootMounts);
+    if (fresh.length) await this.copyUp(spec.id, fresh, rootMounts);
   }
 
   /** At the moment of a start. */
@@ -117,7 +146,7 @@ export class Volumes {
     const found = await Promise.allSettled(spec.mounts.map(async (mount) => {
       // The next agent's socket comes by propagation.
       if (mount.type === 'bind' && mount.dockerSocket) return {mount: {...mount, propagation: 'rslave'}, source: await socket()};
-      return {mount, source: await this.source(mount, pinned)};
+      return {mount, source: await this.source(spec.id, mount, pinned)};
     }));
     const failed = found.find((f) => f.status === 'rejected');
     if (!failed) return {mounts: found.map((f) => (f as PromiseFulfilledResult<MountSources['mounts'][number]>).value), release};
@@ -127,11 +156,13 @@ export class Volumes {
 
   /** What it was given for the time that it runs goes. Repeatable. */
   async release(containerId: string): Promise<void> {
-    await this.sockets?.release(containerId);
+    await Promise.all([this.sockets?.release(containerId), this.driven.release(containerId)]);
   }
 
   /** At the agent's start: `running` may run. */
   async recover(running: readonly ContainerSpec[]): Promise<void> {
+    const holdings = running.flatMap((spec) => spec.mounts.flatMap((m) => (m.type === 'volume' ? [{volumeId: m.volumeId, holder: spec.id}] : [])));
+    await this.driven.recover(holdings, join(this.dataDir, 'volumes'));
     await this.sockets?.recover(running.filter((spec) => spec.mounts.some((m) => m.type === 'bind' && m.dockerSocket)).map((spec) => spec.id));
   }
 
@@ -140,14 +171,22 @@ export class Volumes {
     return await this.sockets.open(containerId);
   }
 
-  private async source(mount: ResolvedMount, pinned: (source: string, root: string, outside: CetusError) => Promise<string>): Promise<string> {
+  close(): void {
+    this.rootfs.close();
+  }
+
+  private async source(holder: string, mount: ResolvedMount, pinned: (source: string, root: string, outside: CetusError) => Promise<string>): Promise<string> {
     switch (mount.type) {
       case 'tmpfs': return '';
       case 'bind':
         await checkSource(mount);
-        return mount.within === undefined ? mount.source : await pinned(mount.source, mount.within, notAllowed(mount));
+        return mount.within === undefined ? mount.source : await pinned(mount.source, mount.within, notAllowed(mount.source));
       case 'volume': {
         const {mountpoint} = await this.ensure(mount.volumeId, {});
+        await this.driven.hold(mount.volumeId, holder).catch((err: unknown) => {
+          const error = asCetusError(err);
+          throw new CetusError(error.kind, `error while mounting volume '${mountpoint}': ${error.shown}`, {cause: err});
+        });
         if (mount.subpath === undefined) return mountpoint;
         const outside = new CetusError('invalid', `path ${mount.subpath} leads out of the volume`);
         return await pinned(join(mountpoint, mount.subpath), mountpoint, outside).catch((err: NodeJS.ErrnoException) => {
@@ -157,7 +196,7 @@ export class Volumes {
     }
   }
 
-  private async copyUp(mounts: VolumeMount[], rootMounts: () => Promise<SnapshotMount[]>): Promise<void> {
+  private async copyUp(containerId: string, mounts: VolumeMount[], rootMounts: () => Promise<SnapshotMount[]>): Promise<void> {
     const snapshot = await rootMounts();
     if (snapshot.length === 0) return;
     await this.mounted(snapshot, async (root) => {
@@ -165,11 +204,27 @@ export class Volumes {
         const source = await resolveInRoot(root, mount.destination);
         if (!source || !(await stat(source)).isDirectory()) continue;
         const before = this.filling.get(mount.volumeId) ?? Promise.resolve();
-        const mine = before.catch(() => undefined).then(() => fill(source, this.path(mount.volumeId)));
+        const mine = before.catch(() => undefined).then(() => (this.driven.isDriven(mount.volumeId) ? this.fillDriven(containerId, mount.volumeId, source) : fill(source, this.path(mount.volumeId))));
         this.filling.set(mount.volumeId, mine);
         await mine.finally(() => this.filling.get(mount.volumeId) === mine && this.filling.delete(mount.volumeId));
       }
     });
+  }
+
+  /** Nothing can be renamed into a mount from outside of it: a worker that follows no link writes there. */
+  private async fillDriven(containerId: string, volumeId: string, source: string): Promise<void> {
+    const holder = `create of ${containerId}`;
+    const target = this.path(volumeId);
+    await this.driven.hold(volumeId, holder);
+    try {
+      if ((await readdir(source)).length === 0 || (await readdir(target)).length > 0) return;
+      const signal = AbortSignal.timeout(COPY_DEADLINE_MS);
+      const {tar} = await this.rootfs.pack(source, '/.', signal);
+      await this.rootfs.unpack(target, '/', tar, {noOverwriteDirNonDir: false}, signal);
+      await likeDirectory(source, target);
+    } finally {
+      await this.driven.release(holder);
+    }
   }
 
   private async mounted(mounts: SnapshotMount[], use: (root: string) => Promise<void>): Promise<void> {
@@ -198,7 +253,6 @@ export class Volumes {
  */
 async function fill(source: string, target: string): Promise<void> {
   if ((await readdir(target)).length > 0) return;
-  const {uid, gid, mode} = await stat(source);
   const names = await readdir(source);
   if (names.length > 0) {
     const staging = join(dirname(target), FILLING);
@@ -209,6 +263,11 @@ async function fill(source: string, target: string): Promise<void> {
     if ((await readdir(target)).length === 0) for (const name of names) await rename(join(staging, name), join(target, name)).catch(taken);
     await rm(staging, {recursive: true, force: true});
   }
+  await likeDirectory(source, target);
+}
+
+async function likeDirectory(source: string, target: string): Promise<void> {
+  const {uid, gid, mode} = await stat(source);
   await chown(target, uid, gid);
   await chmod(target, mode & 0o7777);
 }
@@ -220,13 +279,13 @@ function taken(err: NodeJS.ErrnoException): void {
 /** A source that is there may be a file, a socket or a device; a missing one becomes a directory, as with the Engine. */
 async function checkSource(mount: BindMount): Promise<void> {
   const {source, createSource, within} = mount;
-  if (within !== undefined && !isBelow(await realpath(within).catch(absent) ?? within, await deepest(source))) throw notAllowed(mount);
+  if (within !== undefined && !isBelow(await realpath(within).catch(absent) ?? within, await deepest(source))) throw notAllowed(source);
   if (await exists(source)) return;
   if (!createSource) throw new CetusError('invalid', `invalid mount config for type "bind": bind source path does not exist: ${source}`);
   await mkdir(source, {recursive: true});
 }
 
-const notAllowed = ({source}: BindMount): CetusError => new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+const notAllowed = (source: string): CetusError => new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
 
 /** Where the part of a path that exists really is, and below it the part that does not. */
 async function deepest(path: string): Promise<string> {

@@ -167,9 +167,9 @@ async function settleMounts(context: Context, caller: Caller, wanted: WantedMoun
   return {mounts, volumes: drafts};
 }
 
-export function volumeDraft(context: Context, account: string, name: string, more: {labels: Record<string, string>; options: Record<string, string>; anonymous: boolean}): Volume {
+export function volumeDraft(context: Context, account: string, name: string, more: {labels: Record<string, string>; options: Record<string, string>; anonymous: boolean; within?: string}): Volume {
   return {
-    id: context.ids.uuid(), account, name, accountName: `${account}/${name}`, driver: 'local', options: more.options,
+    id: context.ids.uuid(), account, name, accountName: `${account}/${name}`, driver: 'local', options: more.options, ...(more.within === undefined ? {} : {within: more.within}),
     labels: more.anonymous ? {'com.docker.volume.anonymous': '', ...more.labels} : more.labels, anonymous: more.anonymous, nodeId: '', mountpoint: '', createdAt: formatNs(context.clock.nowNs()),
   };
 }

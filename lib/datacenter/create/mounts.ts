@@ -3,14 +3,14 @@
  * Throws with the Engine's texts. Whether a bind's source exists only the node can say.
  */
 import {posix} from 'node:path';
-import {CetusError} from '../../base/errors';
+import {CetusError, isCetusError} from '../../base/errors';
 import type {ResolvedMount} from '../../schema/container';
 import type {HostConfig, Mount} from '../../schema/docker';
 import type {DatacenterConfig} from '../context';
 import {gate, unsupported} from './options';
 
 /** A volume by what the person said of it; ids come later. */
-export interface WantedVolume { name: string; anonymous: boolean; labels: Record<string, string>; options: Record<string, string> }
+export interface WantedVolume { name: string; anonymous: boolean; labels: Record<string, string>; options: Record<string, string>; /** of what its options bind */ within?: string }
 export type WantedMount =
   | {type: 'volume'; volume: WantedVolume; destination: string; readOnly: boolean; noCopy: boolean; subpath?: string}
   | Exclude<ResolvedMount, {type: 'volume'}>;
@@ -25,24 +25,42 @@ export function checkVolumeName(name: string): void {
 }
 
 const DRIVER_OPTIONS = new Set(['type', 'o', 'device', 'size']);
+/** What an option is nothing without, in the order in which the Engine's own list has them. */
+const NEEDED: readonly (readonly [string, readonly string[]])[] = [['device', ['type']], ['type', ['device']], ['o', ['device', 'type']]];
+const SIZE = /^\d+(\.\d+)? ?([kmgtp]i?)?b?$/i;
+
 export function checkVolumeDriver(name: string, driver: string | undefined, options: Record<string, string>): void {
   if (driver && driver !== 'local') throw new CetusError('notFound', `create ${name}: error looking up volume plugin ${driver}: plugin "${driver}" not found`);
-  for (const option of Object.keys(options)) if (!DRIVER_OPTIONS.has(option)) throw invalid(`create ${name}: invalid option: "${option}"`);
+  const wrong = (what: string): CetusError => invalid(`create ${name}: ${what}`);
+  for (const option of Object.keys(options)) if (!DRIVER_OPTIONS.has(option)) throw wrong(`invalid option: "${option}"`);
+  const {size} = options;
+  if (size !== undefined && !SIZE.test(size)) throw wrong(`invalid size: '${size}'`);
+  if (size !== undefined && parseFloat(size) > 0) throw wrong('quota size requested but no quota support');
+  for (const [option, needed] of NEEDED) {
+    const missing = Object.hasOwn(options, option) ? needed.find((other) => !Object.hasOwn(options, other)) : undefined;
+    if (missing) throw wrong(`missing required option: "${missing}"`);
+  }
 }
 
 /** Mounting a device, a host path or a remote file system through a volume is a bind by another name. */
-export function gateVolumeOptions(options: Record<string, string>, config: DatacenterConfig): void {
-  if (Object.keys(options).length === 0) return;
-  if (options['type'] === 'tmpfs' && (options['device'] === 'tmpfs' || options['device'] === undefined)) return;
-  if (/(^|,)r?bind(,|$)/.test(options['o'] ?? '') && options['device']) allowBind(options['device'], config);
-  else gate('volume driver options', 'allowPrivileged', config);
+export function gateVolumeOptions(options: Record<string, string>, config: DatacenterConfig): {within?: string} {
+  const {type = '', device = '', o = ''} = options;
+  if (!type && !device) return {};
+  const words = o.split(',');
+  if (words.includes('bind') || words.includes('rbind')) {
+    if (words.some((word) => /^r?shared$/.test(word))) checkPropagation('shared', config);
+    return allowBind(device, config);
+  }
+  if (type !== 'tmpfs') gate(`volume driver option type=${type}`, 'allowPrivileged', config);
+  return {};
 }
 
 /** Not the node's files of these names, but a socket that speaks to this datacenter: no configuration of binds is asked. */
 const DOCKER_SOCKETS = new Set(['/var/run/docker.sock', '/run/docker.sock']);
 
-function dockerSocket(source: string): {dockerSocket: true} | undefined {
-  return DOCKER_SOCKETS.has(posix.normalize(source)) ? {dockerSocket: true} : undefined;
+function dockerSocket(source: string, config: DatacenterConfig): {dockerSocket: true} | undefined {
+  const path = posix.normalize(source);
+  return DOCKER_SOCKETS.has(path) || config.ownSockets?.includes(path) ? {dockerSocket: true} : undefined;
 }
 
 /** The allowed directory that it is in, where not all are. That no link leads out of it only the node can see. */
@@ -61,6 +79,15 @@ function checkPropagation(propagation: string, config: DatacenterConfig): void {
   if (config.allowBinds !== 'all' && /^r?shared$/.test(propagation)) throw new CetusError('forbidden', `propagation ${propagation} is not allowed on this datacenter (allowBinds is not all)`);
 }
 
+/** Clients take "not found" from create for a missing image. */
+function asMistake(check: () => void): void {
+  try {
+    check();
+  } catch (err) {
+    throw isCetusError(err, 'notFound') ? invalid(err.message) : err;
+  }
+}
+
 function destinationOf(path: string, fail: (why: string) => CetusError): string {
   if (!path.startsWith('/')) throw fail(`invalid mount path: '${path}' mount path must be absolute`);
   const clean = posix.normalize(path).replace(/(?<=.)\/$/, '');
@@ -70,7 +97,7 @@ function destinationOf(path: string, fail: (why: string) => CetusError): string 
 
 const PROPAGATION = new Set(['private', 'rprivate', 'shared', 'rshared', 'slave', 'rslave']);
 
-function parseBind(text: string, config: DatacenterConfig): WantedMount {
+function parseBind(text: string, config: DatacenterConfig, driver?: string): WantedMount {
   const fail = (why?: string): CetusError => invalid(`invalid volume specification: '${text}'${why ? `: ${why}` : ''}`);
   const parts = text.split(':');
   if (parts.length > 3 || parts.some((p) => p === '')) throw fail();
@@ -88,13 +115,14 @@ function parseBind(text: string, config: DatacenterConfig): WantedMount {
     else if (!['rw', 'z', 'Z', 'cached', 'delegated', 'consistent'].includes(mode)) throw invalid(`invalid mode: ${modes}`);
   }
   if (kind === 'bind') {
-    const socket = dockerSocket(source!);
+    const socket = dockerSocket(source!, config);
     if (socket) return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: false, ...socket};
     const within = allowBind(source!, config);
     checkPropagation(propagation, config);
     return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: true, ...within};
   }
   if (source !== undefined) checkVolumeName(source);
+  asMistake(() => checkVolumeDriver(source ?? '', driver, {}));
   return {type: 'volume', volume: {name: source ?? '', anonymous: source === undefined, labels: {}, options: {}}, destination, readOnly, noCopy};
 }
 
@@ -112,7 +140,7 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       const options = mount.BindOptions ?? {};
       if (options.Propagation && !PROPAGATION.has(options.Propagation)) throw fail(`invalid propagation mode: ${options.Propagation}`);
       if (options.ReadOnlyForceRecursive) throw unsupported('BindOptions.ReadOnlyForceRecursive', 'nodes may lack recursive read-only mounts');
-      const socket = dockerSocket(mount.Source);
+      const socket = dockerSocket(mount.Source, config);
       if (socket) return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', createSource: false, ...socket};
       const within = allowBind(mount.Source, config);
       checkPropagation(options.Propagation ?? '', config);
@@ -124,9 +152,9 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       const name = mount.Source ?? '';
       if (name) checkVolumeName(name);
       if (options.Subpath && (options.Subpath.startsWith('/') || options.Subpath.split('/').includes('..'))) throw fail('subpath must be a relative path within the volume');
-      checkVolumeDriver(name, options.DriverConfig?.Name, driverOptions);
-      gateVolumeOptions(driverOptions, config);
-      return {type: 'volume', volume: {name, anonymous: name === '', labels: options.Labels ?? {}, options: driverOptions}, destination, readOnly, noCopy: options.NoCopy ?? false, ...(options.Subpath ? {subpath: options.Subpath} : {})};
+      asMistake(() => checkVolumeDriver(name, options.DriverConfig?.Name, driverOptions));
+      const within = gateVolumeOptions(driverOptions, config);
+      return {type: 'volume', volume: {name, anonymous: name === '', labels: options.Labels ?? {}, options: driverOptions, ...within}, destination, readOnly, noCopy: options.NoCopy ?? false, ...(options.Subpath ? {subpath: options.Subpath} : {})};
     }
     case 'tmpfs': {
       if (mount.Source) throw fail('field Source must not be specified');
@@ -150,13 +178,13 @@ export function wantedMounts(host: HostConfig, configVolumes: Record<string, obj
     if (byDestination.has(mount.destination)) throw invalid(`Duplicate mount point: ${mount.destination}`);
     byDestination.set(mount.destination, mount);
   };
-  for (const text of host.Binds ?? []) add(parseBind(text, config));
+  for (const text of host.Binds ?? []) add(parseBind(text, config, host.VolumeDriver));
   for (const mount of host.Mounts ?? []) add(parseMount(mount, config));
   for (const [path, options] of Object.entries(host.Tmpfs ?? {}))
     add({type: 'tmpfs', destination: destinationOf(path, (why) => invalid(`invalid mount config for type "tmpfs": ${why}`)), options: options === '' ? [] : options.split(',')});
   for (const mount of inherited) if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
   for (const text of Object.keys(configVolumes ?? {})) {
-    const mount = parseBind(text, config);
+    const mount = parseBind(text, config, host.VolumeDriver);
     if (mount.type !== 'volume' || text.includes(':')) throw invalid(`invalid volume specification: '${text}'`);
     if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
   }

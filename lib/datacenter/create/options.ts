@@ -37,7 +37,7 @@ export const HOST_CONFIG_OPTIONS: Record<string, Support> = {
   ContainerIDFile: honoured('written by the client'),
   Annotations: honoured('kept and shown'),
   Runtime: only('nodes run runc', 'runc', 'io.containerd.runc.v2'),
-  VolumeDriver: only('volumes are local to a node', 'local'),
+  VolumeDriver: honoured('of volumes that name none; there is "local"'),
   Isolation: only('Linux has one isolation', 'default'),
   CgroupParent: refused('the node decides where its containers are accounted'),
   Cgroup: refused('obsolete in the Engine'),

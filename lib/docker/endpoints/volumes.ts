@@ -24,7 +24,9 @@ async function remove(x: Exchange): Promise<void> {
 }
 
 async function prune(x: Exchange): Promise<void> {
-  const {deleted, spaceReclaimed} = await x.datacenter.volumes.prune(x.caller, x.query.filters());
+  // Older clients know of no volumes that a prune leaves for having a name.
+  const filters = x.query.filters();
+  const {deleted, spaceReclaimed} = await x.datacenter.volumes.prune(x.caller, x.speaks(42) ? filters : {...filters, all: ['true']});
   x.json(200, {VolumesDeleted: deleted, SpaceReclaimed: spaceReclaimed});
 }
 

@@ -37,7 +37,7 @@ export function networkView(network: Network, containers: readonly Container[]):
   };
 }
 
-export function volumeView(volume: Volume, usage?: {size: number; refCount: number}): object {
+export function volumeView(volume: Volume & {node?: string}, usage?: {size: number; refCount: number}): object {
   return {
     CreatedAt: volume.createdAt,
     Driver: volume.driver,
@@ -46,6 +46,7 @@ export function volumeView(volume: Volume, usage?: {size: number; refCount: numb
     Name: volume.name,
     Options: Object.keys(volume.options).length ? volume.options : null,
     Scope: 'local',
+    ...(volume.node ? {Status: {node: volume.node}} : {}),
     ...(usage ? {UsageData: {Size: usage.size, RefCount: usage.refCount}} : {}),
   };
 }

@@ -132,15 +132,19 @@ async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
   ]);
   const volumes = await Promise.all(container.volumeIds.map(async (id) => (await ctx.moray.get<Volume>(VOLUMES, id)).value));
   const mountpoints: Record<string, string> = {};
-  for (const {id, name, account, options, mountpoint} of volumes) {
+  for (const {id, mountpoint, ...volume} of volumes) {
     if (mountpoint) continue;
-    const {mountpoint: made} = await task(ctx, nodeId, `create.volume-${id}`, {kind: 'volume.ensure', volumeId: id, name, account, options});
+    const {mountpoint: made} = await task(ctx, nodeId, `create.volume-${id}`, {kind: 'volume.ensure', volumeId: id, ...forNode(volume)});
     if (made) mountpoints[id] = made;
   }
   const {observation} = await task(ctx, nodeId, 'create', {
-    kind: 'container.create', spec: container.spec, volumes: volumes.map(({id, name, account, options}) => ({id, name, account, options})),
+    kind: 'container.create', spec: container.spec, volumes: volumes.map((volume) => ({id: volume.id, ...forNode(volume)})),
   });
   return {observation, mountpoints, imageFetched};
+}
+
+function forNode({name, account, options, within}: Pick<Volume, 'name' | 'account' | 'options' | 'within'>): Pick<Volume, 'name' | 'account' | 'options' | 'within'> {
+  return {name, account, options, ...(within === undefined ? {} : {within})};
 }
 
 async function uncreate(ctx: Ctx<ProvisionParams>): Promise<void> {

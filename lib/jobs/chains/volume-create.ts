@@ -42,9 +42,9 @@ async function unname(ctx: Ctx<VolumeCreateParams>, output: unknown): Promise<{w
 }
 
 async function ensure(ctx: Ctx<VolumeCreateParams>): Promise<TaskOutput> {
-  const {volume: {id, name: volumeName, account, options, nodeId}, existed} = ctx.outputs['name'] as Named;
+  const {volume: {id, name: volumeName, account, options, within, nodeId}, existed} = ctx.outputs['name'] as Named;
   if (existed || !nodeId) return {};
-  return task(ctx, nodeId, 'ensure', {kind: 'volume.ensure', volumeId: id, name: volumeName, account, options});
+  return task(ctx, nodeId, 'ensure', {kind: 'volume.ensure', volumeId: id, name: volumeName, account, options, ...(within === undefined ? {} : {within})});
 }
 
 async function unensure(ctx: Ctx<VolumeCreateParams>): Promise<void> {

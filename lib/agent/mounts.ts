@@ -1,8 +1,8 @@
-/** The mounts below one directory of ours, and the two calls that change them. */
+/** The node's mounts: which there are, and the two calls that change those of single files. */
 import {execFile} from 'node:child_process';
 import {readFileSync} from 'node:fs';
 import {promisify} from 'node:util';
-import {CetusError} from '../../base/errors';
+import {CetusError} from '../base/errors';
 
 const run = promisify(execFile);
 const DEADLINE_MS = 15_000;
