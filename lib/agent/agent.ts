@@ -21,6 +21,8 @@ import type {ReportSink, SpecBuilder} from './parts';
 import {type Recovery, recover} from './recover';
 import type {Runtime} from './runtime/runtime';
 import {AgentServer} from './server/server';
+import {StatsCollector} from './stats/collector';
+import {type Meter, noMeter} from './stats/meter';
 import {NodeStore} from './store';
 import {Supervisor, type SupervisorParts} from './supervisor';
 import {Volumes} from './volumes/volumes';
@@ -32,6 +34,8 @@ export interface AgentOptions {
   network: NodeNetworking;
   images: AgentImages;
   specs: SpecBuilder;
+  /** What containers use. Absent: nothing is counted, and each looks as one that does not run. */
+  meter?: Meter;
   dataDir: string;
   log: Log;
   /** Absent: reports are kept until an agent with a control plane opens the same directory. */
@@ -85,7 +89,14 @@ export function createAgent(options: AgentOptions): Agent {
   };
   const supervisor = new Supervisor(parts);
   const run = (task: Task): Promise<TaskAnswer> => tasks.run(task, () => supervisor.execute(task.body, `${task.jobId}/${task.step}`));
-  const server = new AgentServer({supervisor, execs, task: run, parts, facts: () => facts, log});
+  const stats = new StatsCollector({
+    meter: options.meter ?? noMeter, clock,
+    look: (id) => {
+      const unit = supervisor.units.get(id);
+      return unit && !unit.gone ? {id, running: unit.running, pid: unit.observation.pid, ownNetwork: unit.spec.hostConfig.NetworkMode !== 'host'} : undefined;
+    },
+  });
+  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, log});
   const heartbeat = controlPlane && new HeartbeatLoop({
     sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
     joined: (nodeId) => {

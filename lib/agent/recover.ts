@@ -31,6 +31,7 @@ export async function recover(supervisor: Supervisor, parts: SupervisorParts): P
     await parts.execs.recover(unit.id);
     await supervisor.reconcile(unit);
   });
+  await supervisor.thaw();
   await each(orphans, async (id) => {
     await supervisor.eraseOrphan(id).catch((err: unknown) => log.error({err, containerId: id}, 'a container that belongs to nobody could not be taken away'));
   });

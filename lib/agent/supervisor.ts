@@ -3,7 +3,7 @@
  * Every task is repeatable; what makes it so is said at each. Called by the server (tasks, reads) and by createAgent.
  */
 import {asCetusError, CetusError, unreachable} from '../base/errors';
-import type {TaskBody, TaskOutput} from '../schema/agent';
+import type {NodeImage, TaskBody, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {NodeParts} from './container/node-parts';
 import {ContainerUnit} from './container/unit';
@@ -17,6 +17,9 @@ export type SupervisorParts = NodeParts & {execs: Execs};
 
 /** Taking away what a container leaves takes milliseconds; who depends on it does not wait for ever. */
 const SETTLE_MS = 5_000;
+
+/** A container that is paused by a task of this name is paused for a commit, and for no longer than that lives. */
+const COMMIT_TASK = 'commit:';
 
 const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
@@ -79,6 +82,7 @@ export class Supervisor {
         await this.settled();
         await this.parts.images.remove(body.imageId, body.account);
         return {};
+      case 'image.commit': return {image: await this.commit(body, `${COMMIT_TASK}${key}`), observation: this.unit(body.containerId).observation};
       default: return unreachable(body);
     }
   }
@@ -151,6 +155,29 @@ export class Supervisor {
       case 'resumed': return;
       case 'reconnected': return await this.reconcileAll();
       default: return unreachable(event);
+    }
+  }
+
+  /** Those that were frozen for a commit which the agent's last life did not finish run again; whoever wants the commit repeats it. */
+  async thaw(): Promise<void> {
+    for (const unit of this.units.values())
+      if (unit.observation.status === 'paused' && unit.record.task.startsWith(COMMIT_TASK))
+        await unit.handle({kind: 'unpause', task: ''}).catch((err: unknown) => this.parts.log.error({err, containerId: unit.id}, 'a container that a commit had paused stays paused'));
+  }
+
+  /** Repeated after the agent's death it makes another image of the same files: the first was held by nobody but that life. */
+  private async commit({containerId, pause, account, created, author, comment, config, containerConfig}: Extract<TaskBody, {kind: 'image.commit'}>, task: string): Promise<NodeImage> {
+    const unit = this.unit(containerId);
+    // Its snapshot is made behind create's answer.
+    await unit.rootMounts();
+    // Who stops, or is stopped by somebody else just now, needs no pause: as the Engine, a refusal is no reason not to go on.
+    if (pause && unit.observation.status === 'running') await unit.handle({kind: 'pause', task}).catch(() => undefined);
+    try {
+      const {id: imageId, manifestDigest} = unit.spec.image;
+      return await this.parts.images.commit({account, containerId, base: {imageId, manifestDigest}, created, author, comment, config, containerConfig});
+    } finally {
+      // Whoever let it go on meanwhile, or paused it, has the last word.
+      if (unit.observation.status === 'paused' && unit.record.task === task) await unit.handle({kind: 'unpause', task: ''}).catch(() => undefined);
     }
   }
 

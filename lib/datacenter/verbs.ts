@@ -6,7 +6,7 @@
 import type {Duplex, Readable} from 'node:stream';
 import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LogsQuery} from '../schema/agent';
 import type {Container, ContainerStatus} from '../schema/container';
-import type {CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
+import type {Config, CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
 import type {Job} from '../schema/job';
 import type {Node} from '../schema/node';
 import type {DatacenterEvent, Exec, Image, Network, Volume} from '../schema/objects';
@@ -48,7 +48,7 @@ export interface ContainerVerbs {
   attach(caller: Caller, nameOrId: string, query: AttachQuery): Promise<{stream: Duplex; tty: boolean}>;
   logs(caller: Caller, nameOrId: string, query: LogsQuery): Promise<{stream: Readable; tty: boolean}>;
   top(caller: Caller, nameOrId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}>;
-  stats(caller: Caller, nameOrId: string, query: {stream: boolean; oneShot: boolean}): Promise<{stream: Readable; container: Container}>;
+  stats(caller: Caller, nameOrId: string, query: {stream: boolean; oneShot: boolean}): Promise<Readable>;
   resize(caller: Caller, nameOrId: string, height: number, width: number): Promise<void>;
   changes(caller: Caller, nameOrId: string): Promise<{Path: string; Kind: number}[]>;
   export(caller: Caller, nameOrId: string): Promise<Readable>;
@@ -67,6 +67,19 @@ export interface ExecVerbs {
   open(caller: Caller, container: Container): Promise<string[]>;
 }
 
+export interface CommitOptions {
+  /** As the person wrote them; '' for an image without a name. */
+  repository: string;
+  tag: string;
+  author: string;
+  comment: string;
+  /** Freeze what runs meanwhile. */
+  pause: boolean;
+  /** Dockerfile instructions. */
+  changes: string[];
+  /** In place of the container's own. */
+  config?: Config;
+}
 export interface ListedImage { image: Image; references: string[]; containers: number }
 export interface ImageVerbs {
   list(caller: Caller, query: {all: boolean; filters: Filters}): Promise<ListedImage[]>;
@@ -76,6 +89,8 @@ export interface ImageVerbs {
   pull(caller: Caller, reference: string, options: {platform?: string; allTags?: boolean}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
   load(caller: Caller, archive: Readable, options: {quiet: boolean}): AsyncIterable<ProgressMessage>;
   save(caller: Caller, names: string[]): Promise<Readable>;
+  /** An image of a container's files. Answered when it is recorded. */
+  commit(caller: Caller, containerNameOrId: string, options: CommitOptions): Promise<{imageId: string}>;
   tag(caller: Caller, source: string, repository: string, tag: string): Promise<void>;
   remove(caller: Caller, nameOrId: string, options: {force: boolean; noPrune: boolean}): Promise<({Untagged: string} | {Deleted: string})[]>;
   prune(caller: Caller, filters: Filters): Promise<{deleted: ({Untagged: string} | {Deleted: string})[]; spaceReclaimed: number}>;

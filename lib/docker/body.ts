@@ -7,7 +7,7 @@ import {CetusError} from '../base/errors';
 import {DOCKER_SCHEMAS, type DockerBody} from '../schema/docker.schema';
 import type {Exchange} from './exchange';
 import {
-  CONFIG, CONTAINER_UPDATE, ENDPOINT, EXEC_CREATE, EXEC_START, HOST_CONFIG, NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DISCONNECT, type Options, QUERIES, VOLUME_CREATE,
+  COMMIT, CONFIG, CONTAINER_UPDATE, ENDPOINT, EXEC_CREATE, EXEC_START, HOST_CONFIG, NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DISCONNECT, type Options, QUERIES, VOLUME_CREATE,
 } from './options';
 import type {Query} from './query';
 
@@ -23,6 +23,7 @@ const NESTED: Partial<Record<DockerBody, Record<string, Options>>> = {
 const TABLES: Record<DockerBody, Options> = {
   containerCreate: {...CONFIG, HostConfig: 'honoured', NetworkingConfig: 'honoured'},
   containerUpdate: CONTAINER_UPDATE,
+  imageCommit: COMMIT,
   execCreate: EXEC_CREATE,
   execStart: EXEC_START,
   networkCreate: NETWORK_CREATE,

@@ -27,6 +27,12 @@ export const CONFIG: Options = {
   ...ignored(WINDOWS, 'ArgsEscaped'),
 };
 
+/** What an image is to say; a container's host has no part in it. */
+export const COMMIT: Options = {
+  ...CONFIG, OnBuild: 'honoured', ArgsEscaped: 'honoured',
+  ...ignored('an image has no host; clients send back what inspect showed them', 'HostConfig', 'NetworkingConfig'),
+};
+
 export const RESOURCES: Options = {
   ...honoured('CpuShares', 'Memory', 'BlkioWeight', 'BlkioWeightDevice', 'BlkioDeviceReadBps', 'BlkioDeviceWriteBps', 'BlkioDeviceReadIOps',
     'BlkioDeviceWriteIOps', 'CpuPeriod', 'CpuQuota', 'CpuRealtimePeriod', 'CpuRealtimeRuntime', 'CpusetCpus', 'CpusetMems', 'Devices', 'DeviceCgroupRules',
@@ -106,6 +112,7 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   ImageGet: refused('an image has one platform here', 'platform'),
   ImageGetAll: {...honoured('names'), ...refused('an image has one platform here', 'platform')},
   ImageLoad: {...honoured('quiet'), ...refused('an image has one platform here', 'platform')},
+  ImageCommit: honoured('container', 'repo', 'tag', 'comment', 'author', 'pause', 'changes'),
   ExecResize: honoured('h', 'w'),
   VolumeList: honoured('filters'),
   VolumeDelete: honoured('force'),

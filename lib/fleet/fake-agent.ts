@@ -3,6 +3,7 @@
  * stale epochs refused, containers with rising generations, reports as a real agent makes them, and failures by script.
  * It runs nothing; a process "ends" when the test calls `exit`.
  */
+import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
@@ -147,6 +148,7 @@ export class FakeAgent implements AgentClient {
       case 'volume.ensure': this.volumes.set(body.volumeId, body.name); return {mountpoint: `/fake/volumes/${body.volumeId}/_data`};
       case 'volume.remove': this.volumes.delete(body.volumeId); return {};
       case 'image.remove': this.images.delete(body.imageId); return {};
+      case 'image.commit': return {image: this.commit(body), observation: this.container(body.containerId).observation};
       default: return unreachable(body);
     }
   }
@@ -193,6 +195,25 @@ export class FakeAgent implements AgentClient {
     this.move(container, {status: to});
     this.report({kind: 'container', action, attributes: {}, observation: container.observation});
     return {observation: container.observation};
+  }
+
+  /** Named by what was asked, not by the moment: a test that repeats it finds the same. */
+  private commit(body: Extract<TaskBody, {kind: 'image.commit'}>): NodeImage {
+    const {spec, observation} = this.container(body.containerId);
+    const paused = body.pause && observation.status === 'running';
+    if (paused) this.turn(body.containerId, 'running', 'paused', 'pause');
+    const digest = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}`;
+    const manifest = {mediaType: 'application/vnd.oci.image.manifest.v1+json', digest: digest(`manifest of ${spec.id} ${body.comment} ${JSON.stringify(body.config)}`), size: 500};
+    const image: NodeImage = {
+      imageId: digest(`${spec.id} ${body.comment} ${JSON.stringify(body.config)}`), manifest, resolvedDigest: manifest.digest, layers: [], size: 1000, references: [],
+      config: {
+        architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}, created: body.created, author: body.author, container: spec.id, config: body.config, container_config: body.containerConfig,
+        history: [{created: body.created, comment: body.comment}],
+      },
+    };
+    this.images.set(image.imageId, image);
+    if (paused) this.turn(body.containerId, 'paused', 'running', 'unpause');
+    return image;
   }
 
   private remove(containerId: string, force: boolean): TaskOutput {

@@ -58,18 +58,18 @@ export async function holdOnNode(ctx: Ctx<unknown>, nodeId: string, container: P
   return true;
 }
 
-export interface Arrival { account: string; nodeId: string; image: NodeImage; /** normalised; tags to point at it */ references: string[]; repoDigest?: string }
+export interface Arrival { account: string; nodeId: string; image: NodeImage; /** normalised; tags to point at it */ references: string[]; repoDigest?: string; /** image id that it was made from, where that is known */ parent?: string }
 
 /** The writes that make an image of a node an image of the account. A tag that pointed elsewhere moves. */
 export async function recordImage(ctx: Ctx<unknown>, arrival: Arrival): Promise<BatchOp[]> {
-  const {account, nodeId, image, references, repoDigest} = arrival;
+  const {account, nodeId, image, references, repoDigest, parent} = arrival;
   const key = `${account}/${image.imageId}`;
   const stored = await ctx.moray.peek<Image>(IMAGES, key);
   if (stored?.value.removing) throw new CetusError('etagConflict', `image ${image.imageId} is being removed`, {info: {bucket: IMAGES, key}});
   const now = formatNs(ctx.services.clock.nowNs());
   const base: Image = stored?.value ?? {
     id: image.imageId, account, manifestDigest: image.manifest.digest, manifestMediaType: image.manifest.mediaType, manifest: image.manifest, repoDigests: [],
-    config: image.config, layers: image.layers, size: image.size, nodes: [], createdAt: image.config.created ?? '', addedAt: now, lastTaggedAt: now,
+    config: image.config, layers: image.layers, size: image.size, nodes: [], createdAt: image.config.created ?? '', addedAt: now, lastTaggedAt: now, ...(parent ? {parent} : {}),
   };
   const value: Image = {
     ...base,

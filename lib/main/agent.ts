@@ -8,6 +8,7 @@ import {createAgentImages} from '../agent/images/agent-images';
 import {createLinuxNetworking} from '../agent/network/linux';
 import {createContainerdRuntime} from '../agent/runtime/containerd';
 import {cgroupAbilities, createSpecBuilder} from '../agent/spec/builder';
+import {KernelMeter} from '../agent/stats/meter';
 import {CetusError} from '../base/errors';
 import {createLog, standardOutput} from '../base/log';
 import {parseListen} from './address';
@@ -29,11 +30,12 @@ export async function agent(configFile: string): Promise<void> {
   const runtime = createContainerdRuntime({client: containerd, stateDirectory: path.join(config.dataDir, 'state'), log});
   const network = createLinuxNetworking({stateDir: path.join(config.dataDir, 'network'), prefix: config.prefix, log});
   const images = createAgentImages({containerd, log, insecureRegistries: config.insecureRegistries});
-  const specs = createSpecBuilder({cgroupParent: `cetus-${config.prefix}`, cgroups: cgroupAbilities(), initPath: findInit()});
+  const cgroupParent = `cetus-${config.prefix}`;
+  const specs = createSpecBuilder({cgroupParent, cgroups: cgroupAbilities(), initPath: findInit()});
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
     facts: nodeFacts(config, {version: '', runc: '', snapshotter: ''}),
-    runtime, network, images, specs, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
+    runtime, network, images, specs, meter: new KernelMeter(cgroupParent), dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
   });
   await node.open();
   fs.rmSync(listen.path, {force: true});

@@ -75,6 +75,10 @@ export const TASK_SCHEMA = {
         body('volume.ensure', {volumeId: id, name, account: name, options: words}),
         body('volume.remove', {volumeId: id}),
         body('image.remove', {imageId: digest, account: name}),
+        body('image.commit', {
+          containerId, account: name, created: name, pause: {type: 'boolean'}, author: {type: 'string', maxLength: 65_536}, comment: {type: 'string', maxLength: 65_536},
+          config: {type: 'object'}, containerConfig: {type: 'object'},
+        }),
       ],
     },
   },

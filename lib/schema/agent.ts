@@ -9,7 +9,7 @@
  *   POST /v1/containers/ID/attach       AttachQuery; Upgrade: cetus-stream -> 101, then stdin one way and frames the other
  *   GET  /v1/containers/ID/logs         LogsQuery -> frames (application/octet-stream), chunked, until the end or for ever with follow
  *   GET  /v1/containers/ID/top          ?args= -> {Titles, Processes}
- *   GET  /v1/containers/ID/stats        ?stream=&oneShot= -> NDJSON of the Engine's stats objects (without name)
+ *   GET  /v1/containers/ID/stats        ?stream=&oneShot= -> NDJSON of the Engine's stats objects, a line each
  *   GET  /v1/containers/ID/changes      -> [{Path, Kind}]
  *   GET  /v1/containers/ID/usage        -> {sizeRw}: bytes of the writable layer (runtime.usage)
  *   GET  /v1/containers/ID/export       -> tar
@@ -42,7 +42,7 @@
  */
 import type {WireError} from '../base/errors';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from './container';
-import type {Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
+import type {Config, Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
 
 /** What a node must know of a network to carry it. */
 export interface NodeNetwork {
@@ -77,7 +77,9 @@ export type TaskBody =
   /** `within`: where the options bind a directory of the node, the allowed one that it is below by its name. */
   | {kind: 'volume.ensure'; volumeId: string; name: string; account: string; options: Record<string, string>; within?: string}
   | {kind: 'volume.remove'; volumeId: string}
-  | {kind: 'image.remove'; imageId: string; account: string};
+  | {kind: 'image.remove'; imageId: string; account: string}
+  /** An image of the container's files as they are; `pause` freezes what runs meanwhile. `created` is the image's, so that a repetition makes the same. */
+  | {kind: 'image.commit'; containerId: string; account: string; created: string; pause: boolean; author: string; comment: string; config: Config; containerConfig: Config};
 
 export type TaskKind = TaskBody['kind'];
 
@@ -92,6 +94,8 @@ export interface TaskOutput {
   observation?: ContainerObservation;
   /** volume.ensure */
   mountpoint?: string;
+  /** image.commit; the observation is the container's when it runs again. */
+  image?: NodeImage;
 }
 export type TaskAnswer = {ok: true; output: TaskOutput} | {ok: false; error: WireError};
 

@@ -8,7 +8,7 @@ import type {Readable} from 'node:stream';
 import type {WireError} from '../base/errors';
 import type {NodeImage} from './agent';
 import type {Container, Reservation} from './container';
-import type {EndpointSettings, RegistryAuth, Resources, RestartPolicy} from './docker';
+import type {Config, EndpointSettings, RegistryAuth, Resources, RestartPolicy} from './docker';
 import type {Network, Volume} from './objects';
 import type {PlacementRequest} from './placement';
 
@@ -56,6 +56,13 @@ export interface LoadSecrets { archive: Readable }
 export interface LoadResult { images: {imageId: string; references: string[]}[] }
 
 /**
+ * `config` is the image's, merged and changed by the verb; `containerConfig` what the container ran with. `reference` (normalised): the name to give it, '' for none.
+ * notFound: the container went away meanwhile.
+ */
+export interface CommitParams { account: string; containerId: string; reference: string; author: string; comment: string; pause: boolean; config: Config; containerConfig: Config }
+export interface CommitResult { imageId: string }
+
+/**
  * `reference` (normalised): what the person named, if a name; '' if an id, or the digest form. `shown` is the name as the person wrote
  * it, for the texts. conflict: used by containers, several repositories, children (Engine's texts).
  */
@@ -91,6 +98,7 @@ export interface ChainTypes {
   'container.destroy': {params: DestroyParams; result: null};
   'image.pull': {params: PullParams; result: PullResult};
   'image.load': {params: LoadParams; result: LoadResult};
+  'image.commit': {params: CommitParams; result: CommitResult};
   'image.remove': {params: ImageRemoveParams; result: ImageRemoveResult};
   'network.create': {params: NetworkCreateParams; result: Network};
   'network.remove': {params: NetworkRemoveParams; result: null};

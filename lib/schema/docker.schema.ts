@@ -66,6 +66,7 @@ const body = (properties: Record<string, object>, required: string[] = []) => ({
 
 export const DOCKER_SCHEMAS = {
   containerCreate: body({...config, HostConfig: hostConfig, NetworkingConfig: object({EndpointsConfig: map(endpointSettings)})}),
+  imageCommit: body(config),
   containerUpdate: body({...resources, RestartPolicy: restartPolicy}),
   execCreate: body({
     AttachStdin: bool, AttachStdout: bool, AttachStderr: bool, DetachKeys: text, Tty: bool, Env: strings, Cmd: words, ConsoleSize: consoleSize, Privileged: bool,

@@ -209,6 +209,8 @@ export interface ImageConfigFile {
   variant?: string;
   'os.version'?: string;
   config?: Config;
+  /** The container that was committed. */
+  container?: string;
   container_config?: Config;
   docker_version?: string;
   rootfs: {type: string; diff_ids: string[]};

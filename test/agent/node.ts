@@ -8,11 +8,12 @@ import {systemClock} from '../../lib/base/clock';
 import {silentLog} from '../../lib/base/log';
 import {type Agent, createAgent} from '../../lib/agent/agent';
 import {CetusError} from '../../lib/base/errors';
+import type {CommitRequest} from '../../lib/agent/images/commit';
 import type {AgentImages} from '../../lib/agent/images/images';
 import {createFakeNetworking, type FakeNetworking} from '../../lib/agent/network/fake';
 import type {ReportSink, SpecBuilder} from '../../lib/agent/parts';
 import {createFakeRuntime, type FakeRuntime} from '../../lib/agent/runtime/fake';
-import type {Report, Task, TaskBody, TaskOutput} from '../../lib/schema/agent';
+import type {NodeImage, Report, Task, TaskBody, TaskOutput} from '../../lib/schema/agent';
 import type {ContainerSpec} from '../../lib/schema/container';
 import type {Config, HostConfig} from '../../lib/schema/docker';
 import type {NodeFacts} from '../../lib/schema/node';
@@ -27,6 +28,8 @@ export const plainSpecs: SpecBuilder = {
 export const testImages = {
   prepare: async () => ({parentSnapshot: '', config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}}}),
   remove: async () => undefined,
+  /** A test takes the place of this. */
+  commit: async (_request: CommitRequest): Promise<NodeImage> => { throw new CetusError('internal', 'no image is made here'); },
   list: async () => [],
   // Every archive turns out to be none, as soon as its first bytes are here.
   async *load(archive: Readable) {

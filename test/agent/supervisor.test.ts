@@ -1,6 +1,6 @@
 import {existsSync, readFileSync} from 'node:fs';
 import {CetusError} from '../../lib/base/errors';
-import {TestNode, until} from './node';
+import {TestNode, testImages, until} from './node';
 
 const NETWORK = {id: 'n1', account: 'a', name: 'front', bridgeName: 'ce-1', subnet: '172.18.0.0/16', gateway: '172.18.0.1', internal: false, options: {}};
 const ATTACHMENT = {
@@ -44,6 +44,47 @@ describe('a container on a node', () => {
     await node.agent.close();
     await node.boot();
     expect(node.status('c1')).toBe('created');
+  });
+
+  describe('a commit', () => {
+    const commit = (pause: boolean) => node.task({kind: 'image.commit', containerId: 'c1', account: 'default', created: '', pause, author: '', comment: '', config: {}, containerConfig: {}}, 'commit-job');
+    let seen: string[];
+    let make: jest.SpyInstance;
+    beforeEach(async () => {
+      seen = [];
+      make = jest.spyOn(testImages, 'commit').mockImplementation(async () => {
+        seen.push(node.status('c1'));
+        return {imageId: 'sha256:9'} as never;
+      });
+      await node.create('c1', ['sleep', '1000']);
+      await node.start('c1');
+    });
+    afterEach(() => make.mockRestore());
+
+    it('freezes what runs for as long as it lasts, also where it fails, and only if asked', async () => {
+      expect(await commit(true)).toMatchObject({image: {imageId: 'sha256:9'}, observation: {status: 'running'}});
+      await commit(false);
+      make.mockRejectedValueOnce(new CetusError('noSpace', 'full'));
+      await expect(commit(true)).rejects.toMatchObject({kind: 'noSpace'});
+      expect(seen).toEqual(['paused', 'running']);
+      expect(node.status('c1')).toBe('running');
+    });
+
+    it('leaves one frozen that a person froze', async () => {
+      await node.task({kind: 'container.pause', containerId: 'c1'});
+      await commit(true);
+      expect(node.status('c1')).toBe('paused');
+    });
+
+    it('that died with the agent holds nothing frozen', async () => {
+      make.mockImplementationOnce(() => new Promise(() => undefined));
+      void commit(true).catch(() => undefined);
+      await until('frozen', () => node.status('c1') === 'paused');
+      await node.agent.close();
+      await node.boot();
+      expect(node.status('c1')).toBe('running');
+      expect((await node.runtime.state('c1')).status).toBe('running');
+    });
   });
 
   it('stops with the stop signal, and with SIGKILL after the timeout', async () => {

@@ -201,11 +201,16 @@ describe('streams of bytes', () => {
     await until('the departure', () => fake.departures === 1);
   });
 
-  it('stats get the container name', async () => {
+  it('stats pass as the node prints them, numbers of 64 bits too; one-shot is for those who know it', async () => {
     const {url, fake} = await world();
-    const {container} = fake.add(fakeContainer({name: 'c'}));
+    fake.add(fakeContainer({name: 'c'}));
     const got = await fetch(`${url}/containers/c/stats`);
-    expect((await got.text()).trim().split('\n').map((line) => JSON.parse(line) as unknown)).toEqual([{read: 'x', name: '/c', id: container.id}, {read: 'y', name: '/c', id: container.id}]);
+    expect(await got.text()).toBe('{"read":"x","limit":9223372036854771712}\n{"read":"y"}\n');
+    expect(last(fake)).toEqual(['stats', 'c', {stream: true, oneShot: false}]);
+    await (await fetch(`${url}/v1.40/containers/c/stats?one-shot=1`)).text();
+    expect(last(fake)).toEqual(['stats', 'c', {stream: true, oneShot: false}]);
+    await (await fetch(`${url}/v1.41/containers/c/stats?stream=0&one-shot=1`)).text();
+    expect(last(fake)).toEqual(['stats', 'c', {stream: false, oneShot: true}]);
   });
 
   it('an upload is streamed to the verb; what the verb cannot do is 501', async () => {

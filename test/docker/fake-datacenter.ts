@@ -257,7 +257,11 @@ export class FakeDatacenter {
           return {stream, tty: container.spec.config.Tty ?? false};
         },
         top: async () => ({Titles: ['PID', 'CMD'], Processes: [['1', 'sh']]}),
-        stats: async (_caller, id) => ({stream: Readable.from(['{"read":"x"}\n{"re', 'ad":"y"}\n']), container: this.find(id).container}),
+        stats: async (caller, id, query) => {
+          this.find(id);
+          this.called('stats', caller, id, query);
+          return Readable.from(['{"read":"x","limit":9223372036854771712}\n{"re', 'ad":"y"}\n']);
+        },
         resize: async (caller, id, height, width) => this.called('resize', caller, id, height, width),
         changes: later('docker diff'), export: later('docker export'), statPath: later('docker cp'), getArchive: later('docker cp'),
         putArchive: async (caller, id, query, body) => {
@@ -316,6 +320,10 @@ export class FakeDatacenter {
         save: async (caller, names) => {
           this.called('save', caller, names);
           return Readable.from([Buffer.from('tar')]);
+        },
+        commit: async (caller, container, options) => {
+          this.called('commit', caller, container, options);
+          return {imageId: IMAGE_ID};
         },
         tag: async (caller, source, repository, tag) => this.called('tag', caller, source, repository, tag),
         remove: async (caller, name, options) => {

@@ -11,7 +11,7 @@ export interface Scene<N extends ChainName> {
   events: string[];
   /** The node cannot take its part back: after a failure something between before and after is right. */
   oneWay?: boolean;
-  /** A leftover that is right where a node did what it says that it refused. */
+  /** How a leftover begins that is right where a node did what it says that it refused. */
   tolerated?: string;
   /** After a takeover what came with the request is gone, and blobs on the node that nobody could tell of may stay (lib/jobs/README.md). */
   needsRequest?: boolean;
@@ -98,6 +98,13 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     secrets: () => ({archive: Readable.from(['tar'])}),
     events: ['image load'],
     needsRequest: true,
+  },
+  'image.commit': {
+    prepare: (dc) => dc.container('c1', 'web', true),
+    params: () => ({account: ACCOUNT, containerId: 'c1', reference: 'docker.io/library/committed:latest', author: 'jill', comment: 'as it stands', pause: true, config: {Cmd: ['sh']}, containerConfig: {}}),
+    events: ['container pause', 'container unpause', 'container commit', 'image tag'],
+    // Nobody can know its id.
+    tolerated: 'the node keeps image ',
   },
   'image.remove': {
     prepare: nothing,

@@ -17,9 +17,10 @@ import create from './rows/create.mjs';
 import images from './rows/images.mjs';
 import ps from './rows/ps.mjs';
 import run from './rows/run.mjs';
+import stats from './rows/stats.mjs';
 import streams from './rows/streams.mjs';
 
-const GROUPS = [run, create, streams, images, ps];
+const GROUPS = [run, create, streams, stats, images, ps];
 
 const wanted = process.env.BENCH_ROWS?.split(',');
 const factor = Number(process.env.BENCH_TIMES ?? 1);

@@ -67,7 +67,10 @@ export interface Content {
   write(options?: CallOptions): ContentWrite;
   abort: Call<{ref: string}, Empty>;
 }
-export interface Diff { apply: Call<{diff: m.Descriptor; mounts: m.Mount[]}, {applied: m.Descriptor}> }
+export interface Diff {
+  apply: Call<{diff: m.Descriptor; mounts: m.Mount[]}, {applied: m.Descriptor}>;
+  diff: Call<{left: m.Mount[]; right: m.Mount[]; mediaType: string}, {diff: m.Descriptor}>;
+}
 export interface Images {
   list: Call<{filters?: string[]}, {images: m.Image[]}>;
   create: Call<{image: m.Image}, {image: m.Image}>;
@@ -126,6 +129,7 @@ export const DEFAULT_DEADLINE_MS = 10_000;
 /** Calls that do real work: unpacking, starting processes on a busy machine, or waiting for one to end. */
 export const DEADLINES_MS: Readonly<Record<string, number>> = {
   'diff.apply': 30 * 60_000,
+  'diff.diff': 30 * 60_000,
   'tasks.create': 60_000,
   'tasks.start': 60_000,
   'tasks.delete': 60_000,

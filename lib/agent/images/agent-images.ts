@@ -7,11 +7,12 @@ import {type Clock, systemClock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import {systemIds, type Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
-import type {LoadLine, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
+import type {LoadLine, NodeImage, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import {DEFAULT_ACCOUNT} from '../../schema/objects';
 import type {ContainerdClient} from '../containerd/connect';
 import {withLines} from './channel';
+import {commitContainer, type CommitRequest} from './commit';
 import {Downloads} from './downloads';
 import type {AgentImages} from './images';
 import {DEFAULT_LIMITS, type ImageLimits} from './limits';
@@ -47,6 +48,7 @@ class ContainerdImages implements AgentImages {
   private readonly limits: ImageLimits;
   private readonly clock: Clock;
   private readonly log: Log;
+  private readonly ids: Ids;
   private readonly store: BlobStore;
   private readonly unpacker: Unpacker;
   private readonly downloads: Downloads;
@@ -58,9 +60,9 @@ class ContainerdImages implements AgentImages {
     this.limits = {...DEFAULT_LIMITS, ...options.limits};
     this.clock = options.clock ?? systemClock;
     this.log = options.log;
-    const ids = options.ids ?? systemIds;
-    this.store = new BlobStore(options.containerd, this.limits, this.clock, ids);
-    this.unpacker = new Unpacker(this.store, this.limits, this.clock, ids);
+    this.ids = options.ids ?? systemIds;
+    this.store = new BlobStore(options.containerd, this.limits, this.clock, this.ids);
+    this.unpacker = new Unpacker(this.store, this.limits, this.clock, this.ids);
     this.downloads = new Downloads(this.limits, this.clock);
     this.transport = new Transport({limits: this.limits, insecureRegistries: options.insecureRegistries});
   }
@@ -86,6 +88,15 @@ class ContainerdImages implements AgentImages {
   async save(request: SaveRequest, signal: AbortSignal): Promise<Readable> {
     await this.open();
     return saveImages(this.store, request, this.limits, signal);
+  }
+
+  async commit(request: CommitRequest): Promise<NodeImage> {
+    await this.open();
+    const {store, unpacker, limits, ids, clock} = this;
+    const started = clock.now();
+    const image = await commitContainer({store, unpacker, limits, ids}, request);
+    this.log.info({account: request.account, containerId: request.containerId, imageId: image.imageId, ms: clock.now() - started}, 'container committed');
+    return image;
   }
 
   async prepare(imageId: string, manifestDigest: string, {trusting = false}: {trusting?: boolean} = {}): Promise<Prepared> {

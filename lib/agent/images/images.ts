@@ -1,7 +1,8 @@
 /** What the agent asks of its image store: containerd's content store, snapshots and diff service behind it. */
 import type {Readable} from 'node:stream';
-import type {LoadLine, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
+import type {LoadLine, NodeImage, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
+import type {CommitRequest} from './commit';
 
 export interface AgentImages {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
@@ -9,6 +10,8 @@ export interface AgentImages {
   load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   /** A tar: OCI layout plus manifest.json; blobs byte for byte as stored. */
   save(request: SaveRequest, signal: AbortSignal): Promise<Readable>;
+  /** A container's files as an image; see commit.ts. */
+  commit(request: CommitRequest): Promise<NodeImage>;
   /**
    * Chain id of the unpacked top layer and the image's config; unpacks where needed; notFound where blobs are missing. `trusting`: what was
    * unpacked once in this life is not looked at again (a call to containerd less); whoever then misses the layers asks without it.

@@ -6,6 +6,7 @@ import type {Inventory, PullRequest, SaveRequest, Task} from '../../schema/agent
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
+import {type Sample, sampleLine} from '../stats/sample';
 import {top} from '../top';
 import {checks, type Query, readJsonBody} from './body';
 import type {ServerParts} from './server';
@@ -37,7 +38,7 @@ const ITEMS: Record<string, ItemRoute> = {
     await parts.runtime.resize(id, '', query.number('h', 0), query.number('w', 0)).catch(endedMeanwhile(id));
     empty(res);
   },
-  'GET containers stats': later('docker stats (ContainerStats): GET /containers/{id}/stats'),
+  'GET containers stats': stats,
   'GET containers changes': later('docker diff (ContainerChanges): GET /containers/{id}/changes'),
   'GET containers export': later('docker export (ContainerExport): GET /containers/{id}/export'),
   'HEAD containers archive': later('docker cp (ContainerArchiveInfo): HEAD /containers/{id}/archive'),
@@ -137,6 +138,26 @@ async function containerTop({res, query, supervisor, parts}: Context, id: string
   if (unit.observation.status === 'restarting') throw new CetusError('conflict', `container ${id} is restarting, wait until the container is running`);
   if (!unit.running) throw notRunning(id);
   json(res, await top(await parts.runtime.pids(id).catch(endedMeanwhile(id)), query.text('args')));
+}
+
+async function stats({res, query, supervisor, stats: collector, signal}: Context, id: string): Promise<void> {
+  const unit = supervisor.unit(id);
+  const stream = query.flag('stream');
+  const oneShot = query.flag('oneShot');
+  res.writeHead(200, {'content-type': 'application/x-ndjson'});
+  if (!stream && !unit.running) return void res.end(sampleLine(unit.spec, undefined));
+  res.flushHeaders();
+  let before: Sample | undefined;
+  let first = true;
+  for await (const sample of collector.samples(id, signal)) {
+    // Of the two samples that somebody asks for who wants no stream, the first fills precpu only.
+    const owed = stream || oneShot || !first;
+    first = false;
+    if (owed && !res.write(sampleLine(unit.spec, sample, before))) await drained(res);
+    if (owed && !stream) break;
+    before = sample;
+  }
+  res.end();
 }
 
 async function pull({req, res, parts, signal}: Context): Promise<void> {

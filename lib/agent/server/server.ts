@@ -17,6 +17,7 @@ import type {Task, TaskAnswer} from '../../schema/agent';
 import type {NodeFacts} from '../../schema/node';
 import {statusOf} from '../../schema/wire';
 import type {Execs} from '../exec/execs';
+import type {StatsCollector} from '../stats/collector';
 import type {Supervisor, SupervisorParts} from '../supervisor';
 import {dropRest, Query} from './body';
 import {findRoute, type Route} from './routes';
@@ -25,6 +26,7 @@ import {findUpgrade, type Accept} from './upgrades';
 export interface ServerParts {
   supervisor: Supervisor;
   execs: Execs;
+  stats: StatsCollector;
   task(task: Task): Promise<TaskAnswer>;
   parts: SupervisorParts;
   facts(): NodeFacts;

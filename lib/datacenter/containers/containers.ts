@@ -205,7 +205,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
 
     async stats(caller, nameOrId, query) {
       const c = await resolve(caller, nameOrId);
-      return {stream: await (await agentOf(c)).stats(c.id, query, caller.signal), container: c};
+      return await (await agentOf(c)).stats(c.id, query, caller.signal);
     },
 
     async resize(caller, nameOrId, height, width) {

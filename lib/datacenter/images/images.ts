@@ -14,6 +14,7 @@ import {eventWrite} from '../events';
 import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, untilFilter, valuesOf} from '../filters';
 import {compilePattern} from '../../base/pattern';
 import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
+import {commit} from './commit';
 import {followProgress} from './progress';
 import {imageKey, noSuchImage, refKey, resolveImage} from './resolve';
 import {SharedPulls} from './shared-pulls';
@@ -125,6 +126,8 @@ export function imageVerbs(context: Context): ImageVerbs {
       }
       throw failure;
     },
+
+    commit: (caller, container, options) => commit(context, caller, container, options),
 
     async tag(caller, source, repository, tag) {
       // A digest in the tag's place cannot be a name.

@@ -1,7 +1,8 @@
-/** Images: list, pull, inspect, history, tag, remove, prune, save, load. */
+/** Images: list, pull, inspect, history, tag, remove, prune, save, load, commit. */
 import {CetusError, isCetusError} from '../../base/errors';
-import type {ProgressMessage} from '../../schema/docker';
+import type {Config, ProgressMessage} from '../../schema/docker';
 import {familiarReference, parseReference} from '../../schema/reference';
+import {parseBody} from '../body';
 import type {Exchange, Handlers} from '../exchange';
 import {parseRegistryAuth} from '../registry-auth';
 import {imageHistory, imageInspect, imageListEntry} from '../views/image';
@@ -93,6 +94,16 @@ async function load(x: Exchange): Promise<void> {
   await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true)}));
 }
 
+async function commit(x: Exchange): Promise<void> {
+  const given = await x.readJson();
+  const config = given === undefined || given === null ? undefined : parseBody<Config>('imageCommit', given);
+  const {imageId} = await x.datacenter.images.commit(x.caller, x.query.text('container'), {
+    repository: x.query.text('repo'), tag: x.query.text('tag'), author: x.query.text('author'), comment: x.query.text('comment'),
+    pause: x.query.text('pause') === '' || x.query.bool('pause'), changes: x.query.all('changes'), ...(config ? {config} : {}),
+  });
+  x.json(201, {Id: imageId});
+}
+
 /** There is no build cache, so there is nothing to prune; `docker system prune` asks for it always. */
 function pruneBuilds(x: Exchange): void {
   x.query.filters();
@@ -110,5 +121,6 @@ export const imageHandlers: Handlers = {
   ImageGet: save,
   ImageGetAll: saveAll,
   ImageLoad: load,
+  ImageCommit: commit,
   BuildPrune: pruneBuilds,
 };

@@ -1,6 +1,4 @@
 /** Container operations that last: attach, logs, wait, stats. */
-import {Transform} from 'node:stream';
-import {pipeline} from 'node:stream/promises';
 import {asCetusError, CetusError} from '../../base/errors';
 import type {WaitCondition} from '../../datacenter/verbs';
 import type {Exchange, Handlers} from '../exchange';
@@ -8,7 +6,6 @@ import {joinStreams} from '../hijack';
 
 export const RAW_STREAM = 'application/vnd.docker.raw-stream';
 const MULTIPLEXED_STREAM = 'application/vnd.docker.multiplexed-stream';
-const MAX_STATS_LINE_BYTES = 1024 * 1024;
 
 /** Only clients from 1.42 on are told that frames follow, and only where they are frames. */
 export function streamType(x: Exchange, tty: boolean): string {
@@ -68,42 +65,11 @@ async function wait(x: Exchange): Promise<void> {
 
 async function stats(x: Exchange): Promise<void> {
   const stream = x.query.bool('stream', true);
-  const oneShot = x.query.bool('one-shot');
+  const oneShot = x.speaks(41) && x.query.bool('one-shot');
   if (stream && oneShot) throw new CetusError('invalid', 'cannot have stream=true and one-shot=true');
-  const {stream: samples, container} = await x.datacenter.containers.stats(x.caller, x.param('id'), {stream, oneShot});
-  const named = nameSamples(`/${container.name}`, container.id);
-  // An error of the first hop must end the second as well, for x.stream watches only the last.
-  pipeline(samples, named).catch(() => undefined);
-  await x.stream(200, {'Content-Type': 'application/json'}, named);
-}
-
-/** Nodes measure; names and ids are the control plane's. */
-function nameSamples(name: string, id: string): Transform {
-  let pending = '';
-  const line = (text: string): string => {
-    if (!text.trim()) return '';
-    const sample = JSON.parse(text) as object;
-    return `${JSON.stringify({...sample, name, id})}\n`;
-  };
-  return new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      try {
-        const lines = (pending + chunk.toString('utf8')).split('\n');
-        pending = lines.pop()!;
-        if (pending.length > MAX_STATS_LINE_BYTES) throw new CetusError('internal', 'a stats sample is too long');
-        done(null, lines.map(line).join(''));
-      } catch (err) {
-        done(err as Error);
-      }
-    },
-    flush(done) {
-      try {
-        done(null, line(pending));
-      } catch (err) {
-        done(err as Error);
-      }
-    },
-  });
+  // The node writes the Engine's objects: numbers of 64 bits are passed on as they are printed.
+  const samples = await x.datacenter.containers.stats(x.caller, x.param('id'), {stream, oneShot});
+  await x.stream(200, {'Content-Type': 'application/json'}, samples);
 }
 
 export const streamHandlers: Handlers = {ContainerAttach: attach, ContainerLogs: logs, ContainerWait: wait, ContainerStats: stats};

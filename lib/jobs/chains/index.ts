@@ -10,6 +10,7 @@ import {restart} from './container-restart';
 import {start} from './container-start';
 import {stop} from './container-stop';
 import {update} from './container-update';
+import {commit} from './image-commit';
 import {load} from './image-load';
 import {pull} from './image-pull';
 import {remove as removeImage} from './image-remove';
@@ -34,6 +35,7 @@ const BY_NAME: Record<ChainName, AnyChain> = {
   'container.destroy': destroy,
   'image.pull': pull,
   'image.load': load,
+  'image.commit': commit,
   'image.remove': removeImage,
   'network.create': createNetwork,
   'network.remove': removeNetwork,

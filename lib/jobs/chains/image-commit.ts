@@ -1,0 +1,67 @@
+/**
+ * image.commit: the container's node makes an image of its files, then the account has it. Its lock is its own: who stops or removes the container
+ * meanwhile is not held up, and a commit that then finds nothing fails.
+ */
+import {formatNs} from '../../base/clock';
+import type {BatchOp} from '../../moray/moray';
+import type {NodeImage} from '../../schema/agent';
+import {targets, type CommitParams, type CommitResult} from '../../schema/chains';
+import type {Container, ContainerObservation} from '../../schema/container';
+import type {Image} from '../../schema/objects';
+import {familiarReference, parseImageName} from '../../schema/reference';
+import type {Chain} from '../../workflow/chain';
+import {dropUnrecorded, recordImage} from '../image-fetch';
+import type {Ctx, JobServices} from '../services';
+import {container, containerPut, CONTAINERS, eventPut, IMAGES, observed, task, undoTask} from '../steps';
+
+const COMMIT_MS = 2 * 3600_000;
+
+interface Begun { nodeId: string; parent: string; created: string }
+interface Committed { image: NodeImage; observation?: ContainerObservation }
+
+export const commit: Chain<CommitParams, JobServices> = {
+  name: 'image.commit',
+  version: 1,
+  target: (params) => `${targets.container(params.containerId)}/commit`,
+  steps: [
+    {kind: 'plan', name: 'begin', plan: begin},
+    {
+      kind: 'act', name: 'commit', do: make, timeoutMs: COMMIT_MS,
+      undo: async (ctx, output) => {
+        const {nodeId} = ctx.outputs['begin'] as Begun;
+        const {image} = (output ?? {}) as Partial<Committed>;
+        const {account} = ctx.params;
+        await dropUnrecorded(ctx, nodeId, account, image ? [image.imageId] : [], (imageId) => undoTask(ctx, nodeId, `commit.${imageId}`, {kind: 'image.remove', imageId, account}));
+      },
+    },
+    {kind: 'plan', name: 'record', plan: record},
+  ],
+  result: (outputs): CommitResult => ({imageId: (outputs['commit'] as Committed).image.imageId}),
+};
+
+async function begin(ctx: Ctx<CommitParams>): Promise<{output: Begun}> {
+  const {value} = await container(ctx, ctx.params.containerId);
+  return {output: {nodeId: value.nodeId, parent: value.imageId, created: formatNs(ctx.services.clock.nowNs())}};
+}
+
+async function make(ctx: Ctx<CommitParams>): Promise<Committed> {
+  const {nodeId, created} = ctx.outputs['begin'] as Begun;
+  const {account, containerId, pause, author, comment, config, containerConfig} = ctx.params;
+  const {image, observation} = await task(ctx, nodeId, 'commit', {kind: 'image.commit', containerId, account, created, pause, author, comment, config, containerConfig}, COMMIT_MS);
+  return {image: image!, ...(observation ? {observation} : {})};
+}
+
+async function record(ctx: Ctx<CommitParams>): Promise<{writes: BatchOp[]}> {
+  const {account, containerId, reference, comment} = ctx.params;
+  const {nodeId, parent} = ctx.outputs['begin'] as Begun;
+  const {image, observation} = ctx.outputs['commit'] as Committed;
+  // One that is being removed will not be there to be a parent.
+  const above = await ctx.moray.peek<Image>(IMAGES, `${account}/${parent}`);
+  const writes = await recordImage(ctx, {account, nodeId, image, references: reference ? [reference] : [], ...(above && !above.value.removing ? {parent} : {})});
+  const name = reference ? familiarReference(parseImageName(reference)) : '';
+  if (name) writes.push(eventPut(ctx, account, 'image', 'tag', image.imageId, {name}));
+  const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
+  // It was paused meanwhile; who was answered finds it running again.
+  if (stored) writes.push(...observed(ctx, stored, observation), containerPut(ctx, stored.value, 'commit', {comment, imageID: image.imageId, imageRef: name}));
+  return {writes};
+}
