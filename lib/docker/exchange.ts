@@ -6,6 +6,7 @@ import type {IncomingHttpHeaders} from 'node:http';
 import type {Socket} from 'node:net';
 import type {Readable, Writable} from 'node:stream';
 import {finished, pipeline} from 'node:stream/promises';
+import type {WebSocket} from 'ws';
 import {CetusError, asCetusError, isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import type {Caller, Datacenter} from '../datacenter/verbs';
@@ -178,6 +179,11 @@ export class Exchange {
   }
 
   /** The connection itself, after the head of a 101 (where the client asked for an upgrade) or of a 200 without length. */
+  /** The handshake must have been checked. */
+  takeOverWebSocket(): Promise<WebSocket> {
+    return this.transport.takeOverWebSocket(this.edge.headers);
+  }
+
   takeOver(contentType: string): Socket {
     const upgrade = this.request.headers.upgrade !== undefined;
     return upgrade

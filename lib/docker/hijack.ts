@@ -1,5 +1,6 @@
 /**
- * Raw streams on an HTTP connection. Guarantees for `POST .../attach` and `POST /exec/ID/start`, with and without an Upgrade header, with
+ * Raw streams on an HTTP connection. Guarantees for `POST .../attach` and `POST /exec/ID/start` (and hands over
+ * `GET .../attach/ws` where it asks for a WebSocket, see websocket.ts), with and without an Upgrade header, with
  * any kind of body, on fresh and on kept-alive connections, over TCP, TLS and unix sockets:
  *  - the socket is handed over whole: no byte that the client sent behind its request head (or body) is lost or parsed as HTTP;
  *  - the client's FIN is the end of stdin only; output flows on; a client that is gone altogether is noticed (base/hang-up.ts);
@@ -14,11 +15,13 @@ import type {Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
 import {CetusError} from '../base/errors';
 import {noticeHangUp} from '../base/hang-up';
+import {asksForWebSocket} from './websocket';
 
 const MAX_CHUNK_LINE = 4096;
 const BODY_DEADLINE_MS = 30_000;
 /** How long a socket may linger after our last byte, so that the client reads it before a reset can overtake it. */
 const LINGER_MS = 5_000;
+const WEBSOCKET = /^(\/v[0-9.]+)?\/containers\/[^/]+\/attach\/ws(\?.*)?$/;
 const HIJACKED = /^(\/v[0-9.]+)?\/(containers\/[^/]+\/attach|exec\/[^/]+\/start)(\?.*)?$/;
 
 interface ParserSocket extends Socket {
@@ -35,7 +38,7 @@ export function claimHijacks(socket: Socket): void {
   const original = parser?.onIncoming;
   if (!parser || !original) throw new CetusError('internal', 'this version of Node.js has no parser.onIncoming: hijacked streams would not work');
   parser.onIncoming = (req, keepAlive) => {
-    const hijack = req.method === 'POST' && HIJACKED.test(req.url ?? '');
+    const hijack = (req.method === 'POST' && HIJACKED.test(req.url ?? '')) || (req.method === 'GET' && WEBSOCKET.test(req.url ?? '') && asksForWebSocket(req));
     // With an answer still owed on this connection (pipelining) there is no moment at which the socket could be ours.
     if (hijack && (socket as ParserSocket)._httpMessage) {
       socket.destroy();

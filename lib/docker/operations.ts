@@ -54,10 +54,8 @@ export const OPERATIONS: readonly Operation[] = [
     ['ContainerLogs', 'GET', '/containers/{id}/logs'],
     ['ContainerStats', 'GET', '/containers/{id}/stats'],
     ['ContainerAttach', 'POST', '/containers/{id}/attach'],
+    ['ContainerAttachWebsocket', 'GET', '/containers/{id}/attach/ws'],
     ['ContainerWait', 'POST', '/containers/{id}/wait'],
-  ]),
-  ...later('streams', [
-    ['ContainerAttachWebsocket', 'GET', '/containers/{id}/attach/ws', 'attach over a WebSocket'],
   ]),
   ...handled('files', [
     ['ContainerChanges', 'GET', '/containers/{id}/changes'],

@@ -95,6 +95,7 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   ContainerKill: honoured('signal'),
   ContainerRename: honoured('name'),
   ContainerAttach: honoured('detachKeys', 'logs', 'stream', 'stdin', 'stdout', 'stderr'),
+  ContainerAttachWebsocket: honoured('detachKeys', 'logs', 'stream', 'stdin', 'stdout', 'stderr'),
   ContainerWait: honoured('condition'),
   ContainerDelete: honoured('v', 'force', 'link'),
   ContainerArchive: honoured('path'),

@@ -127,11 +127,20 @@ function route(req: IncomingMessage, edge: Edge, res: unknown): Routed | undefin
   const given = req.headers['x-request-id'];
   const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
   // Browsers say so on whatever changes something, and no Docker client is one: a page of the web must not command who listens on loopback.
-  const foreign = req.headers.origin !== undefined;
+  const foreign = req.headers.origin !== undefined && !(match?.operation.id === 'ContainerAttachWebsocket' && isOwnOrigin(req));
   if (match && !foreign) return {match, version, path, requestId, rawQuery: mark < 0 ? '' : url.slice(mark + 1), startedAt: process.hrtime.bigint()};
   const [status, message] = foreign ? [403, 'requests of web pages (with an Origin header) are refused'] as const : [404, 'page not found'] as const;
   transportOf(req, res as never).complete(status, {...edge.headers, 'X-Request-Id': requestId, 'Content-Type': 'application/json'}, errorBody(message));
   return undefined;
+}
+
+/**
+ * WebSocket clients that are no browsers name the endpoint itself as their origin. No page can: the endpoint serves none, and a page under a
+ * name that was made to point here has that name for its origin, never an address.
+ */
+function isOwnOrigin({headers: {origin, host}, socket}: IncomingMessage): boolean {
+  if ((socket as {encrypted?: boolean}).encrypted) return origin === `https://${host}`;
+  return origin === `http://${host}` && /^(localhost|\d+\.\d+\.\d+\.\d+|\[[0-9a-f:]+\])(:\d+)?$/i.test(host ?? '');
 }
 
 function transportOf(req: IncomingMessage, res: ServerResponse & {claimUpgrade?: () => {socket: Socket; head: Buffer}}): Transport {

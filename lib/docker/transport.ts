@@ -5,9 +5,11 @@
 import {type IncomingMessage, STATUS_CODES, type ServerResponse} from 'node:http';
 import type {Socket} from 'node:net';
 import type {Readable, Writable} from 'node:stream';
+import type {WebSocket} from 'ws';
 import {CetusError} from '../base/errors';
 import {uploadBody} from '../base/upload';
 import {closeGently, readRawBody} from './hijack';
+import {acceptWebSocket} from './websocket';
 
 export type Headers = Record<string, string>;
 
@@ -27,6 +29,7 @@ export interface Transport {
   /** Calls back once when the client has left before the answer was complete. */
   onGone(left: () => void): void;
   takeOver(status: number, reason: string, headers: Headers): Socket;
+  takeOverWebSocket(headers: Headers): Promise<WebSocket>;
 }
 
 const BODY_DEADLINE_MS = 60_000;
@@ -119,6 +122,10 @@ export class HttpTransport implements Transport {
     this.res.once('close', () => { if (!this.res.writableFinished) left(); });
   }
 
+  takeOverWebSocket(): Promise<WebSocket> {
+    throw new CetusError('internal', 'only a hijacked request can be taken over');
+  }
+
   takeOver(): Socket {
     throw new CetusError('invalid', 'this connection cannot be taken over: another answer is still being sent on it');
   }
@@ -186,6 +193,12 @@ export class RawTransport implements Transport {
   onGone(left: () => void): void {
     this.gone = left;
     if (this.socket.destroyed) left();
+  }
+
+  takeOverWebSocket(headers: Headers): Promise<WebSocket> {
+    this.started = true;
+    this.status = 101;
+    return acceptWebSocket(this.req, this.socket, headers);
   }
 
   takeOver(status: number, reason: string, headers: Headers): Socket {

@@ -1,5 +1,6 @@
-/** What lasts, with the stock client and with raw ones: stats. */
+/** What lasts, with the stock client and with raw ones: stats, attach over a WebSocket. */
 import {spawn} from 'node:child_process';
+import {WebSocket} from 'ws';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
@@ -45,4 +46,21 @@ describe('docker stats', () => {
     await dc.ok(['rm', '-f', 'watched']);
     expect(await ended).toBe(0);
   });
+});
+
+test('attach over a WebSocket: stdin and its end, output and its end', async () => {
+  await dc.ok(['create', '-i', '--name', 'cat', 'busybox', 'sh', '-c', 'cat; echo over >&2']);
+  const ws = new WebSocket(`${dc.host.replace('unix://', 'ws+unix://').replace('tcp://', 'ws://')}${dc.host.startsWith('unix://') ? ':' : ''}/v1.51/containers/cat/attach/ws?stream=1&stdin=1&stdout=1&stderr=1`);
+  let text = '';
+  ws.on('message', (data: Buffer) => { text += data.toString(); });
+  const closed = new Promise((resolve, reject) => void ws.once('close', resolve).once('error', reject));
+  await new Promise((resolve, reject) => void ws.once('open', resolve).once('error', reject));
+  await dc.ok(['start', 'cat']);
+  ws.send('hello\n');
+  await until('the echo', () => text === 'hello\n');
+  ws.close();
+  await closed;
+  // StdinOnce: with its client's end the container's stdin has ended.
+  expect(await dc.ok(['wait', 'cat'])).toBe('0');
+  expect(await dc.ok(['logs', 'cat'])).toBe('hello');
 });

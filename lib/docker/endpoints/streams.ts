@@ -3,6 +3,7 @@ import {asCetusError, CetusError} from '../../base/errors';
 import type {WaitCondition} from '../../datacenter/verbs';
 import type {Exchange, Handlers} from '../exchange';
 import {joinStreams} from '../hijack';
+import {checkHandshake, joinWebSocket} from '../websocket';
 
 export const RAW_STREAM = 'application/vnd.docker.raw-stream';
 const MULTIPLEXED_STREAM = 'application/vnd.docker.multiplexed-stream';
@@ -24,6 +25,21 @@ async function attach(x: Exchange): Promise<void> {
   // Without an upgrade the Engine calls the stream raw, whatever it holds.
   const type = x.request.headers.upgrade === undefined ? RAW_STREAM : streamType(x, tty);
   await joinStreams(x.takeOver(type), stream);
+}
+
+async function attachWebSocket(x: Exchange): Promise<void> {
+  const {query} = x;
+  checkHandshake(x.request);
+  // Older clients are given everything, whatever they ask for.
+  const wants = (name: string): boolean => !x.speaks(42) || query.bool(name);
+  const {stream, tty} = await x.datacenter.containers.attach(x.caller, x.param('id'), {
+    stdin: wants('stdin'), stdout: wants('stdout'), stderr: wants('stderr'), logs: query.bool('logs'), stream: query.bool('stream'), detachKeys: query.text('detachKeys'),
+  });
+  if (x.gone) {
+    stream.destroy();
+    return;
+  }
+  await joinWebSocket(await x.takeOverWebSocket(), stream, {binary: x.speaks(28), framed: !tty});
 }
 
 async function logs(x: Exchange): Promise<void> {
@@ -72,4 +88,4 @@ async function stats(x: Exchange): Promise<void> {
   await x.stream(200, {'Content-Type': 'application/json'}, samples);
 }
 
-export const streamHandlers: Handlers = {ContainerAttach: attach, ContainerLogs: logs, ContainerWait: wait, ContainerStats: stats};
+export const streamHandlers: Handlers = {ContainerAttach: attach, ContainerAttachWebsocket: attachWebSocket, ContainerLogs: logs, ContainerWait: wait, ContainerStats: stats};
