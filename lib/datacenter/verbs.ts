@@ -9,6 +9,7 @@ import type {Container, ContainerStatus} from '../schema/container';
 import type {Config, CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
 import type {Job} from '../schema/job';
 import type {Node} from '../schema/node';
+import type {WantedPlatform} from './images/platform';
 import type {DatacenterEvent, Exec, Image, Network, Volume} from '../schema/objects';
 
 export interface Caller {
@@ -80,6 +81,7 @@ export interface CommitOptions {
   /** In place of the container's own. */
   config?: Config;
 }
+export type {WantedPlatform};
 export interface ListedImage { image: Image; references: string[]; containers: number }
 export interface ImageVerbs {
   list(caller: Caller, query: {all: boolean; filters: Filters}): Promise<ListedImage[]>;
@@ -89,6 +91,8 @@ export interface ImageVerbs {
   pull(caller: Caller, reference: string, options: {platform?: string; allTags?: boolean}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
   load(caller: Caller, archive: Readable, options: {quiet: boolean}): AsyncIterable<ProgressMessage>;
   save(caller: Caller, names: string[]): Promise<Readable>;
+  /** `tag` '': the one in the name, or every tag of the repository. Progress as the Engine's; what the registry refuses comes after the first line. */
+  push(caller: Caller, name: string, tag: string, options: {platform?: WantedPlatform}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
   /** An image of a container's files. Answered when it is recorded. */
   commit(caller: Caller, containerNameOrId: string, options: CommitOptions): Promise<{imageId: string}>;
   tag(caller: Caller, source: string, repository: string, tag: string): Promise<void>;

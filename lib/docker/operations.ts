@@ -82,11 +82,11 @@ export const OPERATIONS: readonly Operation[] = [
     ['ImageGetAll', 'GET', '/images/get'],
     ['ImageLoad', 'POST', '/images/load'],
     ['ImageCommit', 'POST', '/commit'],
+    ['ImagePush', 'POST', '/images/{name}/push'],
     ['BuildPrune', 'POST', '/build/prune'],
   ]),
   ...later('images', [
     ['ImageBuild', 'POST', '/build', 'docker build'],
-    ['ImagePush', 'POST', '/images/{name}/push', 'docker push'],
     ['ImageSearch', 'GET', '/images/search', 'docker search'],
     ['DistributionInspect', 'GET', '/distribution/{name}/json', 'docker manifest inspect'],
     ['Session', 'POST', '/session', 'a BuildKit session'],

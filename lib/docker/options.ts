@@ -113,6 +113,7 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   ImageGet: refused('an image has one platform here', 'platform'),
   ImageGetAll: {...honoured('names'), ...refused('an image has one platform here', 'platform')},
   ImageLoad: {...honoured('quiet'), ...refused('an image has one platform here', 'platform')},
+  ImagePush: honoured('tag', 'platform'),
   ImageCommit: honoured('container', 'repo', 'tag', 'comment', 'author', 'pause', 'changes'),
   ExecResize: honoured('h', 'w'),
   VolumeList: honoured('filters'),

@@ -7,7 +7,7 @@ import type {Duplex, Readable} from 'node:stream';
 import {Pool, type Dispatcher} from 'undici';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
-import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
+import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -117,8 +117,10 @@ export class HttpAgentClient implements AgentClient {
   }
 
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine> {
-    const headers: Record<string, string> = auth ? {'x-registry-auth': Buffer.from(JSON.stringify(auth)).toString('base64url')} : {};
-    return this.progress<PullLine>('/v1/images/pull', {json: request, headers, silenceMs: SILENCE_MS, signal});
+    return this.progress<PullLine>('/v1/images/pull', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
+  }
+  push(request: PushRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PushLine> {
+    return this.progress<PushLine>('/v1/images/push', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
   }
   load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine> {
     return this.progress<LoadLine>('/v1/images/load', {query: {account}, body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
@@ -129,7 +131,7 @@ export class HttpAgentClient implements AgentClient {
     await Promise.all([this.calls.destroy(), this.streams.destroy()]);
   }
 
-  private async *progress<L extends PullLine | LoadLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
+  private async *progress<L extends PullLine | LoadLine | PushLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
     const answer = await this.answered(this.streams, 'POST', path, options);
     let complete = false;
     try {
@@ -227,6 +229,10 @@ export function queryString(query: Record<string, unknown>): string {
     return [`${key}=${encodeURIComponent(typeof value === 'boolean' ? (value ? '1' : '0') : String(value))}`];
   });
   return pairs.length ? `?${pairs.join('&')}` : '';
+}
+
+function credentials(auth: RegistryAuth | undefined): Record<string, string> {
+  return auth ? {'x-registry-auth': Buffer.from(JSON.stringify(auth)).toString('base64url')} : {};
 }
 
 const STAT_HEADER = 'x-docker-container-path-stat';

@@ -7,7 +7,7 @@ import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
-import type {ExecObservation, Inventory, LoadLine, NodeImage, PullLine, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {ExecObservation, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
 import type {NodeFacts} from '../schema/node';
 import type {AgentClient} from './fleet';
@@ -43,6 +43,7 @@ export class FakeAgent implements AgentClient {
   stream: (what: string, id: string) => Duplex = () => new PassThrough({allowHalfOpen: true}).end();
   /** What a pull finds, by reference. */
   registry = new Map<string, NodeImage>();
+  readonly pushed: PushRequest[] = [];
   reachable = true;
 
   private readonly ledger = new Map<string, Ledgered>();
@@ -293,6 +294,12 @@ export class FakeAgent implements AgentClient {
   async *load(archive: Readable): AsyncIterable<LoadLine> {
     archive.resume();
     yield {result: {images: []}};
+  }
+  async *push(request: PushRequest): AsyncIterable<PushLine> {
+    this.reach();
+    this.pushed.push(structuredClone(request));
+    yield {status: 'Preparing', progressDetail: {}, id: 'aaaaaaaaaaaa'};
+    yield {result: {digest: `sha256:${createHash('sha256').update(request.imageId).digest('hex')}`, size: 500, mediaType: request.manifest.mediaType}};
   }
   async save(): Promise<Readable> { return this.open('save', ''); }
 

@@ -107,6 +107,15 @@ export const PULL_REQUEST_SCHEMA = {
   properties: {account: name, reference: {type: 'string', minLength: 1, maxLength: 1024}, platform: {type: 'string', maxLength: 255}},
 } as const;
 
+export const PUSH_REQUEST_SCHEMA = {
+  type: 'object', required: ['imageId', 'manifest', 'reference', 'sources'],
+  properties: {
+    imageId: digest, reference: {type: 'string', minLength: 1, maxLength: 1024},
+    manifest: {type: 'object', required: ['mediaType', 'digest', 'size'], properties: {mediaType: {type: 'string', maxLength: 255}, digest, size: {type: 'integer', minimum: 0}}},
+    sources: {type: 'object', maxProperties: 1000, additionalProperties: {type: 'array', maxItems: 16, items: {type: 'string', maxLength: 255}}},
+  },
+} as const;
+
 export const SAVE_REQUEST_SCHEMA = {
   type: 'object', required: ['images'],
   properties: {images: {type: 'array', maxItems: 10_000, items: {type: 'object', required: ['imageId', 'manifest', 'references'], properties: {imageId: digest, manifest: {type: 'object'}, references: {type: 'array', items: name}}}}},

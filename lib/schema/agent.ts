@@ -23,6 +23,7 @@
  *   POST /v1/images/pull                PullRequest; registry credentials in X-Registry-Auth -> NDJSON of PullLine, the last one {result}
  *   POST /v1/images/load                ?account=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
+ *   POST /v1/images/push                PushRequest; registry credentials in X-Registry-Auth -> NDJSON of PushLine, the last one {result}
  *
  * Frames: with a terminal the bytes as they are; without one, Docker's multiplexed format: [stream 1|2, 0,0,0, length as u32 BE][bytes].
  * The agent makes the frames, so that an endpoint passes bytes on without looking at them.
@@ -164,6 +165,17 @@ export interface NodeImage {
 }
 export type PullLine = ProgressMessage | {result: {image: NodeImage; upToDate: boolean}};
 export type LoadLine = ProgressMessage | {result: {images: NodeImage[]}};
+export interface PushRequest {
+  imageId: string;
+  manifest: Descriptor;
+  /** Normalised, with a tag. */
+  reference: string;
+  /** By diff id: repositories of the same registry that may have the layer. Asked in this order. */
+  sources: Record<string, string[]>;
+}
+/** The manifest as the registry has it now. */
+export interface PushResult { digest: string; size: number; mediaType: string }
+export type PushLine = ProgressMessage | {result: PushResult};
 /** What to write for each image: names for manifest.json and repositories. */
 export interface SaveRequest { images: {imageId: string; manifest: Descriptor; references: string[]}[] }
 

@@ -321,6 +321,11 @@ export class FakeDatacenter {
           this.called('save', caller, names);
           return Readable.from([Buffer.from('tar')]);
         },
+        push: (caller, name, tag, options, auth) => {
+          this.called('push', caller, name, tag, options);
+          this.lastAuth = auth;
+          return (async function* lines() { yield {status: `The push refers to repository [${name}]`}; })();
+        },
         commit: async (caller, container, options) => {
           this.called('commit', caller, container, options);
           return {imageId: IMAGE_ID};

@@ -1,7 +1,12 @@
-/** Images that are made here and taken elsewhere: commit, with the stock client. */
+/** Images that are made here and taken elsewhere: commit and push, with the stock client. */
+import {startRegistry, type TestRegistry} from '../harness/registry';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 
-const dc = datacenterWithBusybox();
+let registry: TestRegistry;
+const dc = datacenterWithBusybox({
+  prepare: async () => { registry = await startRegistry(); },
+  cleanUp: async () => registry?.stop(),
+});
 removeContainersAfterEach(dc);
 
 const config = async (image: string): Promise<Record<string, unknown>> => JSON.parse(await dc.ok(['image', 'inspect', '-f', '{{json .Config}}', image])) as Record<string, unknown>;
@@ -34,5 +39,38 @@ describe('commit', () => {
     await dc.ok(['rmi', id]);
     expect((await dc.docker(['commit', '-c', 'RUN x', 'idle'])).stderr).toMatch(/run is not a valid change command/);
     expect((await dc.docker(['commit', 'nobody'])).stderr).toMatch(/No such container: nobody/);
+  });
+});
+
+describe('push', () => {
+  test('what was made here is pulled as the same, by tag and by digest', async () => {
+    await dc.ok(['create', '--name', 'source', 'busybox', 'true']);
+    const name = `${registry.host}/made/app`;
+    await dc.ok(['commit', '-c', 'CMD ["echo", "pushed"]', 'source', `${name}:1`]);
+    await dc.ok(['tag', `${name}:1`, `${name}:2`]);
+    const id = await dc.ok(['inspect', '-f', '{{.Id}}', `${name}:1`]);
+    const printed = await dc.ok(['push', `${name}:1`]);
+    expect(printed).toContain(`The push refers to repository [${name}]`);
+    expect(printed).toMatch(/^[0-9a-f]{12}: Pushed$/m);
+    const digest = /^1: digest: (sha256:[0-9a-f]{64}) size: \d+$/m.exec(printed)?.[1];
+    expect(await dc.ok(['inspect', '-f', '{{json .RepoDigests}}', id])).toBe(JSON.stringify([`${name}@${digest}`]));
+    const all = await dc.ok(['push', '--all-tags', name]);
+    expect(all).toMatch(/Layer already exists/);
+    expect(all).toContain(`2: digest: ${digest}`);
+    await dc.ok(['rm', 'source']);
+    await dc.ok(['rmi', `${name}:1`, `${name}:2`]);
+    expect(await dc.ok(['run', '--rm', `${name}@${digest}`])).toBe('pushed');
+    expect(await dc.ok(['inspect', '-f', '{{.Id}}', `${name}@${digest}`])).toBe(id);
+    await dc.ok(['tag', `${name}@${digest}`, `${registry.host}/other/app:1`]);
+    expect(await dc.ok(['push', `${registry.host}/other/app:1`])).toMatch(/Mounted from made\/app/);
+    expect(await dc.ok(['events', '--since', '5m', '--until', String(Date.now() / 1000), '--filter', 'event=push', '--format', '{{.Actor.ID}}'])).toBe(`${name}\n${name}\n${registry.host}/other/app`);
+  });
+
+  test.each([
+    ['nothere:1', /An image does not exist locally with the tag: nothere/],
+    ['busybox:nosuch', /tag does not exist: busybox:nosuch/],
+    [`busybox@sha256:${'0'.repeat(64)}`, /cannot push a digest reference/],
+  ])('%s', async (name, message) => {
+    expect((await dc.docker(['push', name])).stderr).toMatch(message);
   });
 });

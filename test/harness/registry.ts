@@ -16,7 +16,13 @@ import {until} from './wait';
 export interface RegistryOptions {
   /** name -> password. Absent: no authentication. */
   users?: Record<string, string>;
+  /** Asks for a name and a password itself: lines of an htpasswd file, bcrypt only. */
+  htpasswd?: string;
 }
+
+/** jill's, with the password of the same name. */
+export const JILL = {name: 'jill', password: 's3cret-of-jill', htpasswd: 'jill:$2b$04$HsvrQKNw5fC38YnAj4qDoOxQH8B5yWaFeScl0f0NPBTe20qrSm/4i\n'};
+
 export interface TestRegistry {
   /** "127.0.0.1:PORT": the registry part of references. */
   host: string;
@@ -41,6 +47,11 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
     http: {addr: `127.0.0.1:${port}`, secret: randomUUID()},
     ...(tokens ? {auth: {token: {realm: tokens.realm, service: SERVICE, issuer: SERVICE, rootcertbundle: tokens.certificate}}} : {}),
   };
+  if (options.htpasswd !== undefined) {
+    const passwords = path.join(directory, 'htpasswd');
+    await fs.writeFile(passwords, options.htpasswd);
+    Object.assign(config, {auth: {htpasswd: {realm: 'test', path: passwords}}});
+  }
   const file = path.join(directory, 'registry.json');
   // YAML is a superset of JSON.
   await fs.writeFile(file, JSON.stringify(config));
@@ -99,7 +110,7 @@ async function answer(req: http.IncomingMessage, res: http.ServerResponse, users
   // A user's refresh token is "refresh-" and the name.
   const refreshed = /^refresh-(.*)$/.exec(form.get('refresh_token') ?? '')?.[1];
   const account = refreshed !== undefined && refreshed in users ? refreshed : name && users[name] === password ? name : undefined;
-  const scope = url.searchParams.get('scope') ?? form.get('scope') ?? '';
+  const scope = [...url.searchParams.getAll('scope'), form.get('scope') ?? ''].filter((s) => s !== '').join(' ');
   requests.push({scope, account: account ?? '', grant: form.has('refresh_token') ? 'refresh_token' : name ? 'password' : 'anonymous'});
   res.setHeader('content-type', 'application/json');
   if (account === undefined && (name || form.has('refresh_token'))) {
@@ -107,9 +118,10 @@ async function answer(req: http.IncomingMessage, res: http.ServerResponse, users
     res.end(JSON.stringify({details: 'incorrect username or password'}));
     return;
   }
-  const access = scope.split(' ').filter((s) => s.startsWith('repository:')).map((s) => ({type: 'repository', name: s.split(':')[1], actions: ['pull']}))
-    // Anonymous callers and everybody else see only what is public or their own.
-    .filter((a) => a.name.startsWith('public/') || (account !== undefined && a.name.startsWith(`${account}/`)));
+  const access = scope.split(' ').filter((s) => s.startsWith('repository:')).map((s) => ({type: 'repository', name: s.split(':')[1], actions: s.split(':')[2]?.split(',') ?? []}))
+    // Anonymous callers and everybody else read only what is public or their own, and write what is their own.
+    .map((a) => ({...a, actions: account !== undefined && a.name.startsWith(`${account}/`) ? a.actions : a.name.startsWith('public/') ? a.actions.filter((action) => action === 'pull') : []}))
+    .filter((a) => a.actions.length > 0);
   res.end(JSON.stringify({token: sign(account ?? '', access), expires_in: TOKEN_SECONDS}));
 }
 

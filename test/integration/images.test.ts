@@ -339,6 +339,75 @@ describe('a registry that asks for tokens', () => {
   });
 });
 
+describe('push', () => {
+  const push = async (image: NodeImage, reference: string, options: {sources?: Record<string, string[]>; from?: AgentImages; signal?: AbortSignal; auth?: RegistryAuth} = {}) => {
+    const lines: ProgressMessage[] = [];
+    const {sources = {}, from = images, signal = new AbortController().signal, auth} = options;
+    for await (const line of from.push({imageId: image.imageId, manifest: image.manifest, reference, sources}, auth, signal)) {
+      if ('result' in line) return {...line.result, statuses: lines.map((l) => `${l.id}: ${l.status}`).filter((s, i, all) => s !== all[i - 1])};
+      lines.push(line);
+    }
+    throw new Error('the push ended without a result');
+  };
+  const short = (layer: {diffId: string}): string => layer.diffId.slice(7, 19);
+
+  test.each(['docker', 'oci'] as const)('what was pulled (%s) goes up as it is, digest and all', async (format) => {
+    const built = buildImage([await busyboxLayer(), await buildLayer([{name: format}], format === 'oci' ? 'zstd' : 'gzip', format)], {format});
+    await pushImage(registry.url, `from-${format}`, ['1'], built);
+    const {image} = await pull(`${registry.host}/from-${format}:1`);
+    const done = await push(image, `${registry.host}/to-${format}:2`);
+    expect(done).toMatchObject({digest: built.digest, size: built.manifest.length, mediaType: built.descriptor.mediaType});
+    expect(done.statuses.filter((s) => !/Pushing$/.test(s)).slice(0, 2)).toEqual([`${short(built.layers[1])}: Preparing`, `${short(built.layers[0])}: Preparing`]);
+    expect(done.statuses.filter((s) => /Pushed$/.test(s)).sort()).toEqual(built.layers.map((l) => `${short(l)}: Pushed`).sort());
+    expect((await push(image, `${registry.host}/to-${format}:3`)).statuses.filter((s) => /exists$/.test(s))).toHaveLength(2);
+    await images.remove(image.imageId, 'default');
+    expect((await pull(`${registry.host}/to-${format}@${built.digest}`)).image.imageId).toBe(image.imageId);
+  });
+
+  test('layers that are kept uncompressed are compressed, once, and taken over from where they are', async () => {
+    const built = buildImage([await buildLayer([{name: 'plain', content: noise(3_000_000)}], 'none'), await buildLayer([{name: 'top', content: 'x'}], 'none')]);
+    const {images: [image]} = await load(await dockerArchive([{image: built, tags: ['plain:1']}]));
+    // One piece at a time, as a large layer would go.
+    const careful = createAgentImages({containerd: world.client, log: silentLog(), limits: {uploadBytes: 1_000_000, parallelUploads: 1}});
+    const first = await push(image, `${registry.host}/plain:1`, {from: careful});
+    await careful.close();
+    expect(first.digest).not.toBe(built.digest);
+    const again = await push(image, `${registry.host}/plain:2`);
+    expect(again).toMatchObject({digest: first.digest, statuses: expect.arrayContaining([`${short(built.layers[0])}: Layer already exists`]) as string[]});
+    const sources = Object.fromEntries(built.layers.map((l) => [l.diffId, ['nowhere', 'plain']]));
+    const mounted = await push(image, `${registry.host}/elsewhere/plain:1`, {sources});
+    expect(mounted.digest).toBe(first.digest);
+    expect(mounted.statuses.filter((s) => /Mounted from plain$/.test(s))).toHaveLength(2);
+    const pulled = await pull(`${registry.host}/elsewhere/plain:1`, {account: 'jill'});
+    expect(pulled.image).toMatchObject({imageId: image.imageId, layers: built.layers.map(({diffId}) => ({diffId, mediaType: expect.stringMatching(/gzip$/) as string}))});
+  });
+
+  test('one that is canceled, and one whose registry refuses, leave nothing', async () => {
+    const built = buildImage([await buildLayer([{name: 'big', content: noise(20_000_000, 3)}], 'none')]);
+    const {images: [image]} = await load(await dockerArchive([{image: built, tags: ['big:1']}]));
+    const abort = new AbortController();
+    const pushing = (async () => {
+      for await (const line of images.push({imageId: image.imageId, manifest: image.manifest, reference: `${registry.host}/big:1`, sources: {}}, undefined, abort.signal)) if ('status' in line && line.status === 'Pushing') abort.abort();
+    })();
+    await expect(pushing).rejects.toMatchObject({kind: 'canceled'});
+    await expect(push(image, '127.0.0.1:1/big:1')).rejects.toMatchObject({kind: 'unavailable', message: 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused'});
+  });
+
+  test('a registry that asks for tokens lets its own write, and nobody else', async () => {
+    const locked = await startRegistry({users: {jill: 'p4ssw0rd', jack: 'p4ssw0rd'}});
+    try {
+      const {images: [image]} = await load(await dockerArchive([{image: buildImage([await buildLayer([{name: 'mine'}])]), tags: ['mine:1']}]));
+      const as = (username: string): {auth: RegistryAuth} => ({auth: {username, password: 'p4ssw0rd'}});
+      await push(image, `${locked.host}/jill/mine:1`, as('jill'));
+      expect(locked.tokenRequests.at(-1)).toMatchObject({scope: 'repository:jill/mine:pull,push', account: 'jill'});
+      for (const options of [{}, as('jack')]) await expect(push(image, `${locked.host}/jill/mine:2`, options)).rejects.toMatchObject({kind: 'forbidden', message: 'denied: requested access to the resource is denied'});
+      await expect(push(image, `${locked.host}/jill/mine:2`, {auth: {username: 'jill', password: 'wrong'}})).rejects.toMatchObject({kind: 'unauthorized'});
+    } finally {
+      await locked.stop();
+    }
+  });
+});
+
 describe('load and save', () => {
   test('a docker-archive of an old engine, and the same image back', async () => {
     const image = buildImage([await busyboxLayer('none'), await buildLayer([{name: 'second', content: '2'}], 'none')]);

@@ -7,7 +7,7 @@ import {type Clock, systemClock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import {systemIds, type Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
-import type {LoadLine, NodeImage, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
+import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import {DEFAULT_ACCOUNT} from '../../schema/objects';
 import type {ContainerdClient} from '../containerd/connect';
@@ -19,6 +19,7 @@ import {DEFAULT_LIMITS, type ImageLimits} from './limits';
 import {loadArchive} from './load';
 import {parseConfig, parseManifest} from './manifest';
 import {pullImage} from './pull';
+import {pushImage} from './push';
 import {unpackPlan} from './record';
 import {Transport} from './registry/transport';
 import {saveImages} from './save';
@@ -82,6 +83,15 @@ class ContainerdImages implements AgentImages {
     const started = clock.now();
     const result = yield* withLines(signal, (emit, either) => canceledBy(either, loadArchive({store, unpacker, limits}, archive, account, emit, either)));
     this.log.info({account, imageIds: result.images.map((image) => image.imageId), ms: clock.now() - started}, 'images loaded');
+    yield {result};
+  }
+
+  async *push(request: PushRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncGenerator<PushLine> {
+    await this.open();
+    const {store, transport, limits, clock} = this;
+    const started = clock.now();
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, pushImage({store, transport, limits, clock}, request, auth, emit, either)));
+    this.log.info({reference: request.reference, imageId: request.imageId, ms: clock.now() - started}, 'image pushed');
     yield {result};
   }
 

@@ -1,6 +1,6 @@
 /** What the agent asks of its image store: containerd's content store, snapshots and diff service behind it. */
 import type {Readable} from 'node:stream';
-import type {LoadLine, NodeImage, PullLine, PullRequest, SaveRequest} from '../../schema/agent';
+import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import type {CommitRequest} from './commit';
 
@@ -8,6 +8,7 @@ export interface AgentImages {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
   /** `account` holds what was loaded until `remove`; default: the default account. */
   load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
+  push(request: PushRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PushLine>;
   /** A tar: OCI layout plus manifest.json; blobs byte for byte as stored. */
   save(request: SaveRequest, signal: AbortSignal): Promise<Readable>;
   /** A container's files as an image; see commit.ts. */

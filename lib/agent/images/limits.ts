@@ -16,6 +16,9 @@ export interface ImageLimits {
   archiveBytes: number;
   /** Layers of one pull that are fetched at a time. */
   parallelLayers: number;
+  /** Layers of one push that are sent at a time, and how much of one goes in one request. */
+  parallelUploads: number;
+  uploadBytes: number;
   /** A connection that brings nothing for so long is given up. */
   stallMs: number;
   connectMs: number;
@@ -36,6 +39,8 @@ export const DEFAULT_LIMITS: ImageLimits = {
   archiveEntries: 20_000,
   archiveBytes: 256 * GiB,
   parallelLayers: 3,
+  parallelUploads: 5,
+  uploadBytes: 16 * MiB,
   stallMs: 30_000,
   connectMs: 15_000,
   patienceMs: 45_000,

@@ -123,6 +123,10 @@ export class BlobStore {
     return (await found(this.client.content.info({digest})))?.info.size;
   }
 
+  async labels(digest: string): Promise<Record<string, string>> {
+    return (await found(this.client.content.info({digest})))?.info.labels ?? {};
+  }
+
   /** A JSON document whole; refused where it is longer than any document may be. */
   async document(digest: string): Promise<Buffer> {
     const size = await this.size(digest);
@@ -133,8 +137,8 @@ export class BlobStore {
     return Buffer.concat(chunks);
   }
 
-  stream(digest: string, signal?: AbortSignal): Readable {
-    const read = this.client.content.read({digest}, {signal});
+  stream(digest: string, signal?: AbortSignal, range: {offset?: number; size?: number} = {}): Readable {
+    const read = this.client.content.read({digest, ...range}, {signal});
     return Readable.from((async function* chunks() {
       for await (const {data} of read) yield data;
     })(), {objectMode: false});

@@ -4,11 +4,11 @@ import type {Socket} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
-import {PULL_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, SAVE_REQUEST_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
+import {PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, SAVE_REQUEST_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
 
 const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
 export const checks = {
-  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
+  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
 };
 
 export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunction): Promise<T> {

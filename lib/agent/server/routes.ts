@@ -2,7 +2,7 @@
 import type http from 'node:http';
 import {asCetusError, CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
-import type {Inventory, PullRequest, SaveRequest, Task} from '../../schema/agent';
+import type {Inventory, PullRequest, PushRequest, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
@@ -22,6 +22,7 @@ const FIXED: Record<string, Route> = {
   'POST /v1/images/pull': pull,
   'POST /v1/images/load': load,
   'POST /v1/images/save': save,
+  'POST /v1/images/push': push,
 };
 
 type ItemRoute = (context: Context, id: string) => Promise<void>;
@@ -163,6 +164,11 @@ async function stats({res, query, supervisor, stats: collector, signal}: Context
 async function pull({req, res, parts, signal}: Context): Promise<void> {
   const request = await readJsonBody<PullRequest>(req, checks.pull);
   await ndjson(res, parts.images.pull(request, registryAuth(req.headers['x-registry-auth']), signal));
+}
+
+async function push({req, res, parts, signal}: Context): Promise<void> {
+  const request = await readJsonBody<PushRequest>(req, checks.push);
+  await ndjson(res, parts.images.push(request, registryAuth(req.headers['x-registry-auth']), signal));
 }
 
 async function load({req, res, query, parts, signal}: Context): Promise<void> {

@@ -16,6 +16,7 @@ import {compilePattern} from '../../base/pattern';
 import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
 import {commit} from './commit';
 import {followProgress} from './progress';
+import {push} from './push';
 import {imageKey, noSuchImage, refKey, resolveImage} from './resolve';
 import {SharedPulls} from './shared-pulls';
 
@@ -126,6 +127,8 @@ export function imageVerbs(context: Context): ImageVerbs {
       }
       throw failure;
     },
+
+    push: (caller, name, tag, options, auth) => push(context, caller, name, tag, options, auth),
 
     commit: (caller, container, options) => commit(context, caller, container, options),
 

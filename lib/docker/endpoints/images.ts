@@ -1,9 +1,10 @@
-/** Images: list, pull, inspect, history, tag, remove, prune, save, load, commit. */
+/** Images: list, pull, inspect, history, tag, remove, prune, save, load, commit, push. */
 import {CetusError, isCetusError} from '../../base/errors';
 import type {Config, ProgressMessage} from '../../schema/docker';
 import {familiarReference, parseReference} from '../../schema/reference';
 import {parseBody} from '../body';
 import type {Exchange, Handlers} from '../exchange';
+import {parsePlatformJson} from '../platform';
 import {parseRegistryAuth} from '../registry-auth';
 import {imageHistory, imageInspect, imageListEntry} from '../views/image';
 
@@ -94,6 +95,12 @@ async function load(x: Exchange): Promise<void> {
   await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true)}));
 }
 
+async function push(x: Exchange): Promise<void> {
+  const platform = x.speaks(46) ? x.query.text('platform') : '';
+  const auth = parseRegistryAuth(x.request.headers['x-registry-auth']);
+  await x.lines(x.datacenter.images.push(x.caller, x.param('name'), x.query.text('tag'), platform ? {platform: parsePlatformJson(platform)} : {}, auth));
+}
+
 async function commit(x: Exchange): Promise<void> {
   const given = await x.readJson();
   const config = given === undefined || given === null ? undefined : parseBody<Config>('imageCommit', given);
@@ -122,5 +129,6 @@ export const imageHandlers: Handlers = {
   ImageGetAll: saveAll,
   ImageLoad: load,
   ImageCommit: commit,
+  ImagePush: push,
   BuildPrune: pruneBuilds,
 };

@@ -1,5 +1,5 @@
 /**
- * Credentials for one pull: kept in memory for as long as it lasts, sent to the registry or to the token server it names, and to nobody
+ * Credentials for one pull or push: kept in memory for as long as it lasts, sent to the registry or to the token server it names, and to nobody
  * else. Never logged, never part of an error. Token protocol: distribution's "token" and "oauth" specifications.
  */
 import {CetusError} from '../../../base/errors';
@@ -13,15 +13,22 @@ import type {Reference} from '../../../schema/reference';
 const MAX_TOKEN_ANSWER = 256 * 1024;
 const SCOPE = /^[\x21-\x7e]+( [\x21-\x7e]+)*$/;
 
-export interface AuthorizerOptions { transport: Transport; reference: Reference; registryHost: string; auth: RegistryAuth | undefined; signal: AbortSignal }
+/** What a token is to allow: to read the repository, to write it (and to read those that layers are taken from), or nothing but to show who one is. */
+export type Access = {kind: 'pull'} | {kind: 'push'; from: readonly string[]} | {kind: 'login'};
+
+export interface AuthorizerOptions { transport: Transport; reference: Reference; registryHost: string; auth: RegistryAuth | undefined; access?: Access; signal: AbortSignal }
 
 export class Authorizer {
   private challenges: Challenge[] = [];
   private header: Promise<string | undefined> | undefined;
+  /** Of a login: what a token server gives in the password's place, for later. */
+  refreshToken = '';
+  private readonly access: Access;
   private readonly basic: {username: string; password: string} | undefined;
 
   constructor(private readonly options: AuthorizerOptions) {
     this.basic = basicOf(options.auth);
+    this.access = options.access ?? {kind: 'pull'};
   }
 
   /** What the registry asked for in its last 401. A token that was refused is forgotten. */
@@ -49,38 +56,43 @@ export class Authorizer {
     const bearer = this.challenges.find((c) => c.scheme === 'bearer');
     if (bearer) return `Bearer ${await this.token(bearer.parameters)}`;
     if (!this.challenges.some((c) => c.scheme === 'basic')) return undefined;
-    if (!this.basic) throw new CetusError('unauthorized', `Get "https://${this.options.registryHost}/v2/": no basic auth credentials`);
+    if (!this.basic) throw new CetusError('unauthorized', `${this.access.kind === 'pull' ? `Get "https://${this.options.registryHost}/v2/": ` : ''}no basic auth credentials`);
     return basicHeader(this.basic);
   }
 
   private async token(parameters: Record<string, string>): Promise<string> {
     const {transport, reference, registryHost, auth, signal} = this.options;
     const realm = realmOf(parameters.realm, registryHost);
-    const scope = scopeOf(parameters.scope, reference);
+    const scopes = scopesOf(this.access, parameters.scope, reference);
     const refresh = auth?.identitytoken;
     let answer;
     if (refresh) {
-      const form = new URLSearchParams({grant_type: 'refresh_token', service: parameters.service ?? '', client_id: 'docker', scope, refresh_token: refresh});
+      const form = new URLSearchParams({grant_type: 'refresh_token', service: parameters.service ?? '', client_id: 'docker', scope: scopes.join(' '), refresh_token: refresh});
       answer = await transport.send({method: 'POST', url: realm, body: form.toString(), headers: {'content-type': 'application/x-www-form-urlencoded'}, signal});
     } else {
       const url = new URL(realm);
       if (parameters.service) url.searchParams.set('service', parameters.service);
-      url.searchParams.set('scope', scope);
+      for (const scope of scopes) url.searchParams.append('scope', scope);
+      if (this.access.kind === 'login') {
+        url.searchParams.set('offline_token', 'true');
+        url.searchParams.set('client_id', 'docker');
+      }
       if (this.basic) url.searchParams.set('account', this.basic.username);
       answer = await transport.send({method: 'GET', url, authorization: this.basic && basicHeader(this.basic), signal});
     }
     if (answer.statusCode !== 200) {
       const body = await readErrorBody(answer);
-      const err = registryError({status: answer.statusCode, statusText: '', body, challenges: []}, reference);
+      const err = registryError({status: answer.statusCode, statusText: '', body, challenges: []}, reference, this.access.kind);
       throw new CetusError(answer.statusCode === 401 || answer.statusCode === 403 ? 'unauthorized' : err.kind, `Get "${bare(realm)}": ${tokenError(answer.statusCode, err)}`, {info: err.info});
     }
     const body = await readBody(answer, MAX_TOKEN_ANSWER, 'the answer of the token server');
-    let parsed: {token?: unknown; access_token?: unknown};
+    let parsed: {token?: unknown; access_token?: unknown; refresh_token?: unknown};
     try {
       parsed = JSON.parse(body.toString('utf8')) as typeof parsed;
     } catch {
       throw new CetusError('unavailable', `Get "${bare(realm)}": the token server's answer is not JSON`);
     }
+    if (this.access.kind === 'login' && typeof parsed?.refresh_token === 'string') this.refreshToken = parsed.refresh_token;
     const token = parsed?.token || parsed?.access_token;
     if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) throw new CetusError('unavailable', `Get "${bare(realm)}": authorization server did not include a token in the response`);
     return token;
@@ -100,10 +112,12 @@ function realmOf(realm: string | undefined, registryHost: string): URL {
   return url;
 }
 
-function scopeOf(offered: string | undefined, reference: Reference): string {
+function scopesOf(access: Access, offered: string | undefined, reference: Reference): string[] {
+  if (access.kind === 'login') return [];
+  if (access.kind === 'push') return [`repository:${reference.repository}:pull,push`, ...access.from.map((repository) => `repository:${repository}:pull`)];
   // The challenge of /v2/ names no scope; the one of a manifest does, and may be wider than what a pull needs.
   const wanted = `repository:${reference.repository}:pull`;
-  return offered && SCOPE.test(offered) && offered.includes(reference.repository) ? offered : wanted;
+  return [offered && SCOPE.test(offered) && offered.includes(reference.repository) ? offered : wanted];
 }
 
 function basicOf(auth: RegistryAuth | undefined): {username: string; password: string} | undefined {

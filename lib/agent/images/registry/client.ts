@@ -1,5 +1,5 @@
 /**
- * One repository of one registry, for the length of one pull (OCI distribution). Gives manifests whose digest was checked and streams
+ * One repository of one registry, for the length of one pull or push (OCI distribution). Gives manifests whose digest was checked and streams
  * of blobs from any offset; what a blob holds is checked by whoever stores it. Errors are worded as the Engine's.
  */
 import type {Readable} from 'node:stream';
@@ -10,11 +10,11 @@ import type {RegistryAuth} from '../../../schema/docker';
 import {DEFAULT_REGISTRY, isDigest, type Reference} from '../../../schema/reference';
 import type {ImageLimits} from '../limits';
 import {ACCEPTED_MANIFESTS, sha256} from '../manifest';
-import {Authorizer} from './auth';
+import {type Access, Authorizer} from './auth';
 import {parseChallenges} from './challenge';
 import {isTransient} from './network-error';
 import {registryError} from './registry-error';
-import {discard, readBody, readErrorBody, type Answer, type Transport} from './transport';
+import {discard, readBody, readErrorBody, type Answer, type Exchange, type Transport} from './transport';
 
 export interface FetchedManifest { bytes: Buffer; mediaType: string; digest: string }
 
@@ -22,11 +22,16 @@ export interface RepositoryOptions {
   transport: Transport;
   reference: Reference;
   auth: RegistryAuth | undefined;
+  /** Default: to pull. */
+  access?: Access;
   limits: ImageLimits;
   clock: Clock;
   /** Ends every request of this pull. */
   signal: AbortSignal;
 }
+
+/** `path` below the repository, or an address that the registry named. */
+export interface Question { method: Exchange['method']; path: string | URL; headers: Record<string, string>; body?: Exchange['body']; expected: number[] }
 
 const HUB_HOST = 'registry-1.docker.io';
 
@@ -37,9 +42,14 @@ export class Repository {
   private base: Promise<URL> | undefined;
 
   constructor(private readonly options: RepositoryOptions) {
-    const {reference, transport, auth, signal} = options;
+    const {reference, transport, auth, access, signal} = options;
     this.host = reference.registry === DEFAULT_REGISTRY ? HUB_HOST : reference.registry;
-    this.authorizer = new Authorizer({transport, reference, registryHost: this.host, auth, signal});
+    this.authorizer = new Authorizer({transport, reference, registryHost: this.host, auth, access, signal});
+  }
+
+  /** That the registry answers, before anything else is said. */
+  async reach(): Promise<void> {
+    await this.open();
   }
 
   /** Where a tag points, by HEAD; undefined where the registry does not tell: then the manifest itself must be fetched. */
@@ -63,6 +73,12 @@ export class Repository {
     return {bytes, digest, mediaType: typeof type === 'string' ? type : ''};
   }
 
+  /** Under a tag: everything that it names must be there. */
+  async putManifest(tag: string, bytes: Buffer, mediaType: string): Promise<void> {
+    const headers = {'content-type': mediaType, 'content-length': String(bytes.length)};
+    await discard(await this.patiently({method: 'PUT', path: `manifests/${tag}`, headers, body: bytes, expected: [200, 201, 202]}));
+  }
+
   /** A small blob (a config) whole, checked against its digest. */
   async document(digest: string, size: number): Promise<Buffer> {
     const {documentBytes} = this.options.limits;
@@ -75,7 +91,7 @@ export class Repository {
 
   /** One try. `start` is where the stream really begins: 0 where the registry does not know ranges. */
   async blob(digest: string, offset: number, signal: AbortSignal): Promise<{body: Readable; start: number; url: URL}> {
-    const answer = await this.once('GET', `blobs/${digest}`, offset > 0 ? {range: `bytes=${offset}-`} : {}, [200, 206], signal);
+    const answer = await this.once({method: 'GET', path: `blobs/${digest}`, headers: offset > 0 ? {range: `bytes=${offset}-`} : {}, expected: [200, 206]}, signal);
     if (answer.statusCode === 200) return {body: answer.body, start: 0, url: answer.url};
     const range = /^bytes (\d+)-/.exec(String(answer.headers['content-range'] ?? ''));
     if (range && Number(range[1]) === offset) return {body: answer.body, start: offset, url: answer.url};
@@ -83,20 +99,27 @@ export class Repository {
     throw new CetusError('invalid', `the registry answered another range of ${digest} than the one asked for`);
   }
 
+  /** Several tries of what can be asked again. */
   private ask(method: 'GET' | 'HEAD', path: string, headers: Record<string, string>, expected: number[]): Promise<Answer> {
+    return this.patiently({method, path, headers, expected});
+  }
+
+  patiently(question: Question): Promise<Answer> {
     const {limits, signal, clock} = this.options;
     const began = clock.now();
     const retryable = (err: unknown): boolean => isTransient(err) && clock.now() - began < limits.patienceMs;
-    return retry({tries: limits.tries, firstDelayMs: 200, maxDelayMs: 3000, retryable, signal, clock}, () => this.once(method, path, headers, expected, signal));
+    return retry({tries: limits.tries, firstDelayMs: 200, maxDelayMs: 3000, retryable, signal, clock}, () => this.once(question, signal));
   }
 
-  private async once(method: 'GET' | 'HEAD', path: string, headers: Record<string, string>, expected: number[], signal: AbortSignal): Promise<Answer> {
-    const {transport, reference} = this.options;
+  /** One try. Where the registry wants to know who asks, it is told so, once. */
+  async once({method, path, headers, body, expected}: Question, signal: AbortSignal): Promise<Answer> {
+    const {transport, reference, access} = this.options;
     const base = await this.open();
-    const url = new URL(`${reference.repository}/${path}`, base);
+    const url = typeof path === 'string' ? new URL(`${reference.repository}/${path}`, base) : path;
     for (let refused = false; ; refused = true) {
-      const authorization = await this.authorizer.authorization();
-      const answer = await transport.send({method, url, headers, authorization, signal});
+      // An upload may go on at another address; the credentials are for the registry.
+      const authorization = url.origin === base.origin ? await this.authorizer.authorization() : undefined;
+      const answer = await transport.send({method, url, headers, body, authorization, signal});
       if (expected.includes(answer.statusCode)) return answer;
       const challenge = answer.headers['www-authenticate'];
       // The first 401 may mean that the token has expired, or that this repository asks for more than /v2/ did: once again with a new one.
@@ -105,8 +128,7 @@ export class Repository {
         this.authorizer.challenged(challenge);
         continue;
       }
-      const body = await readErrorBody(answer);
-      throw registryError({status: answer.statusCode, statusText: '', body, challenges: parseChallenges(challenge)}, reference);
+      throw registryError({status: answer.statusCode, statusText: '', body: await readErrorBody(answer), challenges: parseChallenges(challenge)}, reference, access?.kind);
     }
   }
 

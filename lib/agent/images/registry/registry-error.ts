@@ -1,5 +1,5 @@
 /** A registry's error answers, as the Engine words them (distribution's errcode, daemon's TranslatePullError). Bodies are a stranger's text: bounded. */
-import {CetusError} from '../../../base/errors';
+import {CetusError, type ErrorKind} from '../../../base/errors';
 import {familiarName, familiarReference, type Reference} from '../../../schema/reference';
 import type {Challenge} from './challenge';
 
@@ -10,11 +10,15 @@ const STATUS_TEXT: Record<number, string> = {
   429: 'Too Many Requests', 500: 'Internal Server Error', 502: 'Bad Gateway', 503: 'Service Unavailable', 504: 'Gateway Timeout',
 };
 
-export function registryError(answer: RegistryAnswer, reference: Reference): CetusError {
+/** What was asked of the registry: of a pull alone the Engine says more than the registry did. */
+export type Purpose = 'pull' | 'push' | 'login';
+
+export function registryError(answer: RegistryAnswer, reference: Reference, purpose: Purpose = 'pull'): CetusError {
   const {status} = answer;
   const info = {status, registry: reference.registry};
   const [code, message] = errorCode(answer);
   const text = `${code.toLowerCase().replaceAll('_', ' ')}: ${message}`;
+  if (purpose !== 'pull' && code !== '') return new CetusError(kindOf(code, status), text, {info});
   switch (code) {
     case 'DENIED':
       return new CetusError('notFound', `pull access denied for ${familiarName(reference)}, repository does not exist or may require 'docker login': ${text}`, {info});
@@ -32,6 +36,16 @@ export function registryError(answer: RegistryAnswer, reference: Reference): Cet
       return new CetusError('unavailable', `received unexpected HTTP status: ${status} ${STATUS_TEXT[status] ?? answer.statusText}`.trim(), {info});
     default:
       return new CetusError(status >= 500 ? 'unavailable' : 'invalid', text, {info});
+  }
+}
+
+function kindOf(code: string, status: number): ErrorKind {
+  switch (code) {
+    case 'DENIED': return 'forbidden';
+    case 'UNAUTHORIZED': return 'unauthorized';
+    case 'MANIFEST_UNKNOWN': case 'NAME_UNKNOWN': case 'BLOB_UNKNOWN': return 'notFound';
+    case 'TOOMANYREQUESTS': return 'unavailable';
+    default: return status >= 500 ? 'unavailable' : 'invalid';
   }
 }
 

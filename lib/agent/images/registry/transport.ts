@@ -2,6 +2,7 @@
  * HTTP to registries: redirects by hand (credentials never follow to another origin), plain HTTP only where it is allowed, every wait
  * bounded. A certificate that cannot be verified is accepted only from insecure registries. Proxies come from the environment, never for loopback.
  */
+import type {Readable} from 'node:stream';
 import {Agent, EnvHttpProxyAgent, request, type Dispatcher} from 'undici';
 import {CetusError} from '../../../base/errors';
 import {isLoopback} from '../../../base/loopback';
@@ -14,13 +15,16 @@ export interface TransportOptions {
   insecureRegistries?: string[];
 }
 
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH';
+
 export interface Exchange {
-  method: 'GET' | 'HEAD' | 'POST';
+  method: Method;
   url: URL;
   headers?: Record<string, string>;
   /** Sent to the first origin only. */
   authorization?: string;
-  body?: string;
+  /** A stream is opened anew for each hop; its length stands in the headers. */
+  body?: string | Buffer | (() => Readable);
   signal: AbortSignal;
 }
 
@@ -64,7 +68,7 @@ export class Transport {
       let answer: Dispatcher.ResponseData;
       try {
         answer = await request(url, {
-          method, dispatcher, signal: exchange.signal, body: method === 'POST' ? exchange.body : undefined,
+          method, dispatcher, signal: exchange.signal, body: method === 'GET' || method === 'HEAD' ? undefined : typeof exchange.body === 'function' ? exchange.body() : exchange.body,
           headers: {'user-agent': 'cetus', ...exchange.headers, ...withAuth},
         });
       } catch (err) {
@@ -78,7 +82,8 @@ export class Transport {
       const next = URL.canParse(location, url.href) ? new URL(location, url) : undefined;
       if (!next || next.username !== '' || next.password !== '') throw new CetusError('invalid', 'the registry redirects to an invalid address');
       if (url.protocol === 'https:' && next.protocol === 'http:' && !isLoopback(url.hostname)) throw new CetusError('invalid', 'the registry redirects from HTTPS to plain HTTP: refused');
-      if (answer.statusCode === 303 && method === 'POST') method = 'GET';
+      // Of an upload only 307 and 308 say that it should go elsewhere as it is.
+      if (answer.statusCode < 307 && method !== 'GET' && method !== 'HEAD') method = 'GET';
       url = next;
     }
   }
