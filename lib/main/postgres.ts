@@ -15,6 +15,7 @@ import {promisify} from 'node:util';
 import {systemClock} from '../base/clock';
 import {CetusError} from '../base/errors';
 import type {Log} from '../base/log';
+import {favourSession} from './priority';
 
 const run = promisify(execFile);
 
@@ -306,6 +307,7 @@ class Server {
     const from = (await out.stat()).size;
     // Detached: Ctrl-C in our terminal reaches us, and we stop Postgres last. Its output is a file, so that it outlives us.
     const child = spawn(this.binary, this.args, {stdio: ['ignore', out.fd, out.fd], detached: true, env: serverEnvironment(), cwd: this.dataDir, ...(this.user ? {uid: this.user.uid, gid: this.user.gid} : {})});
+    if (child.pid !== undefined) favourSession(child.pid);
     this.child = child;
     let ended: string | undefined;
     child.once('error', (err) => { ended = err.message; });

@@ -9,6 +9,7 @@ import {once} from 'node:events';
 import fs from 'node:fs';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
+import {favourSession} from '../priority';
 
 export interface ChildOptions {
   name: string;
@@ -44,6 +45,7 @@ export class SupervisedChild {
     // A session of its own: Ctrl-C at the terminal reaches us alone, and we end the parts in their order.
     const child = spawn(process.execPath, args, {stdio: ['ignore', out, out, 'ipc'], env: process.env, detached: true});
     fs.closeSync(out);
+    if (child.pid !== undefined) favourSession(child.pid);
     this.child = child;
     let readyAt = Infinity;
     child.once('message', () => { readyAt = Date.now(); });
