@@ -17,7 +17,11 @@ const BUCKET = BUCKETS.execs.name;
 const noSuchExec = (id: string): CetusError => new CetusError('notFound', `No such exec instance: ${id}`);
 /** Execs that this process was told of lately: where they run does not change, so what lies behind that can be asked together with the exec itself. */
 const MAX_RECENT = 1000;
-const command = (config: ExecConfig): string => (config.Cmd ?? []).join(' ');
+/** With the space behind a command without arguments that the Engine has. */
+const command = ({Cmd}: ExecConfig): string => {
+  const [entrypoint = '', ...args] = Cmd ?? [];
+  return `${entrypoint} ${args.join(' ')}`;
+};
 
 export function execVerbs(context: Context): ExecVerbs {
   const recent = new Map<string, Pick<Exec, 'containerId' | 'nodeId'>>();
@@ -49,7 +53,7 @@ export function execVerbs(context: Context): ExecVerbs {
       if (!config.Cmd?.length) throw new CetusError('invalid', 'No exec command specified');
       if (config.Privileged) gate('Privileged', 'allowPrivileged', context.config);
       for (const entry of config.Env ?? []) if (entry === '' || entry.startsWith('=')) throw new CetusError('invalid', `invalid environment variable: ${entry}`);
-      requireRunning(c, 'exec');
+      requireRunning(c, 'exec', containerNameOrId);
       const id = context.ids.hex64();
       const exec: Exec = {id, account: caller.account, containerId: c.id, nodeId: c.nodeId, config, running: false, exitCode: null, pid: 0, createdAt: formatNs(context.clock.nowNs())};
       // Both at once: neither alone is of use to anybody, and an exec that the node does not know answers as one that never was.
@@ -71,6 +75,8 @@ export function execVerbs(context: Context): ExecVerbs {
       const c = at ? near : await peekContainer(context, caller.account, exec.containerId);
       if (!c) throw noSuchExec(execId);
       if (exec.exitCode !== null) throw new CetusError('conflict', `exec command ${execId} has already run`);
+      // An exec that waited to be started has gone with the process that it would have joined.
+      if (!isUp(c) && c.status !== 'restarting') throw noSuchExec(execId);
       requireRunning(c, 'exec');
       const agent = await context.fleet.agent(exec.nodeId);
       const {DetachKeys, ConsoleSize} = exec.config;
@@ -97,7 +103,10 @@ export function execVerbs(context: Context): ExecVerbs {
       if (!isUp(c) || c.account !== caller.account) return [];
       const execs = (await context.moray.list<Exec>(BUCKET, eq('containerId', c.id))).map((e) => e.value);
       // Those of an earlier run ended with it, whether their end was told or not.
-      return execs.filter((e) => e.exitCode === null && e.createdAt >= c.observation.startedAt).sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1)).map((e) => e.id);
+      const open = execs.filter((e) => e.exitCode === null && e.createdAt >= c.observation.startedAt).sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1));
+      // The node knows of an end before its report is here.
+      const seen = await Promise.all(open.map((e) => observe(e.nodeId, e.id)));
+      return open.filter((_, n) => (seen[n]?.exitCode ?? null) === null).map((e) => e.id);
     },
   };
 }

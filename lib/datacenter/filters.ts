@@ -74,6 +74,6 @@ export function untilFilter(filters: Filters, nowMs: number): number | undefined
   }
   if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
   const date = Date.parse(text);
-  if (Number.isNaN(date)) throw new CetusError('invalid', `invalid filter 'until=[${text}]': it is neither a duration nor a date`);
+  if (Number.isNaN(date)) throw new CetusError('invalid', `failed to parse value as time or duration: ${JSON.stringify(text)}`);
   return date;
 }

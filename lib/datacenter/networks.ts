@@ -40,7 +40,7 @@ function within(subnet: string, address: string): boolean {
 function checkBody(body: Body): void {
   if (!body.Name) throw invalid('network name is required');
   if (body.Name.trim() !== body.Name || !/^[^/\s][^/]*$/.test(body.Name)) throw invalid(`invalid network name: ${body.Name}`);
-  if ((PREDEFINED as readonly string[]).includes(body.Name) || body.Name === 'default') throw new CetusError('forbidden', `operation is not permitted on predefined ${body.Name} network`);
+  if ((PREDEFINED as readonly string[]).includes(body.Name) || body.Name === 'default') throw new CetusError('forbidden', `operation is not permitted on predefined ${body.Name} network `);
   if (body.Name.startsWith('container:')) throw invalid(`invalid network name: ${body.Name}`);
   const driver = body.Driver || 'bridge';
   if (driver === 'host' || driver === 'null') throw new CetusError('forbidden', `only one instance of "${driver}" network is allowed`);
@@ -112,7 +112,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
     async connect(caller, nameOrId, containerNameOrId, settings) {
       const [network, c] = [await resolve(caller, nameOrId), await resolveContainer(context, caller.account, containerNameOrId)];
       if (network.removing) throw new CetusError('notFound', `network ${nameOrId} not found`);
-      if (network.driver !== 'bridge') throw invalid(`container cannot be connected to ${network.name} network`);
+      if (network.driver !== 'bridge') throw new CetusError('forbidden', network.driver === 'host' ? 'container cannot be disconnected from host network or connected to host network' : 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
       if (c.spec.networkMode === 'host') throw new CetusError('forbidden', 'container cannot be connected to multiple networks with one of the networks in private (none) or host mode');
       if (c.spec.networkMode.startsWith('container:')) throw new CetusError('forbidden', 'container sharing network namespace with another container or host cannot be connected to any other network');
       checkEndpointSettings(network, settings);

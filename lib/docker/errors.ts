@@ -25,11 +25,19 @@ const STATUS: Record<ErrorKind, number> = {
   internal: 500,
 };
 
+/** Mistakes that the Engine has not classified: it answers 500, and clients compare. */
+const UNCLASSIFIED: Readonly<Record<string, readonly ErrorKind[]>> = {
+  ContainerUnpause: ['conflict'],
+  ContainerTop: ['invalid'],
+  NetworkDisconnect: ['forbidden'],
+};
+
 export interface ErrorAnswer { status: number; error: CetusError }
 
-export function errorAnswer(thrown: unknown): ErrorAnswer {
+export function errorAnswer(thrown: unknown, operationId?: string): ErrorAnswer {
   const error = asCetusError(thrown);
-  return {status: STATUS[error.kind], error};
+  const unclassified = operationId !== undefined && UNCLASSIFIED[operationId]?.includes(error.kind);
+  return {status: unclassified ? 500 : STATUS[error.kind], error};
 }
 
 /** The Engine's error document. */

@@ -8,6 +8,7 @@ import type {Readable, Writable} from 'node:stream';
 import {finished, pipeline} from 'node:stream/promises';
 import type {WebSocket} from 'ws';
 import {CetusError, asCetusError, isCetusError} from '../base/errors';
+import {parseJson} from '../base/json-syntax';
 import type {Log} from '../base/log';
 import type {Caller, Datacenter} from '../datacenter/verbs';
 import type {ProgressMessage} from '../schema/docker';
@@ -88,7 +89,7 @@ export class Exchange {
     if (mime !== JSON_TYPE)
       throw new CetusError('invalid', mime ? `unsupported Content-Type header (${mime}): must be 'application/json'` : 'malformed Content-Type header (): mime: no media type');
     try {
-      return JSON.parse(body.toString('utf8'));
+      return parseJson(body.toString('utf8'));
     } catch (err) {
       throw new CetusError('invalid', `invalid JSON: ${(err as Error).message}`, {cause: err});
     }
@@ -193,9 +194,9 @@ export class Exchange {
 
   /** Any thrown value as the Engine would answer it; after the headers have gone, the answer is cut. */
   fail(thrown: unknown): void {
-    const {status, error} = errorAnswer(thrown);
+    const {status, error} = errorAnswer(thrown, this.request.operation.id);
     // What the client is not told is told here, whatever the status.
-    const told = error.shown === error.message && (status < 500 || isCetusError(error, 'notImplemented'));
+    const told = error.shown === error.message && (status < 500 || !isCetusError(error, 'internal') && status <= 501);
     if (!told && !(this.gone && isCetusError(error, 'canceled'))) this.log.error({err: asCetusError(thrown), operation: this.request.operation.id}, 'request failed');
     if (this.gone) return;
     if (this.transport.started) return this.transport.cut();

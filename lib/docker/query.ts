@@ -3,6 +3,7 @@
  * they look false, and a filter document may have either of its two historic shapes. What cannot be read is `invalid`, never a default.
  */
 import {CetusError} from '../base/errors';
+import {parseJson} from '../base/json-syntax';
 import type {Filters} from '../datacenter/verbs';
 
 const MAX_FILTERS_BYTES = 64 * 1024;
@@ -66,7 +67,7 @@ export class Query {
     if (raw.length > MAX_FILTERS_BYTES) wrong(`longer than ${MAX_FILTERS_BYTES} bytes`);
     let parsed: unknown;
     try {
-      parsed = JSON.parse(raw);
+      parsed = parseJson(raw, 'unexpected end of JSON input');
     } catch (err) {
       throw new CetusError('invalid', `invalid filter: ${(err as Error).message}`, {cause: err});
     }

@@ -32,6 +32,9 @@ export function isDigest(text: string): boolean {
   return DIGEST.test(text);
 }
 
+export const isTag = (text: string): boolean => TAG.test(text);
+export const invalidTag = (): CetusError => new CetusError('invalid', 'invalid tag format');
+
 /** Tag and digest stay absent where the text has none. */
 export function parseReference(text: string): Reference {
   if (/^[a-f0-9]{64}$/.test(text)) throw new CetusError('invalid', `invalid repository name (${text}), cannot specify 64-byte hexadecimal strings`);

@@ -115,7 +115,7 @@ test('ps selects', async () => {
   expect(await names(true, {volume: ['/image-data']})).toHaveLength(3);
   expect(await names(true, {network: ['bridge']})).toHaveLength(3);
   expect((await world.dc.containers.list(me, {all: false, limit: 1, size: false, filters: {}})).map((c) => c.name)).toEqual(['cc']);
-  expect((await failure(names(true, {status: ['nope']}))).message).toBe("invalid filter 'status=[nope]'");
+  expect((await failure(names(true, {status: ['nope']}))).message).toBe("invalid filter 'status=nope'");
   expect((await failure(names(true, {nope: ['x']}))).message).toBe("invalid filter 'nope'");
 });
 

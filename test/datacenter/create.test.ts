@@ -122,7 +122,7 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['swap', {HostConfig: {MemorySwap: 2 ** 30}}, 'You should always set the Memory limit when using Memoryswap limit, see usage'],
   ['log driver', {HostConfig: {LogConfig: {Type: 'syslog'}}}, "logger: no log driver named 'syslog' is registered"],
   ['log option', {HostConfig: {LogConfig: {Type: 'json-file', Config: {nope: '1'}}}}, "unknown log opt 'nope' for json-file log driver"],
-  ['log option of local', {HostConfig: {LogConfig: {Type: 'local', Config: {labels: 'x'}}}}, "unknown log opt 'labels' for local log driver"],
+  ['log option of local', {HostConfig: {LogConfig: {Type: 'local', Config: {labels: 'x'}}}}, "unknown log opt 'labels' for log driver local"],
   ['port', {HostConfig: {PortBindings: {'x/tcp': []}}}, 'invalid port specification: "x/tcp"'],
   ['host port', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '99999'}]}}}, 'invalid port specification: "99999"'],
   ['network', {HostConfig: {NetworkMode: 'nope'}}, 'network nope not found'],

@@ -87,7 +87,7 @@ describe('networks', () => {
   test('three from the beginning, which stay', async () => {
     expect(await list()).toEqual(['bridge', 'host', 'none']);
     expect((await failure(world.dc.networks.remove(me, 'bridge'))).message).toBe('bridge is a pre-defined network and cannot be removed');
-    expect((await failure(world.dc.networks.create(me, {Name: 'host'}))).message).toBe('operation is not permitted on predefined host network');
+    expect((await failure(world.dc.networks.create(me, {Name: 'host'}))).message).toBe('operation is not permitted on predefined host network ');
   });
 
   test('create, find, refuse, remove', async () => {

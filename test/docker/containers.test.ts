@@ -146,7 +146,7 @@ describe('verbs without an answer of their own', () => {
   it('update leaves the policy alone where its name is empty', async () => {
     const {url, fake} = await world();
     const got = await request(url).post('/containers/c/update').send({Memory: 5, RestartPolicy: {Name: ''}});
-    expect(got.body).toEqual({Warnings: []});
+    expect(got.body).toEqual({Warnings: null});
     expect(last(fake)).toEqual(['update', 'c', {Memory: 5}, undefined]);
   });
 });

@@ -212,7 +212,7 @@ describe('changes', () => {
     await run('first', [], 'sleep', '1000');
     await run('second', [], 'sleep', '1000');
     expect(await refused(['rename', 'first', 'second'])).toMatch(/The container name "\/second" is already in use by container/);
-    expect(await refused(['rename', 'first', 'a/b'])).toMatch(/Invalid container name \(a\/b\)/);
+    expect(await refused(['rename', 'first', 'a/b'])).toMatch(/Invalid container name \(\/a\/b\)/);
     expect(await refused(['rename', 'first', 'first'])).toMatch(/Renaming a container with the same name as its current name/);
     expect(await refused(['rename', 'nobody', 'third'])).toMatch(/No such container: nobody/);
     await dc.ok(['rename', 'first', 'third']);

@@ -72,7 +72,7 @@ export class Execs {
       return;
     }
     const host = this.mustRun(containerId);
-    if (config.DetachKeys) parseDetachKeys(config.DetachKeys);
+    if (config.DetachKeys) parseDetachKeys(config.DetachKeys, 'escape');
     this.forgetOld();
     // Most execs are started as soon as they are made.
     this.expect(host)();
@@ -86,7 +86,7 @@ export class Execs {
     if (entry.state !== 'put') throw new CetusError('conflict', `Error: Exec command ${id} is already running`);
     const host = this.mustRun(entry.containerId);
     const keys = query.detachKeys || config.DetachKeys || '';
-    parseDetachKeys(keys);
+    parseDetachKeys(keys, 'escape');
     entry.state = 'starting';
     const stream = open?.();
     if (stream) {
@@ -99,7 +99,8 @@ export class Execs {
       await this.launch(entry, host, stream !== undefined && config.AttachStdin === true);
     } catch (err) {
       const failure = startFailure(err);
-      this.finish(entry, failure.exitCode);
+      // The container's own 128, "nobody knows", is for the Engine's execs a command that could not be invoked.
+      this.finish(entry, failure.exitCode === 128 ? 126 : failure.exitCode);
       this.parts.log.info({err, execId: id, containerId: entry.containerId}, 'an exec could not be started');
       if (!stream) {
         entry.hub.finish();

@@ -97,8 +97,9 @@ async function fetchLayers(parts: PullParts, hold: Hold, repository: Repository,
   }
   const wanted = new Map<string, Descriptor>();
   for (const {layer, chainId} of plan) {
-    if (present.has(chainId)) emit(statusLine(layerId(layer.digest), 'Already exists'));
-    else if (!wanted.has(layer.digest)) {
+    // Of an image that is here whole its layers are not told.
+    if (present.has(chainId) && present.size < plan.length) emit(statusLine(layerId(layer.digest), 'Already exists'));
+    if (!present.has(chainId) && !wanted.has(layer.digest)) {
       wanted.set(layer.digest, layer);
       emit(statusLine(layerId(layer.digest), 'Pulling fs layer'));
     }

@@ -42,7 +42,7 @@ export function createSpecBuilder(options: SpecBuilderOptions): SpecBuilder {
       const privileged = config.Privileged === true;
       const user = config.User || spec.config.User || '';
       return processOf({
-        args: [...config.Cmd ?? []], tty: config.Tty === true, env: [...spec.config.Env ?? [], ...config.Env ?? []], hostname: undefined,
+        args: [...config.Cmd ?? []], tty: config.Tty === true, env: [...spec.config.Env ?? [], ...config.Env ?? []], hostname: spec.config.Hostname,
         cwd: config.WorkingDir || spec.config.WorkingDir || '/', consoleSize: config.ConsoleSize,
         user: resolveUser(user, spec.hostConfig.GroupAdd ?? [], (file) => readOf(spec.id, pid, file)),
         host: {...spec.hostConfig, Privileged: privileged || spec.hostConfig.Privileged}, capabilities,
@@ -115,7 +115,7 @@ const MASKED_PATHS = ['/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/k
 const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 interface ProcessInput {
-  args: string[]; tty: boolean; env: readonly string[]; /** undefined: an exec inherits none */ hostname: string | undefined; cwd: string;
+  args: string[]; tty: boolean; env: readonly string[]; hostname: string | undefined; cwd: string;
   consoleSize: [number, number] | null | undefined; user: User; host: HostConfig; capabilities: readonly string[];
 }
 

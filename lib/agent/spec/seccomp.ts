@@ -6,6 +6,7 @@
 import fs from 'node:fs';
 import zlib from 'node:zlib';
 import {CetusError} from '../../base/errors';
+import {parseJson} from '../../base/json-syntax';
 
 export interface SeccompArg { index: number; value: number; valueTwo?: number; op: string }
 export interface SeccompRule { names: string[]; action: string; errnoRet?: number; args?: SeccompArg[] }
@@ -130,7 +131,7 @@ const SCMP_ARCHITECTURE: Record<string, string> = {x64: 'SCMP_ARCH_X86_64', arm6
 export function customSeccomp(text: string, capabilities: readonly string[], kernelVersion: string, arch: string = process.arch): OciSeccomp {
   let profile: Profile;
   try {
-    profile = JSON.parse(text) as Profile;
+    profile = parseJson(text, 'unexpected end of JSON input') as Profile;
   } catch (err) {
     throw new CetusError('invalid', `Decoding seccomp profile failed: ${(err as Error).message}`, {cause: err});
   }

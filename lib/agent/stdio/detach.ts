@@ -6,11 +6,12 @@ import {CetusError} from '../../base/errors';
 
 export const DEFAULT_DETACH_KEYS = 'ctrl-p,ctrl-q';
 
-export function parseDetachKeys(text: string): number[] {
+/** `what`: the Engine calls them otherwise for an exec than for an attach. */
+export function parseDetachKeys(text: string, what: 'detach' | 'escape' = 'detach'): number[] {
   return (text || DEFAULT_DETACH_KEYS).split(',').map((key) => {
     if (key.length === 1) return key.charCodeAt(0);
     const match = /^ctrl-([a-zA-Z@[\]^_\\])$/.exec(key);
-    if (!match) throw new CetusError('invalid', `Invalid detach keys (${text}) provided`);
+    if (!match) throw new CetusError('invalid', `Invalid ${what} keys (${text}) provided`);
     return match[1]!.toUpperCase().charCodeAt(0) & 0x1f;
   });
 }

@@ -88,9 +88,11 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     },
 
     async kill(caller, nameOrId, signal) {
-      if (signal) checkSignal(signal);
-      const c = await resolve(caller, nameOrId);
       const refused = (err: CetusError): CetusError => new CetusError(err.kind, `cannot kill container: ${nameOrId}: ${err.shown}`, {cause: err});
+      if (signal) checkKillSignal(signal, refused);
+      const c = await resolve(caller, nameOrId).catch((err: unknown) => {
+        throw isCetusError(err, 'notFound') ? refused(err) : err;
+      });
       if (c.status === 'restarting') throw refused(restarting(c));
       if (!isUp(c)) throw refused(notRunning(c));
       await change(c, context.run(caller, 'container.kill', {containerId: c.id, signal: signal || 'KILL'}).catch((err: unknown) => {
@@ -114,7 +116,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     async rename(caller, nameOrId, newName) {
       if (!nameOrId || !newName) throw new CetusError('invalid', 'Neither old nor new names may be empty');
       const c = await resolve(caller, nameOrId);
-      const name = checkName(newName);
+      const name = checkNewName(newName);
       if (name === c.name) throw new CetusError('invalid', 'Renaming a container with the same name as its current name');
       await change(c, context.run(caller, 'container.rename', {containerId: c.id, name}));
     },
@@ -131,7 +133,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       checkResources(after);
       if (restartPolicy) {
         checkRestartPolicy(restartPolicy);
-        if (c.autoRemove && !['', 'no'].includes(restartPolicy.Name ?? '')) throw new CetusError('conflict', 'Restart policy cannot be updated because AutoRemove is enabled for the container');
+        if (c.autoRemove && !['', 'no'].includes(restartPolicy.Name ?? '')) throw new CetusError('conflict', `Cannot update container ${c.id}: Restart policy cannot be updated because AutoRemove is enabled for the container`);
       }
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'Container is marked for removal and cannot be "update".');
       const reservation = reservationOf(after, context.config);
@@ -191,7 +193,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     async logs(caller, nameOrId, query) {
       if (!query.stdout && !query.stderr) throw new CetusError('invalid', 'Bad parameters: you must choose at least one stream');
       const c = await resolve(caller, nameOrId);
-      if (c.spec.logConfig.Type === 'none') throw new CetusError('unsupported', 'configured logging driver does not support reading');
+      if (c.spec.logConfig.Type === 'none') throw new CetusError('notImplemented', 'configured logging driver does not support reading');
       return {stream: await (await agentOf(c)).logs(c.id, query, caller.signal), tty: c.spec.config.Tty ?? false};
     },
 
@@ -248,6 +250,23 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
   return verbs;
 }
 
+/** A number that is no signal is refused of the container, a word that is none of the request. */
+function checkKillSignal(signal: string, refused: (err: CetusError) => CetusError): void {
+  try {
+    checkSignal(signal);
+  } catch (err) {
+    throw isCetusError(err) && /does not support/.test(err.message) ? refused(err) : err;
+  }
+}
+
+function checkNewName(newName: string): string {
+  try {
+    return checkName(`/${newName.replace(/^\//, '')}`);
+  } catch (err) {
+    throw isCetusError(err, 'invalid') ? new CetusError('invalid', `Error when allocating new name: ${err.message}`, {cause: err}) : err;
+  }
+}
+
 /** A port that was ours to choose and that a foreign program turns out to hold is no reason to fail: another one is chosen, as the Engine does. */
 async function startWithFreePorts(context: Context, caller: Caller, c: Container): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
@@ -283,7 +302,7 @@ function settledUpdate(c: Container, given: Resources): Resources {
   const after: Resources = {...c.spec.hostConfig, ...given};
   const {Memory: memory = 0, MemorySwap: swap = 0} = after;
   if (given.Memory && !given.MemorySwap && swap > 0 && memory > swap)
-    throw new CetusError('invalid', 'Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time');
+    throw new CetusError('conflict', `Cannot update container ${c.id}: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time`);
   return after;
 }
 

@@ -21,7 +21,7 @@ export interface Lookups {
 
 export function checkListFilters(filters: Filters): void {
   acceptFilters(filters, LIST_FILTERS);
-  for (const status of valuesOf(filters, 'status')) if (!(STATUSES as readonly string[]).includes(status)) throw invalidFilter('status', [status]);
+  for (const status of valuesOf(filters, 'status')) if (!(STATUSES as readonly string[]).includes(status)) throw invalidFilter(`status=${status}`);
   for (const health of valuesOf(filters, 'health')) if (!HEALTH.includes(health)) throw new CetusError('invalid', `unrecognised filter value for health: ${health}`);
   for (const code of valuesOf(filters, 'exited')) if (!/^-?\d+$/.test(code)) throw invalidFilter('exited', [code]);
 }

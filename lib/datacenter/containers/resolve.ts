@@ -40,8 +40,8 @@ export const restarting = (c: Container): CetusError => new CetusError('conflict
 export const isUp = (c: Container): boolean => c.status === 'running' || c.status === 'paused';
 
 /** For what needs a process: exec, attach, top, resize. */
-export function requireRunning(c: Container, doing?: string): void {
+export function requireRunning(c: Container, doing?: string, asked = c.id): void {
   if (c.status === 'restarting') throw restarting(c);
-  if (c.status === 'paused' && doing) throw new CetusError('conflict', `container ${c.id} is paused, unpause the container before ${doing}`);
+  if (c.status === 'paused' && doing) throw new CetusError('conflict', `container ${asked} is paused, unpause the container before ${doing}`);
   if (!isUp(c)) throw notRunning(c);
 }

@@ -24,6 +24,7 @@ import {inheritMounts, parseVolumesFrom, wantedMounts, type WantedMount} from '.
 import {checkName, randomName} from './names';
 import {settleNetworking} from './networking';
 import {checkOptions} from './options';
+import {checkPlatformText} from './platform';
 import {requestedPorts} from './ports';
 
 const MAX_RANDOM_NAMES = 6;
@@ -129,6 +130,7 @@ async function named<T>(lookup: Promise<T>): Promise<T> {
 }
 
 function checkPlatform(reference: string, has: string, wanted: string | undefined): void {
+  if (wanted) checkPlatformText(wanted);
   if (!wanted || wanted === has || has.startsWith(`${wanted}/`) || wanted.startsWith(`${has}/`) || has.startsWith('/')) return;
   // A bare word is an operating system or an architecture.
   if (!wanted.includes('/') && has.split('/').includes(wanted)) return;

@@ -1,9 +1,11 @@
 /** HostConfig: the Engine's checks and defaults, and what it reserves. Pure; `invalid` with the Engine's texts, `unsupported` naming the option. */
+import {isIP} from 'node:net';
 import {CetusError} from '../../base/errors';
 import {MiB} from '../../base/units';
 import type {Reservation} from '../../schema/container';
 import type {HostConfig, LogConfig, Resources, RestartPolicy} from '../../schema/docker';
 import type {DatacenterConfig} from '../context';
+import {checkCapability} from './capabilities';
 import {gate, unsupported} from './options';
 
 const MIN_MEMORY = 6 * MiB;
@@ -33,7 +35,8 @@ export function checkResources(r: Resources): void {
   if (r.CpuPeriod && (r.CpuPeriod < 1000 || r.CpuPeriod > 1_000_000)) throw invalid('CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');
   if (r.CpuQuota && r.CpuQuota > 0 && r.CpuQuota < 1000) throw invalid('CPU cfs quota can not be less than 1ms (i.e. 1000)');
   for (const [name, list] of [['cpuset cpus', r.CpusetCpus], ['cpuset mems', r.CpusetMems]] as const)
-    if (list && !list.split(',').every(isRange)) throw invalid(`Invalid value ${list} for ${name}`);
+    if (list && !list.split(',').every(isRange)) throw invalid(`Invalid value ${list} for ${name}: invalid format: ${list}`);
+  if ((r.CpuRealtimePeriod ?? 0) !== 0 && (r.CpuRealtimeRuntime ?? 0) > r.CpuRealtimePeriod!) throw invalid('cpu real-time runtime cannot be higher than cpu real-time period');
   if (r.BlkioWeight && (r.BlkioWeight < 10 || r.BlkioWeight > 1000)) throw invalid('Range of blkio weight is from 10 to 1000');
   for (const limit of r.Ulimits ?? []) {
     if (!limit.Name) throw invalid('ulimit has no name');
@@ -74,7 +77,8 @@ function checkLogConfig(log: LogConfig | undefined): LogConfig {
   const known = LOG_OPTIONS[Type];
   if (!known) throw new CetusError('unsupported', `logger: no log driver named '${Type}' is registered`, {info: {option: 'HostConfig.LogConfig.Type'}});
   for (const [name, value] of Object.entries(Config)) {
-    if (!known.includes(name)) throw invalid(`unknown log opt '${name}' for ${Type} log driver`);
+    if (!known.includes(name)) throw invalid(`unknown log opt '${name}' for ${Type === 'local' ? 'log driver local' : `${Type} log driver`}`);
+    if (name === 'max-buffer-size' && Config['mode'] !== 'non-blocking') throw invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
     if (name === 'max-size' && value !== '-1' && !/^\d+(\.\d+)?\s*([kmgt]?i?b?)$/i.test(value)) throw invalid(`invalid size: '${value}'`);
     if (name === 'max-file' && !/^[1-9]\d*$/.test(value)) throw invalid("max-file cannot be less than 1");
     if (name === 'compress' && !/^(true|false|1|0|t|f)$/i.test(value)) throw invalid(`invalid value '${value}' for log opt compress`);
@@ -91,6 +95,7 @@ function checkSecurity(options: string[] | null | undefined, config: DatacenterC
     if (/^systempaths=unconfined$/.test(option) || /^seccomp[:=](unconfined|\{)/.test(option) || /^apparmor[:=]unconfined$/.test(option)) gate(`HostConfig.SecurityOpt ${option.slice(0, 40)}`, 'allowPrivileged', config);
     else if (!SECURITY.test(option)) {
       if (!/[=:]|^no-new-privileges$/.test(option)) throw invalid(`invalid --security-opt 1: "${option}"`);
+      if (!/^(seccomp|apparmor|label|systempaths)[=:]/.test(option)) throw invalid(`invalid --security-opt 2: "${option}"`);
       throw unsupported(`HostConfig.SecurityOpt ${option}`, 'nodes do not enforce it');
     }
   }
@@ -101,10 +106,13 @@ const CONTAINED = new Set(['CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD',
 
 /** `--privileged` by its parts. */
 function checkPrivileges(host: HostConfig, config: DatacenterConfig): void {
+  for (const [option, names] of [['CapAdd', host.CapAdd], ['CapDrop', host.CapDrop]] as const) for (const name of names ?? []) checkCapability(option, name);
   for (const name of host.CapAdd ?? []) if (!CONTAINED.has(name.toUpperCase().replace(/^CAP_/, ''))) gate(`HostConfig.CapAdd ${name}`, 'allowPrivileged', config);
   for (const [option, given, least] of [['MaskedPaths', host.MaskedPaths, MASKED], ['ReadonlyPaths', host.ReadonlyPaths, READONLY]] as const)
     if (given && !least.every((path) => given.includes(path))) gate(`HostConfig.${option}`, 'allowPrivileged', config);
 }
+
+const MODE_NAMES = {IpcMode: 'IPC', PidMode: 'PID', UTSMode: 'UTS', UsernsMode: 'user namespace', CgroupnsMode: 'cgroup namespace'} as const;
 
 /** IpcMode, PidMode, UTSMode, UsernsMode, CgroupnsMode: whose namespaces. `container:` references are resolved by the caller. */
 function checkNamespaces(host: HostConfig, config: DatacenterConfig): void {
@@ -113,8 +121,13 @@ function checkNamespaces(host: HostConfig, config: DatacenterConfig): void {
     const mode = value ?? '';
     if ((own as readonly string[]).includes(mode)) continue;
     if (mode === 'host') gate(`HostConfig.${option} host`, 'allowPrivileged', config);
-    else if (!(mode.startsWith('container:') && (option === 'IpcMode' || option === 'PidMode'))) throw invalid(`invalid ${option.replace('Mode', '')} mode: ${mode}`);
+    else if (!(mode.startsWith('container:') && (option === 'IpcMode' || option === 'PidMode'))) throw invalid(`invalid ${MODE_NAMES[option]} mode: ${mode}`);
   }
+}
+
+function checkExtraHost(host: string): void {
+  const address = host.replace(/^[^:=]+[:=]/, '').replace(/^\[(.*)\]$/, '$1');
+  if (address !== 'host-gateway' && isIP(address) === 0) throw invalid(`invalid IP address in add-host: "${address}"`);
 }
 
 /** Checked, and with the defaults that inspect shows. Mounts, ports and networks have their own files. */
@@ -128,6 +141,7 @@ export function settleHostConfig(given: HostConfig, config: DatacenterConfig): H
   checkPrivileges(given, config);
   checkNamespaces(given, config);
   for (const host of given.ExtraHosts ?? []) if (!/^[^:=]+[:=].+$/.test(host)) throw invalid(`bad format for add-host: "${host}"`);
+  for (const host of given.ExtraHosts ?? []) checkExtraHost(host);
   for (const address of given.Dns ?? []) if (!/^[0-9a-fA-F:.]+$/.test(address)) throw invalid(`invalid DNS server address: ${address}`);
   const unconfinedPaths = given.Privileged || given.SecurityOpt?.includes('systempaths=unconfined');
   const swap = given.Memory && !given.MemorySwap ? given.Memory * 2 : given.MemorySwap;

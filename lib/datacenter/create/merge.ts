@@ -7,6 +7,7 @@ const MIN_DURATION_NS = 1_000_000;
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
 
 export function mergeConfig(given: Config, image: Config): Config {
+  for (const entry of given.Env ?? []) if (entry === '') throw invalid('invalid environment variable: ');
   const config: Config = {...given};
   config.User ||= image.User ?? '';
   config.WorkingDir ||= image.WorkingDir ?? '';
@@ -74,9 +75,10 @@ const SIGNALS = new Set(('ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KIL
   + 'RTMIN RTMAX').split(' '));
 
 export function checkSignal(signal: string): void {
-  if (/^\d+$/.test(signal)) {
+  if (/^-?\d+$/.test(signal)) {
     const number = Number(signal);
     if (number >= 1 && number <= 64) return;
+    if (number !== 0) throw invalid(`the linux daemon does not support signal ${number}`);
   } else {
     const name = signal.toUpperCase().replace(/^SIG/, '');
     if (SIGNALS.has(name) || /^RTMIN\+([1-9]|1[0-5])$/.test(name) || /^RTMAX-([1-9]|1[0-4])$/.test(name)) return;

@@ -127,7 +127,7 @@ function parseBind(text: string, config: DatacenterConfig, driver?: string): Wan
 }
 
 function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
-  const fail = (why: string): CetusError => invalid(`invalid mount config for type "${mount.Type}": ${why}`);
+  const fail = (why: string): CetusError => invalid(`invalid mount config for type "${mount.Type ?? ''}": ${why}`);
   if (!mount.Target) throw fail('field Target must not be empty');
   const destination = destinationOf(mount.Target, fail);
   const readOnly = mount.ReadOnly ?? false;
@@ -152,6 +152,7 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       const name = mount.Source ?? '';
       if (name) checkVolumeName(name);
       if (options.Subpath && (options.Subpath.startsWith('/') || options.Subpath.split('/').includes('..'))) throw fail('subpath must be a relative path within the volume');
+      if (readOnly && name === '') throw fail('must not set ReadOnly mode when using anonymous volumes');
       asMistake(() => checkVolumeDriver(name, options.DriverConfig?.Name, driverOptions));
       const within = gateVolumeOptions(driverOptions, config);
       return {type: 'volume', volume: {name, anonymous: name === '', labels: options.Labels ?? {}, options: driverOptions, ...within}, destination, readOnly, noCopy: options.NoCopy ?? false, ...(options.Subpath ? {subpath: options.Subpath} : {})};
@@ -164,7 +165,7 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       if (readOnly) options.push('ro');
       return {type: 'tmpfs', destination, options};
     }
-    case 'image': case 'npipe': case 'cluster':
+    case 'image': case 'cluster':
       throw unsupported(`mount of type ${mount.Type}`, 'use a volume, a bind or tmpfs');
     default:
       throw fail('mount type unknown');
@@ -181,7 +182,7 @@ export function wantedMounts(host: HostConfig, configVolumes: Record<string, obj
   for (const text of host.Binds ?? []) add(parseBind(text, config, host.VolumeDriver));
   for (const mount of host.Mounts ?? []) add(parseMount(mount, config));
   for (const [path, options] of Object.entries(host.Tmpfs ?? {}))
-    add({type: 'tmpfs', destination: destinationOf(path, (why) => invalid(`invalid mount config for type "tmpfs": ${why}`)), options: options === '' ? [] : options.split(',')});
+    add({type: 'tmpfs', destination: destinationOf(path, invalid), options: options === '' ? [] : options.split(',')});
   for (const mount of inherited) if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
   for (const text of Object.keys(configVolumes ?? {})) {
     const mount = parseBind(text, config, host.VolumeDriver);
@@ -195,8 +196,9 @@ export function wantedMounts(host: HostConfig, configVolumes: Record<string, obj
 /** "name[:ro|rw]" of VolumesFrom. */
 export function parseVolumesFrom(text: string): {container: string; readOnly: boolean} {
   const [container, mode = 'rw', ...more] = text.split(':');
+  if (text === '') throw invalid('volumes-from specification cannot be an empty string');
   if (!container || more.length > 0) throw invalid(`invalid volumes-from specification: '${text}'`);
-  if (!['ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode for volumes-from: ${mode}`);
+  if (!['ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode: ${mode}`);
   return {container, readOnly: mode === 'ro'};
 }
 

@@ -54,10 +54,12 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
   const endpoints = Object.entries(body.NetworkingConfig?.EndpointsConfig ?? {});
   const publishing = Object.keys(host.PortBindings ?? {}).length > 0;
 
+  if (host.UTSMode === 'host' && config.Hostname) throw invalid('conflicting options: hostname and the UTS mode');
   if (mode.startsWith('container:')) {
     const other = mode.slice('container:'.length);
     if (!other) throw invalid('Invalid network mode: invalid container format container:<name|id>');
     if (config.Hostname) throw invalid('conflicting options: hostname and the network mode');
+    if (Object.keys(body.ExposedPorts ?? {}).length) throw invalid('conflicting options: port exposing and the container type network mode');
     if (publishing || host.PublishAllPorts) throw invalid('conflicting options: port publishing and the container type network mode');
     if (host.Dns?.length) throw invalid('conflicting options: dns and the network mode');
     if (host.ExtraHosts?.length) throw invalid('conflicting options: custom host-to-IP mapping and the network mode');

@@ -7,8 +7,9 @@ import {eq} from '../../moray/filter';
 import {BUCKETS} from '../../schema/buckets';
 import type {ChainResult} from '../../schema/chains';
 import type {Image, ImageRef} from '../../schema/objects';
-import {familiarName, familiarReference, formatReference, isDigest, parseImageName, parseReference} from '../../schema/reference';
+import {familiarName, familiarReference, formatReference, invalidTag, isDigest, isTag, parseImageName, parseReference} from '../../schema/reference';
 import type {Context} from '../context';
+import {checkPlatformText} from '../create/platform';
 import {unsupported} from '../create/options';
 import {eventWrite} from '../events';
 import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, untilFilter, valuesOf} from '../filters';
@@ -58,6 +59,7 @@ export function imageVerbs(context: Context): ImageVerbs {
 
     async *pull(caller, text, options, auth) {
       if (options.allTags) throw unsupported('pulling all tags (--all-tags)', 'name the tags one by one');
+      if (options.platform) checkPlatformText(options.platform);
       const reference = parseImageName(text);
       const shown = familiarReference(reference);
       let begun = false;
@@ -104,7 +106,9 @@ export function imageVerbs(context: Context): ImageVerbs {
       if (names.length === 0) throw new CetusError('invalid', 'no images to save');
       const wanted = new Map<string, {image: Image; references: Set<string>}>();
       for (const name of names) {
-        const {image, reference} = await resolveImage(context, caller.account, name);
+        const {image, reference} = await resolveImage(context, caller.account, name).catch((err: unknown) => {
+          throw isCetusError(err, 'notFound') ? new CetusError('notFound', `No such image: ${name}`, {cause: err}) : err;
+        });
         const entry = wanted.get(image.id) ?? {image, references: new Set<string>()};
         wanted.set(image.id, entry);
         if (reference) entry.references.add(reference);
@@ -135,6 +139,8 @@ export function imageVerbs(context: Context): ImageVerbs {
     async tag(caller, source, repository, tag) {
       // A digest in the tag's place cannot be a name.
       if (isDigest(tag) || repository.includes('@')) throw new CetusError('invalid', 'refusing to create a tag with a digest reference');
+      parseReference(repository);
+      if (tag && !isTag(tag)) throw invalidTag();
       const target = parseReference(tag ? `${repository}:${tag}` : repository);
       const name = formatReference(parseImageName(tag ? `${repository}:${tag}` : repository));
       if (familiarName(target) === 'sha256') throw new CetusError('invalid', 'refusing to create an ambiguous tag using digest algorithm as name');

@@ -27,6 +27,9 @@ async function list(x: Exchange): Promise<void> {
 
 async function create(x: Exchange): Promise<void> {
   const body = await readBody<CreateContainerBody>(x, 'containerCreate');
+  if (!Object.keys(body).some((field) => field !== 'HostConfig' && field !== 'NetworkingConfig')) throw new CetusError('invalid', 'config cannot be empty in order to create a container');
+  const networks = Object.keys(body.NetworkingConfig?.EndpointsConfig ?? {});
+  if (networks.length > 1 && !x.speaks(44)) throw new CetusError('invalid', `Container cannot be connected to network endpoints: ${networks.join(', ')}`);
   const name = x.query.text('name').replace(/^\//, '') || undefined;
   const platform = x.speaks(41) ? x.query.text('platform') || undefined : undefined;
   const {id, warnings} = await x.datacenter.containers.create(x.caller, name, body, platform);
@@ -90,7 +93,7 @@ async function update(x: Exchange): Promise<void> {
   const {RestartPolicy: policy, ...resources} = await readBody<Resources & {RestartPolicy?: RestartPolicy}>(x, 'containerUpdate');
   // The CLI always sends a policy; an empty name means "leave it".
   const {warnings} = await x.datacenter.containers.update(x.caller, x.param('id'), resources, policy?.Name ? policy : undefined);
-  x.json(200, {Warnings: warnings});
+  x.json(200, {Warnings: warnings.length ? warnings : null});
 }
 
 async function remove(x: Exchange): Promise<void> {
@@ -100,7 +103,7 @@ async function remove(x: Exchange): Promise<void> {
 
 async function prune(x: Exchange): Promise<void> {
   const {deleted, spaceReclaimed} = await x.datacenter.containers.prune(x.caller, x.query.filters());
-  x.json(200, {ContainersDeleted: deleted, SpaceReclaimed: spaceReclaimed});
+  x.json(200, {ContainersDeleted: deleted.length ? deleted : null, SpaceReclaimed: spaceReclaimed});
 }
 
 async function top(x: Exchange): Promise<void> {

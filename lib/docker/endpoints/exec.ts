@@ -75,7 +75,8 @@ async function inspect(x: Exchange): Promise<void> {
     OpenStdin: config.AttachStdin ?? false,
     OpenStderr: config.AttachStderr ?? false,
     OpenStdout: config.AttachStdout ?? false,
-    CanRemove: live?.canRemove ?? !exec.running,
+    // A mark of the Engine's own sweep; what has been swept is not found any more.
+    CanRemove: false,
     ContainerID: exec.containerId,
     DetachKeys: config.DetachKeys ?? '',
     Pid: live?.pid ?? exec.pid,

@@ -1,7 +1,7 @@
 /** Images: list, pull, inspect, history, tag, remove, prune, save, load, commit, push. */
 import {CetusError, isCetusError} from '../../base/errors';
 import type {Config, ProgressMessage} from '../../schema/docker';
-import {familiarReference, parseReference} from '../../schema/reference';
+import {familiarReference, invalidTag, isDigest, isTag, parseReference} from '../../schema/reference';
 import {parseBody} from '../body';
 import type {Exchange, Handlers} from '../exchange';
 import {parsePlatformJson} from '../platform';
@@ -29,6 +29,7 @@ async function list(x: Exchange): Promise<void> {
 export function pullReference(fromImage: string, tag: string): {reference: string; allTags: boolean} {
   const asked = parseReference(fromImage);
   if (!tag) return {reference: fromImage, allTags: asked.tag === undefined && asked.digest === undefined};
+  if (!isTag(tag) && !isDigest(tag)) throw invalidTag();
   const {registry, repository} = asked;
   return {reference: familiarReference(tag.includes(':') ? {registry, repository, digest: tag} : {registry, repository, tag}), allTags: false};
 }

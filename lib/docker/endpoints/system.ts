@@ -71,7 +71,7 @@ async function diskUsage(x: Exchange): Promise<void> {
   const wanted = (type: string): boolean => types.size === 0 || types.has(type);
   const usage = await x.datacenter.system.diskUsage(x.caller);
   const now = Date.now();
-  const options = {speaks: (minor: number) => x.speaks(minor)};
+  const options = {speaks: (minor: number) => x.speaks(minor), counted: true};
   x.json(200, {
     ...(wanted('image') ? {LayersSize: usage.layersSize, Images: usage.images.map((image) => ({...imageListEntry(image, options), SharedSize: 0}))} : {}),
     ...(wanted('container') ? {Containers: usage.containers.map(({container, sizeRw}) => containerListEntry(container, now, {sizeRw, sizeRootFs: 0}))} : {}),

@@ -116,7 +116,7 @@ function networkSettings(container: Container, namesAmongAliases: boolean): obje
   const bridge = networks.bridge;
   return {
     Bridge: '',
-    SandboxID: isLive(container) ? container.id : '',
+    SandboxID: container.observation.startedAt !== ZERO_TIME && !container.spec.networkMode.startsWith('container:') ? container.id : '',
     SandboxKey: '',
     Ports: portMap(container),
     HairpinMode: false,

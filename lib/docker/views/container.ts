@@ -90,7 +90,8 @@ export function networkViews(container: Container): Record<string, EndpointSetti
       MacAddress: held?.mac ?? settings.MacAddress ?? '',
       DriverOpts: settings.DriverOpts ?? null,
       GwPriority: settings.GwPriority ?? 0,
-      NetworkID: networkId,
+      // A network is joined at the first start.
+      NetworkID: held || container.observation.startedAt !== ZERO_TIME ? networkId : '',
       EndpointID: held?.endpointId ?? '',
       Gateway: held?.gateway ?? '',
       IPAddress: held?.address ?? '',

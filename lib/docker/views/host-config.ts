@@ -30,9 +30,9 @@ export function hostConfigView(container: Container): object {
     CapAdd: h.CapAdd ?? null,
     CapDrop: h.CapDrop ?? null,
     CgroupnsMode: h.CgroupnsMode || 'host',
-    Dns: h.Dns ?? [],
-    DnsOptions: h.DnsOptions ?? [],
-    DnsSearch: h.DnsSearch ?? [],
+    Dns: h.Dns ?? null,
+    DnsOptions: h.DnsOptions ?? null,
+    DnsSearch: h.DnsSearch ?? null,
     ExtraHosts: h.ExtraHosts ?? null,
     GroupAdd: h.GroupAdd ?? null,
     IpcMode: h.IpcMode || 'private',
@@ -65,18 +65,18 @@ function resources(h: HostConfig): object {
     NanoCpus: h.NanoCpus ?? 0,
     CgroupParent: h.CgroupParent ?? '',
     BlkioWeight: h.BlkioWeight ?? 0,
-    BlkioWeightDevice: h.BlkioWeightDevice ?? [],
-    BlkioDeviceReadBps: h.BlkioDeviceReadBps ?? [],
-    BlkioDeviceWriteBps: h.BlkioDeviceWriteBps ?? [],
-    BlkioDeviceReadIOps: h.BlkioDeviceReadIOps ?? [],
-    BlkioDeviceWriteIOps: h.BlkioDeviceWriteIOps ?? [],
+    BlkioWeightDevice: h.BlkioWeightDevice ?? null,
+    BlkioDeviceReadBps: h.BlkioDeviceReadBps ?? null,
+    BlkioDeviceWriteBps: h.BlkioDeviceWriteBps ?? null,
+    BlkioDeviceReadIOps: h.BlkioDeviceReadIOps ?? null,
+    BlkioDeviceWriteIOps: h.BlkioDeviceWriteIOps ?? null,
     CpuPeriod: h.CpuPeriod ?? 0,
     CpuQuota: h.CpuQuota ?? 0,
     CpuRealtimePeriod: h.CpuRealtimePeriod ?? 0,
     CpuRealtimeRuntime: h.CpuRealtimeRuntime ?? 0,
     CpusetCpus: h.CpusetCpus ?? '',
     CpusetMems: h.CpusetMems ?? '',
-    Devices: h.Devices ?? [],
+    Devices: h.Devices ?? null,
     DeviceCgroupRules: h.DeviceCgroupRules ?? null,
     DeviceRequests: h.DeviceRequests ?? null,
     MemoryReservation: h.MemoryReservation ?? 0,
@@ -86,7 +86,7 @@ function resources(h: HostConfig): object {
     OomKillDisable: h.OomKillDisable ?? false,
     // Nor is 0 or -1 a limit: the CLI sends 0 always.
     PidsLimit: h.PidsLimit && h.PidsLimit > 0 ? h.PidsLimit : null,
-    Ulimits: h.Ulimits ?? [],
+    Ulimits: h.Ulimits ?? null,
     CpuCount: 0,
     CpuPercent: 0,
     IOMaximumIOps: 0,
@@ -94,8 +94,8 @@ function resources(h: HostConfig): object {
   };
 }
 
-function portBindings(h: HostConfig): object {
-  return Object.fromEntries(Object.entries(h.PortBindings ?? {}).map(([port, bindings]) =>
+function portBindings(h: HostConfig): object | null {
+  return !h.PortBindings ? null : Object.fromEntries(Object.entries(h.PortBindings ?? {}).map(([port, bindings]) =>
     [port, bindings?.map((b) => ({HostIp: b.HostIp ?? '', HostPort: b.HostPort ?? ''})) ?? null]));
 }
 

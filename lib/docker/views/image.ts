@@ -4,27 +4,33 @@ import type {Config} from '../../schema/docker';
 import {familiar, tagsOf} from './names';
 import {unixSeconds} from './time';
 
+const NOT_COUNTED = -1;
+
 export interface ImageViewOptions {
   /** API minor version: fields came and went. */
   speaks: (minor: number) => boolean;
   /** For a client that does not live without it, whatever version it speaks. */
   containerConfig?: boolean;
+  /** The containers of each: the Engine counts them for `system df` only. */
+  counted?: boolean;
 }
 
-export function imageListEntry({image, references, containers}: ListedImage, {speaks}: ImageViewOptions): object {
+export function imageListEntry({image, references, containers}: ListedImage, {speaks, counted}: ImageViewOptions): object {
   const tags = tagsOf(references);
   const digests = image.repoDigests.map(familiar);
+  // Until 1.43 an image without any name had a name of its own for that.
+  const [noTags, noDigests] = speaks(43) ? [[], []] : tags.length || digests.length ? [null, null] : [['<none>:<none>'], ['<none>@<none>']];
   return {
     Id: image.id,
     ParentId: image.parent ?? '',
-    RepoTags: tags.length || speaks(43) ? tags : ['<none>:<none>'],
-    RepoDigests: digests.length || speaks(43) ? digests : ['<none>@<none>'],
+    RepoTags: tags.length ? tags : noTags,
+    RepoDigests: digests.length ? digests : noDigests,
     Created: unixSeconds(image.config.created),
     Size: image.size,
     SharedSize: -1,
     ...(speaks(44) ? {} : {VirtualSize: image.size}),
-    Labels: image.config.config?.Labels ?? {},
-    Containers: containers,
+    Labels: image.config.config?.Labels ?? null,
+    Containers: counted ? containers : NOT_COUNTED,
   };
 }
 
@@ -38,7 +44,7 @@ export function imageInspect({image, references}: ListedImage, {speaks, containe
     Comment: config.history?.at(-1)?.comment ?? '',
     Created: config.created ?? '0001-01-01T00:00:00Z',
     ...(speaks(45) ? {} : {Container: ''}),
-    ...(speaks(45) && !containerConfig ? {} : {ContainerConfig: legacyConfig(config.container_config ?? {})}),
+    ...(speaks(45) && !containerConfig ? {} : {ContainerConfig: {...legacyConfig(config.container_config ?? {}), ...(config.container_config ? {} : {Env: null})}}),
     DockerVersion: config.docker_version ?? '',
     Author: config.author ?? '',
     Config: speaks(50) ? imageConfig(config.config ?? {}) : legacyConfig(config.config ?? {}),
