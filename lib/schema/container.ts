@@ -46,11 +46,12 @@ export interface ContainerObservation {
 /**
  * One resolved mount, in the order in which the runtime mounts them (parents first). A bind's `within` is the allowed directory that it is below
  * by its name; the node refuses a source that leads out of it by links. Optional: without it every source is allowed. `dockerSocket`: no path of
- * the node is meant, but a socket that speaks to the Docker API as the container's account.
+ * the node is meant, but a socket that speaks to the Docker API as the container's account. `readOnlyDepth`: whether a read-only one must, or must not,
+ * be so for what is mounted below it; absent: where the node can.
  */
 export type ResolvedMount =
   | {type: 'volume'; volumeId: string; name: string; destination: string; readOnly: boolean; noCopy: boolean; subpath?: string; anonymous: boolean}
-  | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean; within?: string; dockerSocket?: boolean}
+  | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean; within?: string; dockerSocket?: boolean; readOnlyDepth?: 'top' | 'all'}
   | {type: 'tmpfs'; destination: string; options: string[]};
 
 /** A port the container publishes. `hostPort` 0 asks for any free one: of `hostPortRange`, where there is one. */

@@ -230,7 +230,7 @@ const REFUSED: [flags: string[], names: RegExp][] = [
   [['--network-alias', 'likewise'], /network-scoped aliases are only supported for user-defined networks/],
   [['--ipc', 'container:nosuch'], /nosuch/],
   [['--use-api-socket'], /use-api-socket/],
-  [['--mount', 'type=bind,src=/tmp,dst=/t,readonly,bind-propagation=rprivate,bind-recursive=readonly'], /ReadOnlyForceRecursive/],
+  [['--mount', 'type=bind,src=/tmp,dst=/t,bind-propagation=odd'], /invalid propagation mode: odd/],
   [['--device-write-bps', '/dev/nosuch:1mb'], /\/dev\/nosuch/],
   [['--sysctl', 'kernel.pid_max=9'], /kernel\.pid_max/],
   [['--cap-add', 'FLYING'], /FLYING/],

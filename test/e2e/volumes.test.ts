@@ -216,6 +216,21 @@ describe('binds', () => {
     expect(await volumes()).toEqual([]);
   });
 
+  test('read-only is what is mounted below too, unless asked otherwise', async () => {
+    const dir = path.join(scratch, 'nested');
+    fs.mkdirSync(path.join(dir, 'sub'), {recursive: true});
+    expect((await run('mount', ['-t', 'tmpfs', 'tmpfs', path.join(dir, 'sub')])).status).toBe(0);
+    try {
+      const touch = 'touch /b/sub/x 2>&1 && echo written || true';
+      expect(await sh(['-v', `${dir}:/b:ro`], touch)).toMatch(/Read-only/);
+      expect(await sh(['--mount', `type=bind,source=${dir},target=/b,readonly,bind-propagation=rprivate,bind-recursive=readonly`], touch)).toMatch(/Read-only/);
+      expect(await sh(['--mount', `type=bind,source=${dir},target=/b,readonly,bind-recursive=writable`], `touch /b/x 2>&1 || ${touch}`)).toMatch(/Read-only.*\nwritten$/);
+      expect(await sh(['--mount', `type=bind,source=${dir},target=/b,bind-recursive=disabled`], 'ls /b/sub')).toBe('');
+    } finally {
+      await run('umount', [path.join(dir, 'sub')]);
+    }
+  });
+
   test('a missing source is made for -v and refused for --mount', async () => {
     const made = path.join(scratch, 'made/by/us');
     await sh(['-v', `${made}:/b`], 'true');

@@ -15,6 +15,7 @@ import {DEFAULT_SHM_BYTES, INIT_PATH, mountsOf} from './mounts';
 import {type CgroupAbilities, resourcesOf, rlimits} from './resources';
 import {layersOf, readInside} from './root-files';
 import {customSeccomp, defaultSeccomp, kernelHasX32, type OciSeccomp} from './seccomp';
+import {recursiveReadOnly} from './read-only';
 import {resolveUser, type User} from './user';
 
 export interface SpecBuilderOptions {
@@ -28,6 +29,8 @@ export interface SpecBuilderOptions {
   kernelVersion?: string;
   /** Default: asked of the kernel's configuration. */
   x32?: boolean;
+  /** Default: asked of the kernel and of runc. */
+  recursiveReadOnly?: boolean;
 }
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -36,8 +39,9 @@ export function createSpecBuilder(options: SpecBuilderOptions): SpecBuilder {
   const capabilities = options.capabilities ?? ownCapabilities();
   const kernelVersion = options.kernelVersion ?? os.release();
   const x32 = options.x32 ?? kernelHasX32(kernelVersion);
+  const readOnly = options.recursiveReadOnly ?? recursiveReadOnly(kernelVersion);
   return {
-    container: (input) => containerSpec(input, {...options, capabilities, kernelVersion, x32}),
+    container: (input) => containerSpec(input, {...options, capabilities, kernelVersion, x32, recursiveReadOnly: readOnly}),
     process: async ({spec, config, pid}) => {
       const privileged = config.Privileged === true;
       const user = config.User || spec.config.User || '';
@@ -94,7 +98,7 @@ async function containerSpec(input: SpecInput, known: Known): Promise<OciSpec> {
     ...(host.UTSMode === 'host' ? {} : {hostname: input.hostname}),
     mounts: mountsOf({
       privileged, readOnlyRoot: host.ReadonlyRootfs === true, ownNetwork, shmBytes: host.ShmSize || DEFAULT_SHM_BYTES, shm: shmOf(input),
-      files: input.files, init: init ? known.initPath : '', mounts: input.mounts,
+      files: input.files, init: init ? known.initPath : '', mounts: input.mounts, recursiveReadOnly: known.recursiveReadOnly,
     }),
     ...(host.Annotations && Object.keys(host.Annotations).length ? {annotations: host.Annotations} : {}),
     linux: {

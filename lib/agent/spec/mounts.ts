@@ -2,6 +2,7 @@
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {ResolvedMount} from '../../schema/container';
+import {isMountFlag} from '../volumes/driver-options';
 
 export interface OciMount { destination: string; type: string; source: string; options: string[] }
 
@@ -22,6 +23,8 @@ export interface Surroundings {
   /** Host path of the init binary to show at /sbin/docker-init; '' = none. */
   init: string;
   mounts: {mount: ResolvedMount; source: string}[];
+  /** The node can make binds read-only with all that is mounted below them. */
+  recursiveReadOnly: boolean;
 }
 
 export const INIT_PATH = '/sbin/docker-init';
@@ -45,14 +48,14 @@ export function mountsOf(s: Surroundings): OciMount[] {
   const etc = ([['/etc/resolv.conf', s.files.resolvConf], ['/etc/hostname', s.files.hostname], ['/etc/hosts', s.files.hosts]] as const)
     .filter(([, source]) => source !== '').map(([destination, source]) => bind(destination, source, ['rprivate', ...(s.readOnlyRoot ? ['ro'] : [])]));
   const init = s.init ? [bind(INIT_PATH, s.init, ['ro', 'rprivate'])] : [];
-  const asked = s.mounts.map(({mount, source}) => one(mount, source));
+  const asked = s.mounts.map(({mount, source}) => one(mount, source, s.recursiveReadOnly));
   const taken = new Set(asked.map((m) => m.destination));
   return [...[...system, ...etc, ...init].filter((m) => !taken.has(m.destination)), ...asked];
 }
 
 const PROPAGATIONS = new Set(['private', 'rprivate', 'shared', 'rshared', 'slave', 'rslave']);
 
-function one(mount: ResolvedMount, source: string): OciMount {
+function one(mount: ResolvedMount, source: string, recursiveReadOnly: boolean): OciMount {
   const destination = path.posix.normalize(mount.destination);
   switch (mount.type) {
     case 'tmpfs': return tmpfs(destination, 'tmpfs', tmpfsOptions(mount.options));
@@ -60,13 +63,26 @@ function one(mount: ResolvedMount, source: string): OciMount {
     case 'bind': {
       const propagation = mount.propagation || 'rprivate';
       if (!PROPAGATIONS.has(propagation)) throw new CetusError('invalid', `invalid propagation mode: ${propagation}`);
-      return {destination, type: 'bind', source, options: [mount.nonRecursive ? 'bind' : 'rbind', propagation, mount.readOnly ? 'ro' : 'rw']};
+      return {destination, type: 'bind', source, options: [mount.nonRecursive ? 'bind' : 'rbind', propagation, mount.readOnly ? readOnlyOption(mount, recursiveReadOnly) : 'rw']};
     }
   }
 }
 
+function readOnlyOption(mount: Extract<ResolvedMount, {type: 'bind'}>, recursive: boolean): string {
+  if (mount.readOnlyDepth === 'all' && !recursive) throw new CetusError('invalid', `failed to set bind-recursive mode "readonly" for ${mount.source}: this node cannot make mounts recursively read-only`);
+  return recursive && mount.readOnlyDepth !== 'top' && !mount.nonRecursive ? 'rro' : 'ro';
+}
+
+const TMPFS_VALUES = new Set(['size', 'mode', 'uid', 'gid', 'nr_inodes', 'nr_blocks', 'mpol']);
+
 /** The Engine's defaults, given up one by one where the person says the opposite; sizes with a unit as the kernel takes them. */
-function tmpfsOptions(asked: string[]): string[] {
+function tmpfsOptions(options: string[]): string[] {
+  const asked = options.filter((option) => option !== 'defaults');
+  for (const option of asked) {
+    const [name, ...value] = option.split('=');
+    if (option && !isMountFlag(option) && (!value.length || !TMPFS_VALUES.has(name!)))
+      throw new CetusError('internal', `invalid tmpfs option [${[name, ...(value.length ? [value.join('=')] : [])].map((part) => JSON.stringify(part)).join(' ')}]`);
+  }
   const opposite: Record<string, string> = {exec: 'noexec', suid: 'nosuid', dev: 'nodev'};
   const given = new Set(asked);
   const defaults = ['noexec', 'nosuid', 'nodev'].filter((option) => !given.has(option) && !asked.some((a) => opposite[a] === option));

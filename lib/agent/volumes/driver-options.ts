@@ -24,6 +24,8 @@ const WORDS: Record<string, readonly [number, boolean]> = {
   slave: [MS.slave, false], rslave: [MS.slave | MS.rec, false], unbindable: [MS.unbindable, false], runbindable: [MS.unbindable | MS.rec, false],
 };
 
+export const isMountFlag = (word: string): boolean => Object.hasOwn(WORDS, word);
+
 /** What is no flag is the file system's own business. */
 export function parseMountOptions(text: string): {flags: number; data: string} {
   let flags = 0;

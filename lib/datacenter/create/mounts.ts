@@ -97,23 +97,33 @@ function destinationOf(path: string, fail: (why: string) => CetusError): string 
 
 const PROPAGATION = new Set(['private', 'rprivate', 'shared', 'rshared', 'slave', 'rslave']);
 
+/** Of each kind at most one. SELinux labels and consistency hints mean nothing on these nodes, as on an Engine without SELinux. */
+const MODES: readonly ReadonlySet<string>[] = [new Set(['ro', 'rw']), new Set(['z', 'Z']), PROPAGATION, new Set(['nocopy']), new Set(['consistent', 'cached', 'delegated'])];
+
+function modesOf(text: string, kinds = MODES): string[] {
+  const modes = text === '' ? [] : text.split(',');
+  for (const kind of kinds) if (modes.filter((mode) => kind.has(mode)).length > 1) throw invalid(`invalid mode: ${text}`);
+  if (modes.some((mode) => !kinds.some((kind) => kind.has(mode)))) throw invalid(`invalid mode: ${text}`);
+  return modes;
+}
+
 function parseBind(text: string, config: DatacenterConfig, driver?: string): WantedMount {
   const fail = (why?: string): CetusError => invalid(`invalid volume specification: '${text}'${why ? `: ${why}` : ''}`);
   const parts = text.split(':');
-  if (parts.length > 3 || parts.some((p) => p === '')) throw fail();
+  if (parts.length > 3 || parts.slice(0, 2).some((p) => p === '')) throw fail();
   const [source, target, modes = ''] = parts.length === 1 ? [undefined, parts[0]!] : (parts as [string, string, string?]);
   const kind = source?.startsWith('/') ? 'bind' : 'volume';
   const destination = destinationOf(target, (why) => fail(`invalid mount config for type "${kind}": ${why}`));
   let readOnly = false;
   let noCopy = false;
   let propagation = '';
-  for (const mode of modes === '' ? [] : modes.split(',')) {
+  for (const mode of modesOf(modes)) {
     if (mode === 'ro') readOnly = true;
-    else if (mode === 'nocopy' && kind === 'volume') noCopy = true;
-    else if (PROPAGATION.has(mode) && kind === 'bind') propagation = mode;
-    // SELinux labels and consistency hints mean nothing on these nodes, as on an Engine without SELinux.
-    else if (!['rw', 'z', 'Z', 'cached', 'delegated', 'consistent'].includes(mode)) throw invalid(`invalid mode: ${modes}`);
+    if (mode === 'nocopy') noCopy = true;
+    if (PROPAGATION.has(mode)) propagation = mode;
   }
+  const foreign = kind === 'bind' ? noCopy && 'VolumeOptions' : propagation && 'BindOptions';
+  if (foreign) throw fail(`invalid mount config for type "${kind}": field ${foreign} must not be specified`);
   if (kind === 'bind') {
     const socket = dockerSocket(source!, config);
     if (socket) return {type: 'bind', source: posix.normalize(source!), destination, readOnly, propagation, createSource: false, ...socket};
@@ -139,20 +149,22 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
       if (!mount.Source.startsWith('/')) throw fail(`invalid mount path: '${mount.Source}' mount path must be absolute`);
       const options = mount.BindOptions ?? {};
       if (options.Propagation && !PROPAGATION.has(options.Propagation)) throw fail(`invalid propagation mode: ${options.Propagation}`);
-      if (options.ReadOnlyForceRecursive) throw unsupported('BindOptions.ReadOnlyForceRecursive', 'nodes may lack recursive read-only mounts');
+      for (const name of ['ReadOnlyNonRecursive', 'ReadOnlyForceRecursive'] as const) if (options[name] && !readOnly) throw fail(`field BindOptions.${name} requires ReadOnly`);
+      if (options.ReadOnlyForceRecursive && (options.ReadOnlyNonRecursive || options.NonRecursive)) throw fail('field BindOptions.ReadOnlyForceRecursive conflicts with non-recursive options');
+      const depth = options.ReadOnlyForceRecursive ? {readOnlyDepth: 'all' as const} : options.ReadOnlyNonRecursive ? {readOnlyDepth: 'top' as const} : {};
       const socket = dockerSocket(mount.Source, config);
       if (socket) return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', createSource: false, ...socket};
       const within = allowBind(mount.Source, config);
       checkPropagation(options.Propagation ?? '', config);
-      return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', nonRecursive: options.NonRecursive ?? false, createSource: options.CreateMountpoint ?? false, ...within};
+      return {type: 'bind', source: posix.normalize(mount.Source), destination, readOnly, propagation: options.Propagation ?? '', nonRecursive: options.NonRecursive ?? false, createSource: options.CreateMountpoint ?? false, ...depth, ...within};
     }
     case 'volume': {
       const options = mount.VolumeOptions ?? {};
       const driverOptions = options.DriverConfig?.Options ?? {};
       const name = mount.Source ?? '';
       if (name) checkVolumeName(name);
+      else if (readOnly) throw fail('must not set ReadOnly mode when using anonymous volumes');
       if (options.Subpath && (options.Subpath.startsWith('/') || options.Subpath.split('/').includes('..'))) throw fail('subpath must be a relative path within the volume');
-      if (readOnly && name === '') throw fail('must not set ReadOnly mode when using anonymous volumes');
       asMistake(() => checkVolumeDriver(name, options.DriverConfig?.Name, driverOptions));
       const within = gateVolumeOptions(driverOptions, config);
       return {type: 'volume', volume: {name, anonymous: name === '', labels: options.Labels ?? {}, options: driverOptions, ...within}, destination, readOnly, noCopy: options.NoCopy ?? false, ...(options.Subpath ? {subpath: options.Subpath} : {})};
@@ -167,10 +179,13 @@ function parseMount(mount: Mount, config: DatacenterConfig): WantedMount {
     }
     case 'image': case 'cluster':
       throw unsupported(`mount of type ${mount.Type}`, 'use a volume, a bind or tmpfs');
+    case 'npipe':
     default:
       throw fail('mount type unknown');
   }
 }
+
+const tmpfsWords = (options: string): string[] => (options === '' ? [] : options.split(','));
 
 /** `inherited`: mounts of the containers in VolumesFrom; they give way to the request's own. */
 export function wantedMounts(host: HostConfig, configVolumes: Record<string, object> | null | undefined, inherited: WantedMount[], config: DatacenterConfig): WantedMount[] {
@@ -181,11 +196,15 @@ export function wantedMounts(host: HostConfig, configVolumes: Record<string, obj
   };
   for (const text of host.Binds ?? []) add(parseBind(text, config, host.VolumeDriver));
   for (const mount of host.Mounts ?? []) add(parseMount(mount, config));
-  for (const [path, options] of Object.entries(host.Tmpfs ?? {}))
-    add({type: 'tmpfs', destination: destinationOf(path, invalid), options: options === '' ? [] : options.split(',')});
+  for (const [path, options] of Object.entries(host.Tmpfs ?? {})) {
+    const destination = destinationOf(path, invalid);
+    // Of a mount that asks for the same, the Engine shows the mount.
+    if (byDestination.get(destination)?.type !== 'tmpfs') add({type: 'tmpfs', destination, options: tmpfsWords(options)});
+  }
   for (const mount of inherited) if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
   for (const text of Object.keys(configVolumes ?? {})) {
-    const mount = parseBind(text, config, host.VolumeDriver);
+    // Images say it without the slash, too.
+    const mount = parseBind(/^[/:]|^$/.test(text) ? text : `/${text}`, config, host.VolumeDriver);
     if (mount.type !== 'volume' || text.includes(':')) throw invalid(`invalid volume specification: '${text}'`);
     if (!byDestination.has(mount.destination)) byDestination.set(mount.destination, mount);
   }
@@ -195,11 +214,12 @@ export function wantedMounts(host: HostConfig, configVolumes: Record<string, obj
 
 /** "name[:ro|rw]" of VolumesFrom. */
 export function parseVolumesFrom(text: string): {container: string; readOnly: boolean} {
-  const [container, mode = 'rw', ...more] = text.split(':');
-  if (text === '') throw invalid('volumes-from specification cannot be an empty string');
-  if (!container || more.length > 0) throw invalid(`invalid volumes-from specification: '${text}'`);
-  if (!['ro', 'rw', 'z', 'Z'].includes(mode)) throw invalid(`invalid mode: ${mode}`);
-  return {container, readOnly: mode === 'ro'};
+  if (!text) throw invalid('volumes-from specification cannot be an empty string');
+  const at = text.indexOf(':');
+  const container = at < 0 ? text : text.slice(0, at);
+  const modes = modesOf(at < 0 ? '' : text.slice(at + 1), MODES.slice(0, 2));
+  if (!container) throw invalid('invalid name or ID supplied: ""');
+  return {container, readOnly: modes.includes('ro')};
 }
 
 export function inheritMounts(mounts: readonly ResolvedMount[], readOnly: boolean): WantedMount[] {
