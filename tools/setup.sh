@@ -10,15 +10,11 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 declare -A package_of=(
-  [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd [flock]=util-linux
+  [dockerd]=docker.io [setpriv]=util-linux [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd [flock]=util-linux
 )
 if [ "$what" != run ]; then
   package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [xz]=xz-utils [script]=bsdutils [openssl]=openssl [curl]=curl
     [docker-compose]=docker-compose [debootstrap]=debootstrap)
-  command -v docker >/dev/null 2>&1 || package_of+=([docker]=docker.io)
-fi
-if [ "$what" = bench ]; then
-  package_of+=([dockerd]=docker.io)
 fi
 
 missing=()

@@ -10,6 +10,7 @@ import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Task, TaskAnswer} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
+import type {BuildEngines} from './build/engines';
 import {DockerSockets} from './docker-socket/sockets';
 import {Execs} from './exec/execs';
 import {HeartbeatLoop} from './heartbeat';
@@ -36,6 +37,8 @@ export interface AgentOptions {
   specs: SpecBuilder;
   /** What containers use. Absent: nothing is counted, and each looks as one that does not run. */
   meter?: Meter;
+  /** Absent: this node builds no images. */
+  build?: BuildEngines;
   dataDir: string;
   log: Log;
   /** Absent: reports are kept until an agent with a control plane opens the same directory. */
@@ -96,7 +99,7 @@ export function createAgent(options: AgentOptions): Agent {
       return unit && !unit.gone ? {id, running: unit.running, pid: unit.observation.pid, ownNetwork: unit.spec.hostConfig.NetworkMode !== 'host'} : undefined;
     },
   });
-  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, log});
+  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, build: options.build, log});
   const heartbeat = controlPlane && new HeartbeatLoop({
     sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
     joined: (nodeId) => {
@@ -135,6 +138,7 @@ export function createAgent(options: AgentOptions): Agent {
       execs.cutClients();
       await server.close();
       await sockets.close();
+      await options.build?.close();
       await controlPlane?.close();
       await reports.close();
       execs.suspend();

@@ -16,7 +16,7 @@ export interface SwitchRequest {
   path: string;
   host?: string;
   protocol: string;
-  headers?: Record<string, string>;
+  headers?: Record<string, string | string[]>;
   deadlineMs: number;
   timedOut(): CetusError;
   /** It answered, and neither switched nor refused. */

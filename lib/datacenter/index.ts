@@ -2,6 +2,7 @@
 import type {ContainerListener} from '../fleet/reports';
 import type {Fleet} from '../fleet/fleet';
 import {BUCKETS} from '../schema/buckets';
+import {buildVerbs} from './builds/builds';
 import {containerVerbs} from './containers/containers';
 import {ContainerViews} from './containers/views';
 import type {Context, Services} from './context';
@@ -56,6 +57,7 @@ export function createDatacenter(services: DatacenterServices): RunningDatacente
 
   return {
     containers, images,
+    builds: buildVerbs(context, predefined),
     execs: execVerbs(context),
     networks: networkVerbs(context, predefined),
     volumes: volumeVerbs(context),

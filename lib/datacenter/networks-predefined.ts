@@ -37,6 +37,11 @@ export class PredefinedNetworks {
     return networks;
   }
 
+  /** Where the steps of the account's builds are: a bridge like its own, which is in nobody's list, because no container of a list can be there. */
+  async builds(caller: Caller): Promise<Network> {
+    return (await this.of({...caller, account: `${caller.account}/builds`})).bridge;
+  }
+
   private async find(account: string): Promise<Partial<Record<Predefined, Network>>> {
     const found = await this.context.moray.list<Network>(BUCKETS.networks.name, oneOf('accountName', PREDEFINED.map((name) => `${account}/${name}`)));
     return Object.fromEntries(found.map(({value}) => [value.name, value]));

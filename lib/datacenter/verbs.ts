@@ -100,6 +100,28 @@ export interface ImageVerbs {
   prune(caller: Caller, filters: Filters): Promise<{deleted: ({Untagged: string} | {Deleted: string})[]; spaceReclaimed: number}>;
 }
 
+export type BuildHeaders = Record<string, string | string[]>;
+/** An engine that is at the account's disposal; to be closed. */
+export interface OpenBuild {
+  call(method: string, path: string, body: Readable | undefined, headers: BuildHeaders): Promise<Readable>;
+  /** `/session`, `/grpc`: HTTP/2 follows. */
+  stream(path: string, headers: BuildHeaders): Promise<Duplex>;
+  /** These images of the engine, and whatever was given a name, are the account's when it resolves. */
+  settle(imageIds: string[]): Promise<void>;
+  close(): Promise<void>;
+}
+export interface BuildVerbs {
+  open(caller: Caller): Promise<OpenBuild>;
+  /** The engine's lines; the last of them when the image is there. `query` is the client's, `headers` are X-Registry-Config and Content-Type. Hanging up cancels. */
+  build(caller: Caller, query: URLSearchParams, context: Readable, headers: BuildHeaders): AsyncIterable<ProgressMessage>;
+  cancel(caller: Caller, id: string): Promise<void>;
+  prune(caller: Caller, query: URLSearchParams): Promise<{CachesDeleted: string[] | null; SpaceReclaimed: number}>;
+  /** As the engine tells it. */
+  usage(caller: Caller): Promise<{BuildCache: unknown[]; BuilderSize: number}>;
+  /** Is there a node that could build? */
+  available(): Promise<boolean>;
+}
+
 /** The Engine's request as it came; what of it cannot be had is refused by name. */
 export interface NetworkCreateBody {
   Name: string;
@@ -201,6 +223,7 @@ export interface Datacenter {
   containers: ContainerVerbs;
   execs: ExecVerbs;
   images: ImageVerbs;
+  builds: BuildVerbs;
   networks: NetworkVerbs;
   volumes: VolumeVerbs;
   events: EventVerbs;

@@ -185,7 +185,8 @@ export class Exchange {
     return this.transport.takeOverWebSocket(this.edge.headers);
   }
 
-  takeOver(contentType: string): Socket {
+  takeOver(contentType: string, protocol = 'tcp'): Socket {
+    if (protocol !== 'tcp') return this.transport.takeOver(101, 'Switching Protocols', {Connection: 'Upgrade', Upgrade: protocol, ...this.edge.headers});
     const upgrade = this.request.headers.upgrade !== undefined;
     return upgrade
       ? this.transport.takeOver(101, 'UPGRADED', {'Content-Type': contentType, Connection: 'Upgrade', Upgrade: 'tcp', ...this.edge.headers})

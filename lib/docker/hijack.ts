@@ -1,5 +1,5 @@
 /**
- * Raw streams on an HTTP connection. Guarantees for `POST .../attach` and `POST /exec/ID/start` (and hands over
+ * Raw streams on an HTTP connection. Guarantees for `POST .../attach`, `POST /exec/ID/start`, `POST /session` and `POST /grpc` (and hands over
  * `GET .../attach/ws` where it asks for a WebSocket, see websocket.ts), with and without an Upgrade header, with
  * any kind of body, on fresh and on kept-alive connections, over TCP, TLS and unix sockets:
  *  - the socket is handed over whole: no byte that the client sent behind its request head (or body) is lost or parsed as HTTP;
@@ -22,7 +22,7 @@ const BODY_DEADLINE_MS = 30_000;
 /** How long a socket may linger after our last byte, so that the client reads it before a reset can overtake it. */
 const LINGER_MS = 5_000;
 const WEBSOCKET = /^(\/v[0-9.]+)?\/containers\/[^/]+\/attach\/ws(\?.*)?$/;
-const HIJACKED = /^(\/v[0-9.]+)?\/(containers\/[^/]+\/attach|exec\/[^/]+\/start)(\?.*)?$/;
+const HIJACKED = /^(\/v[0-9.]+)?\/(containers\/[^/]+\/attach|exec\/[^/]+\/start|session|grpc)(\?.*)?$/;
 
 interface ParserSocket extends Socket {
   parser?: {onIncoming?: (req: IncomingMessage, keepAlive: boolean) => number} | null;

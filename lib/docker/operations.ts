@@ -2,7 +2,7 @@
  * Every operation of the Engine API 1.51, as data: what is answered, by which group, and what is refused with 501 and which words.
  * server.ts mounts exactly these rows; an operation marked `handled` without a handler (or the other way round) stops the program at start.
  */
-export type Group = 'system' | 'containers' | 'streams' | 'files' | 'exec' | 'images' | 'volumes' | 'networks' | 'plugins' | 'swarm';
+export type Group = 'system' | 'containers' | 'streams' | 'files' | 'exec' | 'images' | 'build' | 'volumes' | 'networks' | 'plugins' | 'swarm';
 
 export interface Operation {
   /** The API's own operation id; also the name of the route. */
@@ -83,13 +83,18 @@ export const OPERATIONS: readonly Operation[] = [
     ['ImageLoad', 'POST', '/images/load'],
     ['ImageCommit', 'POST', '/commit'],
     ['ImagePush', 'POST', '/images/{name}/push'],
+  ]),
+  // The last two are not in the API's description; the Engine has them, and its clients use them.
+  ...handled('build', [
+    ['ImageBuild', 'POST', '/build'],
     ['BuildPrune', 'POST', '/build/prune'],
+    ['Session', 'POST', '/session'],
+    ['BuildCancel', 'POST', '/build/cancel'],
+    ['BuildControl', 'POST', '/grpc'],
   ]),
   ...later('images', [
-    ['ImageBuild', 'POST', '/build', 'docker build'],
     ['ImageSearch', 'GET', '/images/search', 'docker search'],
     ['DistributionInspect', 'GET', '/distribution/{name}/json', 'docker manifest inspect'],
-    ['Session', 'POST', '/session', 'a BuildKit session'],
   ]),
   ...handled('volumes', [
     ['VolumeList', 'GET', '/volumes'],

@@ -102,7 +102,16 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   ContainerArchiveInfo: honoured('path'),
   PutContainerArchive: honoured('path', 'noOverwriteDirNonDir', 'copyUIDGID'),
   ContainerPrune: honoured('filters'),
-  BuildPrune: {...honoured('filters'), ...ignored('there is no build cache', 'all', 'keep-storage', 'reserved-space', 'max-used-space', 'min-free-space')},
+  ImageBuild: {
+    ...honoured('dockerfile', 't', 'extrahosts', 'remote', 'q', 'nocache', 'cachefrom', 'pull', 'rm', 'forcerm', 'memory', 'memswap', 'cpushares', 'cpusetcpus', 'cpusetmems', 'cpuperiod',
+      'cpuquota', 'buildargs', 'shmsize', 'labels', 'networkmode', 'platform', 'target', 'outputs', 'version', 'session', 'buildid', 'ulimits', 'securityopt', 'squash', 'isolation'),
+    ...refused('the node decides where builds are accounted', 'cgroupparent'),
+  },
+  BuildPrune: {
+    ...honoured('filters', 'all', 'keep-storage', 'reserved-space'),
+    ...refused('the engine on the nodes knows how much to keep (reserved-space), not how much there may be', 'max-used-space', 'min-free-space'),
+  },
+  BuildCancel: honoured('id'),
   ImageList: {...honoured('all', 'filters', 'filter'), ...ignored('digests are always in the answer', 'digests'), ...ignored('shown as -1, "not computed"', 'shared-size'), ...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests')},
   ImageCreate: {...honoured('fromImage', 'tag', 'platform'), ...refused('importing an image is not implemented yet', 'fromSrc', 'repo', 'message', 'changes')},
   ImageInspect: {...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests'), ...refused('an image has one platform here', 'platform')},

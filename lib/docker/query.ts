@@ -17,6 +17,11 @@ export class Query {
     this.values = new URLSearchParams(raw);
   }
 
+  /** All of it, for somebody who reads it anew. */
+  copy(): URLSearchParams {
+    return new URLSearchParams(this.values);
+  }
+
   has(name: string): boolean {
     return this.values.has(name);
   }

@@ -11,6 +11,7 @@ import {type Log, redactHeaders} from '../base/log';
 import {type Server, restify} from '../base/restify';
 import type {Datacenter} from '../datacenter/verbs';
 import {checkQuery} from './body';
+import {buildHandlers} from './endpoints/build';
 import {containerHandlers} from './endpoints/containers';
 import {execHandlers} from './endpoints/exec';
 import {fileHandlers} from './endpoints/files';
@@ -66,7 +67,7 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 interface Routed { match: Match; version: string; rawQuery: string; path: string; requestId: string; startedAt: bigint }
 
 const allHandlers = (): Handlers => ({
-  ...systemHandlers, ...containerHandlers, ...streamHandlers, ...fileHandlers, ...execHandlers, ...imageHandlers, ...volumeHandlers, ...networkHandlers,
+  ...systemHandlers, ...containerHandlers, ...streamHandlers, ...fileHandlers, ...execHandlers, ...imageHandlers, ...buildHandlers, ...volumeHandlers, ...networkHandlers,
   ...pluginHandlers, ...swarmHandlers,
 });
 

@@ -11,7 +11,8 @@ import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, 
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
-import type {AgentClient} from './fleet';
+import {HttpAgentBuilds} from './agent-builds';
+import type {AgentBuilds, AgentClient} from './fleet';
 import {type AgentAddress, type AgentTls, parseAgentUrl, unreachableNode} from './address';
 import {lines} from './ndjson';
 import {upgrade} from './upgrade';
@@ -47,6 +48,7 @@ export class HttpAgentClient implements AgentClient {
   private readonly address: AgentAddress;
   private readonly calls: Pool;
   private readonly streams: Pool;
+  readonly builds: AgentBuilds;
 
   constructor(readonly node: string, url: string, private readonly tls?: AgentTls, private readonly patienceMs = PATIENCE_MS) {
     this.address = parseAgentUrl(url);
@@ -54,6 +56,11 @@ export class HttpAgentClient implements AgentClient {
     const shared = {connect, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS};
     this.calls = new Pool(this.address.origin, {...shared, connections: CALL_CONNECTIONS});
     this.streams = new Pool(this.address.origin, shared);
+    this.builds = new HttpAgentBuilds({
+      json: (method, path, options) => this.json(method, path, options), stream: (method, path, options) => this.stream(method, path, options),
+      lines: (path, options) => this.progress<LoadLine>(path, options),
+      upgrade: (path, query, headers) => upgrade(this.address, this.tls, path + queryString(query), this.node, READ_DEADLINE_MS, headers),
+    });
   }
 
   async task(task: Task, options: {deadlineMs?: number; signal?: AbortSignal} = {}): Promise<TaskOutput> {

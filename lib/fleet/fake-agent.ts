@@ -7,10 +7,10 @@ import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
-import type {ExecObservation, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {BuiltNames, ExecObservation, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
 import type {NodeFacts} from '../schema/node';
-import type {AgentClient} from './fleet';
+import type {AgentBuilds, AgentClient} from './fleet';
 
 /**
  * `before`: the task fails and nothing has happened. `after`: it has happened and the answer is lost.
@@ -302,6 +302,29 @@ export class FakeAgent implements AgentClient {
     yield {result: {digest: `sha256:${createHash('sha256').update(request.imageId).digest('hex')}`, size: 500, mediaType: request.manifest.mediaType}};
   }
   async save(): Promise<Readable> { return this.open('save', ''); }
+
+  /** What its builds are said to have made; there is no engine behind it. */
+  readonly built = new Map<string, NodeImage>();
+  readonly builds: AgentBuilds = {
+    prepare: async () => { this.reach(); return 'hold'; },
+    release: async () => undefined,
+    built: async (_hold, imageIds) => imageIds.map((imageId) => ({imageId, references: this.built.get(imageId)?.references ?? [], repoDigests: []})),
+    call: async () => { throw new CetusError('unavailable', 'docker build needs dockerd (Debian\'s package docker.io) on this node'); },
+    open: async () => this.open('build', 'hold'),
+    usage: async () => ({BuildCache: [], BuilderSize: 0}),
+    take: (_hold, images) => this.takeOver(images),
+  };
+
+  private async *takeOver(images: BuiltNames[]): AsyncGenerator<LoadLine> {
+    this.reach();
+    const taken = images.map(({imageId, references}) => {
+      const image = this.built.get(imageId);
+      if (!image) throw new CetusError('notFound', `No such image: ${imageId}`);
+      return {...image, references};
+    });
+    for (const image of taken) this.images.set(image.imageId, image);
+    yield {result: {images: taken}};
+  }
 
   private open(what: string, id: string): Duplex {
     this.reach();

@@ -1,6 +1,6 @@
 /** The control plane's side of nodes: who they are, whether they live, and a client to the agent on each. */
 import type {Duplex, Readable} from 'node:stream';
-import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, SaveRequest, Task, TaskOutput} from '../schema/agent';
+import type {AttachQuery, BuildPrepare, BuiltNames, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, SaveRequest, Task, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {Node, NodeFacts} from '../schema/node';
@@ -36,6 +36,20 @@ export interface AgentClient {
   load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   push(request: PushRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PushLine>;
   save(request: SaveRequest, signal?: AbortSignal): Promise<Readable>;
+  readonly builds: AgentBuilds;
+}
+
+/** Builds of one account, by an engine of its own on the node. What is done under a hold sees the images that were named when it was given. */
+export interface AgentBuilds {
+  prepare(request: BuildPrepare): Promise<string>;
+  /** The engine's answer as it comes; its refusals are errors with its own words. */
+  call(hold: string, method: string, path: string, body: Readable | undefined, headers: Record<string, string>, signal?: AbortSignal): Promise<Readable>;
+  /** `/session` or `/grpc`: HTTP/2 follows. */
+  open(hold: string, path: string, headers: Record<string, string | string[]>): Promise<Duplex>;
+  built(hold: string, imageIds: string[]): Promise<BuiltNames[]>;
+  take(hold: string, images: BuiltNames[], signal?: AbortSignal): AsyncIterable<LoadLine>;
+  release(hold: string): Promise<void>;
+  usage(account: string): Promise<{BuildCache: unknown[]; BuilderSize: number}>;
 }
 
 export interface Fleet {

@@ -9,9 +9,9 @@ import {CetusError, INTERNAL} from '../base/errors';
 import {switchProtocol} from '../base/switch-protocol';
 import {type AgentAddress, type AgentTls, unreachableNode} from './address';
 
-export function upgrade(address: AgentAddress, certificates: AgentTls | undefined, path: string, node: string, deadlineMs: number): Promise<Duplex> {
+export function upgrade(address: AgentAddress, certificates: AgentTls | undefined, path: string, node: string, deadlineMs: number, headers: Record<string, string | string[]> = {}): Promise<Duplex> {
   return switchProtocol({
-    socket: connect(address, certificates), path, host: address.host, protocol: 'cetus-stream', deadlineMs,
+    socket: connect(address, certificates), path, host: address.host, protocol: 'cetus-stream', headers, deadlineMs,
     timedOut: () => new CetusError('timeout', `node ${node} did not answer ${path} within ${deadlineMs} ms`, {shown: `node ${node} did not answer within ${deadlineMs / 1000} s`}),
     notSwitched: () => new CetusError('internal', `node ${node} did not switch protocols for ${path}`, {shown: INTERNAL}),
     failed: (err) => unreachableNode(node, err),

@@ -58,11 +58,11 @@ export async function holdOnNode(ctx: Ctx<unknown>, nodeId: string, container: P
   return true;
 }
 
-export interface Arrival { account: string; nodeId: string; image: NodeImage; /** normalised; tags to point at it */ references: string[]; repoDigest?: string; /** image id that it was made from, where that is known */ parent?: string }
+export interface Arrival { account: string; nodeId: string; image: NodeImage; /** normalised; tags to point at it */ references: string[]; repoDigests?: string[]; /** image id that it was made from, where that is known */ parent?: string }
 
 /** The writes that make an image of a node an image of the account. A tag that pointed elsewhere moves. */
 export async function recordImage(ctx: Ctx<unknown>, arrival: Arrival): Promise<BatchOp[]> {
-  const {account, nodeId, image, references, repoDigest, parent} = arrival;
+  const {account, nodeId, image, references, repoDigests = [], parent} = arrival;
   const key = `${account}/${image.imageId}`;
   const stored = await ctx.moray.peek<Image>(IMAGES, key);
   if (stored?.value.removing) throw new CetusError('etagConflict', `image ${image.imageId} is being removed`, {info: {bucket: IMAGES, key}});
@@ -74,7 +74,7 @@ export async function recordImage(ctx: Ctx<unknown>, arrival: Arrival): Promise<
   const value: Image = {
     ...base,
     nodes: [...new Set([...base.nodes, nodeId])],
-    repoDigests: [...new Set([...base.repoDigests, ...(repoDigest ? [repoDigest] : [])])],
+    repoDigests: [...new Set([...base.repoDigests, ...repoDigests])],
     lastTaggedAt: references.length ? now : base.lastTaggedAt,
   };
   return [

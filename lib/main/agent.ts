@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import {createAgent} from '../agent/agent';
+import {BuildEngines} from '../agent/build/engines';
 import {connectContainerd} from '../agent/containerd/connect';
 import {connectControlPlane} from '../agent/control-plane';
 import {createAgentImages} from '../agent/images/agent-images';
@@ -32,10 +33,15 @@ export async function agent(configFile: string): Promise<void> {
   const images = createAgentImages({containerd, log, insecureRegistries: config.insecureRegistries});
   const cgroupParent = `cetus-${config.prefix}`;
   const specs = createSpecBuilder({cgroupParent, cgroups: cgroupAbilities(), initPath: findInit()});
+  const dockerd = findProgram(['dockerd']);
+  const build = new BuildEngines({
+    directory: path.join(config.dataDir, 'build'), cgroup: path.join(cgroupParent, 'build'), program: dockerd, init: findInit(),
+    insecureRegistries: config.insecureRegistries, lending: images.lending, network, log,
+  });
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
-    facts: nodeFacts(config, {version: '', runc: '', snapshotter: ''}),
-    runtime, network, images, specs, meter: new KernelMeter(cgroupParent), dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
+    facts: nodeFacts(config, {version: '', runc: '', snapshotter: '', builds: dockerd !== '' && findInit() !== ''}),
+    runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
   });
   await node.open();
   fs.rmSync(listen.path, {force: true});
@@ -47,7 +53,9 @@ export async function agent(configFile: string): Promise<void> {
   });
 }
 
-function findInit(): string {
+const findInit = (): string => findProgram(INIT_PROGRAMS);
+
+function findProgram(names: string[]): string {
   const dirs = [...(process.env.PATH ?? '').split(':'), '/usr/libexec/docker', '/usr/sbin', '/sbin'];
-  return INIT_PROGRAMS.flatMap((name) => dirs.map((dir) => path.join(dir, name))).find((file) => fs.existsSync(file)) ?? '';
+  return names.flatMap((name) => dirs.map((dir) => path.join(dir, name))).find((file) => fs.existsSync(file)) ?? '';
 }

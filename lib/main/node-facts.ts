@@ -8,7 +8,7 @@ import {VERSION} from './version';
 /** Go's names, which Docker uses, where they differ from Node's. */
 const ARCHITECTURES: Record<string, string> = {x64: 'amd64', arm64: 'arm64', arm: 'arm', ia32: '386', ppc64: 'ppc64le', s390x: 's390x', riscv64: 'riscv64'};
 
-export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; snapshotter: string}): Omit<NodeFacts, 'bootGeneration'> {
+export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; snapshotter: string; builds: boolean}): Omit<NodeFacts, 'bootGeneration'> {
   const architecture = ARCHITECTURES[process.arch] ?? process.arch;
   const disk = fs.statfsSync(config.dataDir);
   return {
@@ -17,7 +17,7 @@ export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: 
     cpusetCpus: cpuset('cpus', '/sys/devices/system/cpu/online'), cpusetMems: cpuset('mems', '/sys/devices/system/node/online'),
     diskBytes: disk.blocks * disk.bsize, pids: Number(fs.readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
     cgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? 2 : 1, cgroupDriver: 'cgroupfs',
-    containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter, rootDir: config.rootDir ?? config.dataDir,
+    containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter, builds: runtime.builds, rootDir: config.rootDir ?? config.dataDir,
     agentUrl: config.listen, agentVersion: VERSION, labels: config.labels,
   };
 }

@@ -120,3 +120,15 @@ export const SAVE_REQUEST_SCHEMA = {
   type: 'object', required: ['images'],
   properties: {images: {type: 'array', maxItems: 10_000, items: {type: 'object', required: ['imageId', 'manifest', 'references'], properties: {imageId: digest, manifest: {type: 'object'}, references: {type: 'array', items: name}}}}},
 } as const;
+
+const builtNames = {type: 'object', required: ['imageId', 'references', 'repoDigests'], properties: {imageId: digest, references: {type: 'array', items: name}, repoDigests: {type: 'array', items: name}}} as const;
+
+export const BUILD_PREPARE_SCHEMA = {
+  type: 'object', required: ['account', 'network', 'hostNetwork', 'images'],
+  properties: {
+    account: name, network, hostNetwork: {type: 'boolean'},
+    images: {type: 'array', maxItems: 100_000, items: {type: 'object', required: ['imageId', 'manifest', 'references'], properties: {imageId: digest, manifest: {type: 'object'}, references: {type: 'array', items: name}}}},
+  },
+} as const;
+export const BUILT_SCHEMA = {type: 'object', required: ['hold', 'imageIds'], properties: {hold: name, imageIds: {type: 'array', maxItems: 1_000, items: digest}}} as const;
+export const TAKE_SCHEMA = {type: 'object', required: ['hold', 'images'], properties: {hold: name, images: {type: 'array', maxItems: 10_000, items: builtNames}}} as const;

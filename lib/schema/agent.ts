@@ -24,6 +24,15 @@
  *   POST /v1/images/load                ?account=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
  *   POST /v1/images/push                PushRequest; registry credentials in X-Registry-Auth -> NDJSON of PushLine, the last one {result}
+ *   POST /v1/builds/prepare             BuildPrepare -> {hold}: the account's build engine runs and has these images; the hold ends with release, or
+ *                                       a minute after its last stream
+ *   POST /v1/builds/call                ?hold=&method=&path=; X-Registry-Config and the body are the engine's -> its answer's body as it comes; its
+ *                                       refusal as a WireError
+ *   POST /v1/builds/stream              ?hold=&path=; X-Docker-Expose-Session-* are the engine's; Upgrade: cetus-stream -> 101, then HTTP/2 as with the engine
+ *   POST /v1/builds/built               {hold, imageIds} -> BuiltNames[]: these, and what else got a name since prepare
+ *   POST /v1/builds/take                {hold, images: BuiltNames[]} -> NDJSON of LoadLine, the last one {result}
+ *   POST /v1/builds/release             ?hold=
+ *   GET  /v1/builds/usage               ?account= -> {BuildCache, BuilderSize} as the engine's
  *
  * Frames: with a terminal the bytes as they are; without one, Docker's multiplexed format: [stream 1|2, 0,0,0, length as u32 BE][bytes].
  * The agent makes the frames, so that an endpoint passes bytes on without looking at them.
@@ -178,6 +187,17 @@ export interface PushResult { digest: string; size: number; mediaType: string }
 export type PushLine = ProgressMessage | {result: PushResult};
 /** What to write for each image: names for manifest.json and repositories. */
 export interface SaveRequest { images: {imageId: string; manifest: Descriptor; references: string[]}[] }
+
+/** What a build may stand on, and where its steps' network is. */
+export interface BuildPrepare {
+  account: string;
+  network: NodeNetwork;
+  /** Whether steps may use the node's own network. */
+  hostNetwork: boolean;
+  images: {imageId: string; manifest: Descriptor; /** normalised */ references: string[]}[];
+}
+/** An image of the build engine, with the names that it has there. */
+export interface BuiltNames { imageId: string; references: string[]; repoDigests: string[] }
 
 export interface Inventory {
   containers: {id: string; observation: ContainerObservation}[];

@@ -6,7 +6,7 @@
  */
 import type {Readable} from 'node:stream';
 import type {WireError} from '../base/errors';
-import type {NodeImage} from './agent';
+import type {BuiltNames, NodeImage} from './agent';
 import type {Container, Reservation} from './container';
 import type {Config, EndpointSettings, RegistryAuth, Resources, RestartPolicy} from './docker';
 import type {Network, Volume} from './objects';
@@ -55,6 +55,10 @@ export interface LoadParams { account: string; loadId: string; node?: string }
 export interface LoadSecrets { archive: Readable }
 export interface LoadResult { images: {imageId: string; references: string[]}[] }
 
+/** What builds of `hold`, on that node, made. `takeId`: a fresh uuid. */
+export interface TakeParams { account: string; takeId: string; nodeId: string; hold: string; images: BuiltNames[] }
+export interface TakeResult { images: {imageId: string; references: string[]}[] }
+
 /**
  * `config` is the image's, merged and changed by the verb; `containerConfig` what the container ran with. `reference` (normalised): the name to give it, '' for none.
  * notFound: the container went away meanwhile.
@@ -99,6 +103,7 @@ export interface ChainTypes {
   'image.pull': {params: PullParams; result: PullResult};
   'image.load': {params: LoadParams; result: LoadResult};
   'image.commit': {params: CommitParams; result: CommitResult};
+  'image.take': {params: TakeParams; result: TakeResult};
   'image.remove': {params: ImageRemoveParams; result: ImageRemoveResult};
   'network.create': {params: NetworkCreateParams; result: Network};
   'network.remove': {params: NetworkRemoveParams; result: null};

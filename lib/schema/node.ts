@@ -25,6 +25,8 @@ export interface NodeFacts {
   containerdVersion: string;
   runcVersion: string;
   snapshotter: string;
+  /** It has what `docker build` needs. Agents of earlier versions did not say. */
+  builds?: boolean;
   /** The directory on the node below which containers, volumes and images lie. Agents of earlier versions did not say. */
   rootDir?: string;
   /** Where fleet reaches it: "unix:///path" or "https://address:port". */

@@ -120,6 +120,9 @@ export class FakeDatacenter {
   lastAuth: RegistryAuth | undefined;
   /** Aborted signals of streams, so that tests see that a departure arrived. */
   departures = 0;
+  /** Whether a node could build, and what its engine keeps. */
+  builds = false;
+  buildCache: unknown[] = [];
   eventsRead = 0;
   /** What streams of requests ended with. */
   readonly failures: Error[] = [];
@@ -177,6 +180,17 @@ export class FakeDatacenter {
   datacenter(): Datacenter {
     const later = (name: string) => (): never => { throw new CetusError('notImplemented', `${name} is not implemented`); };
     return {
+      builds: {
+        open: async () => { throw new CetusError('unavailable', 'no node builds'); },
+        build: async function* () { throw new CetusError('unavailable', 'no node builds'); },
+        cancel: async (caller, id) => this.called('build.cancel', caller, id),
+        prune: async (caller, query) => {
+          this.called('build.prune', caller, query.toString());
+          return {CachesDeleted: null, SpaceReclaimed: 0};
+        },
+        usage: async () => ({BuildCache: this.buildCache, BuilderSize: 0}),
+        available: async () => this.builds,
+      },
       containers: {
         create: async (caller, name, body) => {
           this.called('create', caller, name, body);

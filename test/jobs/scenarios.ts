@@ -1,7 +1,7 @@
 /** One scene per chain for the generic test: the type makes a chain without a scene an error. */
 import {Readable} from 'node:stream';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
-import {ACCOUNT, IMAGE_ID, REFERENCE, type Datacenter} from './world';
+import {ACCOUNT, IMAGE_ID, nodeImage, REFERENCE, type Datacenter} from './world';
 
 export interface Scene<N extends ChainName> {
   prepare(dc: Datacenter): Promise<void>;
@@ -105,6 +105,15 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     events: ['container pause', 'container unpause', 'container commit', 'image tag'],
     // Nobody can know its id.
     tolerated: 'the node keeps image ',
+  },
+  'image.take': {
+    prepare: nothing,
+    params: (dc) => ({
+      account: ACCOUNT, takeId: '22222222-2222-4222-8222-222222222222', nodeId: dc.node.id, hold: 'hold',
+      images: [{imageId: nodeImage('4').imageId, references: ['docker.io/library/built:latest'], repoDigests: []}],
+    }),
+    events: ['image create', 'image tag'],
+    needsRequest: true,
   },
   'image.remove': {
     prepare: nothing,

@@ -125,6 +125,7 @@ export class Datacenter {
     this.node = {id: facts.nodeId, name: facts.name, facts, availability: 'active', liveness: 'alive', livenessReason: '', livenessAt: '', labels: {}, joinedAt: ''};
     this.placement.putNode(nodeView(this.node, undefined, DEFAULT_JOB_CONFIG));
     this.agent.registry.set('docker.io/library/pulled:latest', nodeImage('2'));
+    this.agent.built.set(nodeImage('4').imageId, nodeImage('4'));
   }
 
   async open(): Promise<this> {

@@ -15,6 +15,7 @@ import {withLines} from './channel';
 import {commitContainer, type CommitRequest} from './commit';
 import {Downloads} from './downloads';
 import type {AgentImages} from './images';
+import {Lending, type ImageLending} from './lending';
 import {DEFAULT_LIMITS, type ImageLimits} from './limits';
 import {loadArchive} from './load';
 import {parseConfig, parseManifest} from './manifest';
@@ -41,11 +42,12 @@ interface Prepared { parentSnapshot: string; config: ImageConfigFile }
 /** Configs of images in use, so that starting a container costs one look at containerd. */
 const PREPARED_MAX = 256;
 
-export function createAgentImages(options: AgentImagesOptions): AgentImages & {close(): Promise<void>} {
+export function createAgentImages(options: AgentImagesOptions): AgentImages & {lending: ImageLending; close(): Promise<void>} {
   return new ContainerdImages(options);
 }
 
 class ContainerdImages implements AgentImages {
+  readonly lending: ImageLending;
   private readonly limits: ImageLimits;
   private readonly clock: Clock;
   private readonly log: Log;
@@ -65,6 +67,7 @@ class ContainerdImages implements AgentImages {
     this.store = new BlobStore(options.containerd, this.limits, this.clock, this.ids);
     this.unpacker = new Unpacker(this.store, this.limits, this.clock, this.ids);
     this.downloads = new Downloads(this.limits, this.clock);
+    this.lending = new Lending({store: this.store, unpacker: this.unpacker, limits: this.limits, ids: this.ids}, () => this.open());
     this.transport = new Transport({limits: this.limits, insecureRegistries: options.insecureRegistries});
   }
 

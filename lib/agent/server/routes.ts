@@ -1,6 +1,6 @@
 /** The calls of the agent's protocol that are plain requests. A table of contents; the work is done by supervisor, execs, images. */
 import type http from 'node:http';
-import {asCetusError, CetusError} from '../../base/errors';
+import {CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
 import type {Inventory, PullRequest, PushRequest, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
@@ -9,8 +9,9 @@ import {parseBound, readLogs} from '../logs/read';
 import {type Sample, sampleLine} from '../stats/sample';
 import {top} from '../top';
 import {checks, type Query, readJsonBody} from './body';
+import {drained, json, ndjson} from './answers';
+import {BUILD_ROUTES} from './builds';
 import type {ServerParts} from './server';
-import {drained} from './upgrades';
 
 export interface Context extends ServerParts { req: http.IncomingMessage; res: http.ServerResponse; query: Query; signal: AbortSignal }
 export type Route = (context: Context) => Promise<void>;
@@ -65,7 +66,7 @@ const ITEMS: Record<string, ItemRoute> = {
 const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
 export function findRoute(method: string, path: string): Route {
-  const fixed = FIXED[`${method} ${path}`];
+  const fixed = FIXED[`${method} ${path}`] ?? BUILD_ROUTES[`${method} ${path}`];
   if (fixed) return fixed;
   const match = /^\/v1\/(containers|execs|volumes)\/([^/]+)(?:\/([a-z]+))?$/.exec(path);
   const item = match && ITEMS[`${method} ${match[1]}${match[3] ? ` ${match[3]}` : ''}`];
@@ -183,21 +184,6 @@ async function save({req, res, parts, signal}: Context): Promise<void> {
   archive.pipe(res);
 }
 
-/** Nothing has been sent before the first line: an error until then is an answer of its own; later it is the last line. */
-async function ndjson(res: http.ServerResponse, lines: AsyncIterable<unknown>): Promise<void> {
-  try {
-    for await (const line of lines) {
-      if (!res.headersSent) res.writeHead(200, {'content-type': 'application/x-ndjson'});
-      if (res.destroyed) return;
-      if (!res.write(`${JSON.stringify(line)}\n`)) await drained(res);
-    }
-  } catch (err) {
-    if (!res.headersSent) throw err;
-    res.write(`${JSON.stringify({failure: asCetusError(err).toWire()})}\n`);
-  }
-  res.end();
-}
-
 function registryAuth(header: string | string[] | undefined): RegistryAuth | undefined {
   if (typeof header !== 'string' || header === '') return undefined;
   try {
@@ -206,11 +192,6 @@ function registryAuth(header: string | string[] | undefined): RegistryAuth | und
     // No cause: it may quote the credentials.
     throw new CetusError('invalid', 'X-Registry-Auth is not base64url of JSON');
   }
-}
-
-function json(res: http.ServerResponse, value: unknown, status = 200): void {
-  const text = JSON.stringify(value);
-  res.writeHead(status, {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)}).end(text);
 }
 
 function empty(res: http.ServerResponse): void {

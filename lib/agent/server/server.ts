@@ -16,6 +16,7 @@ import type {Log} from '../../base/log';
 import type {Task, TaskAnswer} from '../../schema/agent';
 import type {NodeFacts} from '../../schema/node';
 import {statusOf} from '../../schema/wire';
+import type {BuildEngines} from '../build/engines';
 import type {Execs} from '../exec/execs';
 import type {StatsCollector} from '../stats/collector';
 import type {Supervisor, SupervisorParts} from '../supervisor';
@@ -30,6 +31,8 @@ export interface ServerParts {
   task(task: Task): Promise<TaskAnswer>;
   parts: SupervisorParts;
   facts(): NodeFacts;
+  /** Where the node builds images. */
+  build?: BuildEngines;
   log: Log;
 }
 
@@ -114,7 +117,7 @@ export class AgentServer {
     };
     try {
       const url = new URL(req.url ?? '/', 'http://agent');
-      await findUpgrade(req.method ?? '', url.pathname)({...this.parts, query: new Query(url.searchParams), accept});
+      await findUpgrade(req.method ?? '', url.pathname)({...this.parts, query: new Query(url.searchParams), headers: req.headers, accept});
     } catch (err) {
       const error = asCetusError(err);
       this.parts.log.debug({err, path: req.url?.split('?')[0]}, 'a stream was refused');

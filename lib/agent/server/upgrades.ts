@@ -1,4 +1,5 @@
-/** The two calls that become raw streams: attach to a container, start an exec. */
+/** The calls that become raw streams: attach to a container, start an exec, and what a builder says to its client. */
+import type {IncomingHttpHeaders} from 'node:http';
 import type {Duplex} from 'node:stream';
 import {CetusError} from '../../base/errors';
 import {readLogs} from '../logs/read';
@@ -6,15 +7,18 @@ import {attachStream} from '../stdio/attach';
 import {parseDetachKeys} from '../stdio/detach';
 import {frame} from '../stdio/frames';
 import type {ContainerUnit} from '../container/unit';
+import {drained} from './answers';
 import type {Query} from './body';
+import {buildStream} from './builds';
 import type {ServerParts} from './server';
 
 /** Answers 101 and hands the stream over. Not called: the caller gets the error that was thrown. */
 export type Accept = () => Duplex;
-export interface UpgradeContext extends ServerParts { query: Query; accept: Accept }
+export interface UpgradeContext extends ServerParts { query: Query; headers: IncomingHttpHeaders; accept: Accept }
 type Upgrade = (context: UpgradeContext) => Promise<void>;
 
 export function findUpgrade(method: string, path: string): Upgrade {
+  if (method === 'POST' && path === '/v1/builds/stream') return buildStream;
   const match = /^\/v1\/(containers|execs)\/([^/]+)\/(attach|start)$/.exec(path);
   if (method === 'POST' && match) {
     const id = decodeURIComponent(match[2]!);
@@ -75,24 +79,4 @@ async function replayInto(
   for (const stream of [1, 2] as const) {
     if ((stream === 1 ? options.stdout : options.stderr) && open[stream].length) duplex.write(unit.tty ? open[stream] : frame(stream, open[stream]));
   }
-}
-
-const DRAIN_DEADLINE_MS = 120_000;
-
-/** Resolves when there is room again or the client is gone; one that takes nothing for two minutes is cut off. */
-export function drained(stream: Duplex | NodeJS.WritableStream): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      stream.removeListener('drain', done);
-      stream.removeListener('close', done);
-      resolve();
-    };
-    const timer = setTimeout(() => {
-      (stream as Duplex).destroy();
-      done();
-    }, DRAIN_DEADLINE_MS);
-    stream.once('drain', done);
-    stream.once('close', done);
-  });
 }

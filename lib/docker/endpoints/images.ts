@@ -112,12 +112,6 @@ async function commit(x: Exchange): Promise<void> {
   x.json(201, {Id: imageId});
 }
 
-/** There is no build cache, so there is nothing to prune; `docker system prune` asks for it always. */
-function pruneBuilds(x: Exchange): void {
-  x.query.filters();
-  x.json(200, {CachesDeleted: null, SpaceReclaimed: 0});
-}
-
 export const imageHandlers: Handlers = {
   ImageList: list,
   ImageCreate: pull,
@@ -131,5 +125,4 @@ export const imageHandlers: Handlers = {
   ImageLoad: load,
   ImageCommit: commit,
   ImagePush: push,
-  BuildPrune: pruneBuilds,
 };

@@ -2,6 +2,7 @@
 import {formatNs, systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Exchange, Handlers} from '../exchange';
+import {buildCacheView} from '../views/build-cache';
 import {containerListEntry} from '../views/container-list';
 import {eventLine} from '../views/event';
 import {imageListEntry} from '../views/image';
@@ -9,17 +10,19 @@ import {infoView, versionView} from '../views/info';
 import {volumeView} from '../views/network';
 
 const PING_HEADERS = {
-  'Builder-Version': '1', Swarm: 'inactive', 'Cache-Control': 'no-cache, no-store, must-revalidate', Pragma: 'no-cache', 'Content-Type': 'text/plain; charset=utf-8',
+  Swarm: 'inactive', 'Cache-Control': 'no-cache, no-store, must-revalidate', Pragma: 'no-cache', 'Content-Type': 'text/plain; charset=utf-8',
 };
+/** As the Engine from 23 on: BuildKit where it is, which clients take it from here. */
+const pingHeaders = (builds: boolean): Record<string, string> => ({'Builder-Version': builds ? '2' : '1', ...PING_HEADERS});
 const PING_FRESH_MS = 1_000;
 
 /** Clients ping before every command and health checks ping all day: the answer about the store is at most a second old. */
-let lastPing: {datacenter: unknown; atMs: number; answer: Promise<void>} | undefined;
+let lastPing: {datacenter: unknown; atMs: number; answer: Promise<{builds: boolean}>} | undefined;
 
-function isUp(x: Exchange): Promise<void> {
+function isUp(x: Exchange): Promise<{builds: boolean}> {
   const now = Date.now();
   if (!lastPing || lastPing.datacenter !== x.datacenter || now - lastPing.atMs > PING_FRESH_MS) {
-    const answer = x.datacenter.system.ping();
+    const answer = Promise.all([x.datacenter.builds.available().catch(() => false), x.datacenter.system.ping()]).then(([builds]) => ({builds}));
     answer.catch(() => undefined);
     lastPing = {datacenter: x.datacenter, atMs: now, answer};
   }
@@ -27,14 +30,15 @@ function isUp(x: Exchange): Promise<void> {
 }
 
 async function ping(x: Exchange): Promise<void> {
+  let headers = pingHeaders(true);
   try {
-    await isUp(x);
+    headers = pingHeaders((await isUp(x)).builds);
   } catch (err) {
     // The headers go out all the same: a client negotiates its version with them even where the datacenter is not well.
-    x.text(503, (err as Error).message, PING_HEADERS);
+    x.text(503, (err as Error).message, headers);
     return;
   }
-  x.text(200, 'OK', PING_HEADERS);
+  x.text(200, 'OK', headers);
 }
 
 async function version(x: Exchange): Promise<void> {
@@ -76,7 +80,7 @@ async function diskUsage(x: Exchange): Promise<void> {
     ...(wanted('image') ? {LayersSize: usage.layersSize, Images: usage.images.map((image) => ({...imageListEntry(image, options), SharedSize: 0}))} : {}),
     ...(wanted('container') ? {Containers: usage.containers.map(({container, sizeRw}) => containerListEntry(container, now, {sizeRw, sizeRootFs: 0}))} : {}),
     ...(wanted('volume') ? {Volumes: usage.volumes.map(({volume, size, refCount}) => volumeView(volume, {size, refCount}))} : {}),
-    ...(wanted('build-cache') ? {BuildCache: []} : {}),
+    ...(wanted('build-cache') ? buildCacheView(await x.datacenter.builds.usage(x.caller), options) : {}),
   });
 }
 

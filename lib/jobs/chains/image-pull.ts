@@ -47,7 +47,7 @@ async function record(ctx: Ctx<PullParams>): Promise<{output: {reference: string
   const name = parseImageName(reference);
   const writes = await recordImage(ctx, {
     // Pulled by digest, it has no tag to be known by.
-    account, nodeId, image: image!, references: name.digest ? [] : [reference], repoDigest: `${familiarName(name)}@${digest}`,
+    account, nodeId, image: image!, references: name.digest ? [] : [reference], repoDigests: [`${familiarName(name)}@${digest}`],
   });
   return {output: {reference}, writes: [...writes, eventPut(ctx, account, 'image', 'pull', familiarReference(name), {name: familiarName(name)})]};
 }

@@ -15,6 +15,7 @@ import {load} from './image-load';
 import {pull} from './image-pull';
 import {remove as removeImage} from './image-remove';
 import {connect} from './network-connect';
+import {take} from './image-take';
 import {create as createNetwork} from './network-create';
 import {disconnect} from './network-disconnect';
 import {remove as removeNetwork} from './network-remove';
@@ -36,6 +37,7 @@ const BY_NAME: Record<ChainName, AnyChain> = {
   'image.pull': pull,
   'image.load': load,
   'image.commit': commit,
+  'image.take': take,
   'image.remove': removeImage,
   'network.create': createNetwork,
   'network.remove': removeNetwork,

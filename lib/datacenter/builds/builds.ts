@@ -1,0 +1,160 @@
+/**
+ * The verbs on builds. A stock engine on a node does the building; here is chosen which, it is told what the account has, and what it made
+ * becomes an image of the account before the client hears that it is done. Which instructions there are, what they mean and what is cached
+ * is the engine's alone.
+ */
+import type {Duplex, Readable} from 'node:stream';
+import {CetusError, isCetusError} from '../../base/errors';
+import type {AgentBuilds} from '../../fleet/fleet';
+import {eq} from '../../moray/filter';
+import type {BuiltNames} from '../../schema/agent';
+import {BUCKETS} from '../../schema/buckets';
+import type {Image, ImageRef, Network} from '../../schema/objects';
+import {familiarReference, parseImageName} from '../../schema/reference';
+import type {Context} from '../context';
+import {imageKey, refKey} from '../images/resolve';
+import type {PredefinedNetworks} from '../networks-predefined';
+import type {BuildHeaders, BuildVerbs, Caller, OpenBuild} from '../verbs';
+import {checkBuild} from './options';
+import {progressLines, ResultHeldBack} from './progress';
+
+const IMAGES = BUCKETS.images.name;
+const REFS = BUCKETS.image_refs.name;
+
+export function buildVerbs(context: Context, predefined: PredefinedNetworks): BuildVerbs {
+  const builder = async (): Promise<{nodeId: string; agent: AgentBuilds}> => {
+    // The same one each time, where it is alive: its caches are warm.
+    const [node] = (await context.fleet.nodes()).filter((n) => n.liveness === 'alive' && n.facts.builds).sort((a, b) => (a.id < b.id ? -1 : 1));
+    if (!node) throw new CetusError('unavailable', 'docker build needs a node with dockerd (Debian\'s package docker.io, 20.10 or later) and tini; no node that is alive has them');
+    return {nodeId: node.id, agent: (await context.fleet.agent(node.id)).builds};
+  };
+
+  const open = async (caller: Caller): Promise<OpenBuild> => {
+    const {account} = caller;
+    const [{nodeId, agent}, images, references, network] = await Promise.all([
+      builder(), context.moray.list<Image>(IMAGES, eq('account', account)), context.moray.list<ImageRef>(REFS, eq('account', account)), predefined.builds(caller),
+    ]);
+    const names = new Map<string, string[]>();
+    for (const {value} of references) names.set(value.imageId, [...(names.get(value.imageId) ?? []), value.reference]);
+    const hold = await agent.prepare({
+      account, network: nodeNetwork(network), hostNetwork: context.config.allowHostNetwork,
+      images: images.filter(({value}) => value.nodes.includes(nodeId) && !value.removing)
+        .map(({value}) => ({imageId: value.id, manifest: value.manifest, references: names.get(value.id) ?? []})),
+    });
+    return new HeldBuild(context, caller, nodeId, agent, hold);
+  };
+
+  return {
+    open,
+
+    async *build(caller, query, body, headers) {
+      checkBuild(context.config, query);
+      const held = await open(caller);
+      try {
+        const output = await held.call('POST', `/build?${query.toString()}`, body, headers);
+        const result = new ResultHeldBack();
+        for await (const line of progressLines(output)) yield* result.pass(line);
+        await held.settle(result.imageIds);
+        yield* result.rest();
+      } finally {
+        // Also where the client hung up: what a FROM pulled until then is there, as at the Engine.
+        await held.close();
+      }
+    },
+
+    async cancel(caller, id) {
+      const held = await open(caller);
+      try {
+        (await held.call('POST', `/build/cancel?id=${encodeURIComponent(id)}`, undefined, {})).resume();
+      } finally {
+        await held.close();
+      }
+    },
+
+    async prune(caller, query) {
+      const {BuildCache} = await this.usage(caller);
+      if (BuildCache.length === 0) return {CachesDeleted: null, SpaceReclaimed: 0};
+      const held = await open(caller);
+      try {
+        const answer = await readJson<{CachesDeleted: string[] | null; SpaceReclaimed: number}>(await held.call('POST', `/build/prune?${query.toString()}`, undefined, {}));
+        context.events.emit(caller.account, {type: 'builder', action: 'prune', actorId: '', attributes: {reclaimed: String(answer.SpaceReclaimed)}});
+        return answer;
+      } finally {
+        await held.close();
+      }
+    },
+
+    async usage(caller) {
+      try {
+        return await (await builder()).agent.usage(caller.account);
+      } catch (err) {
+        // A datacenter without a builder, or with one that is away, has no cache that anybody could use.
+        if (isCetusError(err, 'unavailable')) return {BuildCache: [], BuilderSize: 0};
+        throw err;
+      }
+    },
+
+    async available() {
+      return (await context.fleet.nodes()).some((n) => n.liveness === 'alive' && n.facts.builds);
+    },
+  };
+}
+
+class HeldBuild implements OpenBuild {
+  private closed = false;
+
+  constructor(private readonly context: Context, private readonly caller: Caller, private readonly nodeId: string, private readonly agent: AgentBuilds, private readonly hold: string) {}
+
+  call(method: string, path: string, body: Readable | undefined, headers: BuildHeaders): Promise<Readable> {
+    return this.agent.call(this.hold, method, path, body, headers as Record<string, string>, this.caller.signal);
+  }
+
+  stream(path: string, headers: BuildHeaders): Promise<Duplex> {
+    return this.agent.open(this.hold, path, headers);
+  }
+
+  async settle(imageIds: string[]): Promise<void> {
+    const built = await this.agent.built(this.hold, imageIds);
+    const images: BuiltNames[] = [];
+    for (const image of built) if (await this.isNews(image)) images.push(image);
+    if (images.length === 0) return;
+    // Finished also where the client hangs up now: the work is done, and the engine has the names already.
+    const {account, requestId} = this.caller;
+    await this.context.run({account, requestId}, 'image.take', {account, takeId: this.context.ids.uuid(), nodeId: this.nodeId, hold: this.hold, images});
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
+    // The hold ends by itself where the node does not hear of it.
+    await this.agent.release(this.hold).catch(() => undefined);
+  }
+
+  /** False where the account has this very image by all of these names: the build came out of the cache. The Engine tags again, and says so. */
+  private async isNews({imageId, references, repoDigests}: BuiltNames): Promise<boolean> {
+    const {account} = this.caller;
+    const {moray, events} = this.context;
+    const [image, ...refs] = await Promise.all([moray.peek<Image>(IMAGES, imageKey(account, imageId)), ...references.map((reference) => moray.peek<ImageRef>(REFS, refKey(account, reference)))]);
+    if (!image || image.value.removing || !image.value.nodes.includes(this.nodeId) || refs.some((ref) => (ref?.value as ImageRef | undefined)?.imageId !== imageId)) return true;
+    if (repoDigests.length === 0) for (const reference of references) events.emit(account, {type: 'image', action: 'tag', actorId: imageId, attributes: {name: familiarReference(parseImageName(reference))}});
+    return false;
+  }
+}
+
+function nodeNetwork({id, account, name, bridgeName, subnet, gateway, internal, options}: Network): Parameters<AgentBuilds['prepare']>[0]['network'] {
+  return {id, account, name, bridgeName, subnet, gateway, internal, options};
+}
+
+const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
+
+async function readJson<T>(body: Readable): Promise<T> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_ANSWER_BYTES) throw new CetusError('internal', 'a build engine\'s answer is too long');
+    chunks.push(chunk);
+  }
+  return JSON.parse(Buffer.concat(chunks).toString('utf8')) as T;
+}
+

@@ -1,0 +1,59 @@
+/**
+ * image.take: what a build engine made becomes the account's. The node takes it over from its engine first, which may be repeated for as long as the
+ * build's hold lasts; then names, image and events are one commit, so that nobody sees a half of it.
+ */
+import type {BatchOp} from '../../moray/moray';
+import type {LoadLine} from '../../schema/agent';
+import {targets, type FetchedImages, type TakeParams, type TakeResult} from '../../schema/chains';
+import {familiarName, familiarReference, parseImageName} from '../../schema/reference';
+import type {Chain} from '../../workflow/chain';
+import {dropUnrecorded, readToResult, recordImage} from '../image-fetch';
+import type {Ctx, JobServices} from '../services';
+import {eventPut, IMAGES, undoTask} from '../steps';
+
+export const take: Chain<TakeParams, JobServices> = {
+  name: 'image.take',
+  version: 1,
+  target: (params) => targets.image(params.account, `take/${params.takeId}`),
+  steps: [
+    {
+      kind: 'act', name: 'take', do: fetch, timeoutMs: 6 * 3600_000,
+      // Where the build's hold has ended there is nothing to ask again.
+      worthAgain: (err) => err.kind === 'unavailable' || err.kind === 'timeout',
+      undo: async (ctx, output) => {
+        const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
+        const {account} = ctx.params;
+        await dropUnrecorded(ctx, nodeId, account, images.map((i) => i.imageId), (imageId) => undoTask(ctx, nodeId, `take.${imageId}`, {kind: 'image.remove', imageId, account}));
+      },
+    },
+    {kind: 'plan', name: 'record', plan: record},
+  ],
+  result: (outputs): TakeResult => ({images: (outputs['take'] as FetchedImages).images.map(({imageId, references}) => ({imageId, references}))}),
+};
+
+async function fetch(ctx: Ctx<TakeParams>): Promise<FetchedImages> {
+  const {nodeId, hold, images} = ctx.params;
+  const agent = await ctx.services.fleet.agent(nodeId);
+  const taken = await readToResult<Extract<LoadLine, {result: unknown}>>(ctx, agent.builds.take(hold, images, ctx.signal), 'take over what was built');
+  return {nodeId, images: taken.images, upToDate: false};
+}
+
+async function record(ctx: Ctx<TakeParams>): Promise<{writes: BatchOp[]}> {
+  const {account} = ctx.params;
+  const {nodeId, images} = ctx.outputs['take'] as FetchedImages;
+  const writes: BatchOp[] = [];
+  for (const image of images) {
+    const {imageId, references} = image;
+    const isNew = !(await ctx.moray.peek(IMAGES, `${account}/${imageId}`));
+    // The engine pulled it from a registry, for a FROM.
+    const repoDigests = ctx.params.images.find((i) => i.imageId === imageId)?.repoDigests ?? [];
+    writes.push(...(await recordImage(ctx, {account, nodeId, image, references, repoDigests})));
+    if (repoDigests.length > 0) {
+      for (const name of references.map(parseImageName)) writes.push(eventPut(ctx, account, 'image', 'pull', familiarReference(name), {name: familiarName(name)}));
+      continue;
+    }
+    if (isNew) writes.push(eventPut(ctx, account, 'image', 'create', imageId, {name: imageId}));
+    for (const name of references.map(parseImageName)) writes.push(eventPut(ctx, account, 'image', 'tag', imageId, {name: familiarReference(name)}));
+  }
+  return {writes};
+}
