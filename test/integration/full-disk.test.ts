@@ -10,7 +10,7 @@ import {NodeStore, type StoredSpec} from '../../lib/agent/store';
 import {systemClock} from '../../lib/base/clock';
 import {createLog, logFile} from '../../lib/base/log';
 
-const PLAIN: LogOptions = {driver: 'json-file', maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
+const PLAIN: LogOptions = {driver: 'json-file', cached: true, maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
 const PAGE = 4096;
 let disk: string;
 

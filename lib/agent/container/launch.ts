@@ -7,7 +7,7 @@ import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {NetworkAttachment} from '../../schema/container';
-import type {LogWriter} from '../logs/writer';
+import type {ContainerLog} from '../logs/log';
 import {DEFAULT_SHM_BYTES} from '../spec/mounts';
 import type {OciSpec, SnapshotMount} from '../runtime/runtime';
 import type {StdioHub} from '../stdio/hub';
@@ -51,7 +51,7 @@ export class Launcher {
     this.built = undefined;
   }
 
-  async launch(launch: Launch, hub: StdioHub, log: LogWriter | undefined): Promise<number> {
+  async launch(launch: Launch, hub: StdioHub, log: ContainerLog | undefined): Promise<number> {
     const {runtime} = this.parts;
     const {spec} = this.stored();
     const built = this.built ?? this.build();

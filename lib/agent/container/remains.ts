@@ -5,7 +5,7 @@
  */
 import {asCetusError} from '../../base/errors';
 import type {ContainerSpec} from '../../schema/container';
-import type {LogWriter} from '../logs/writer';
+import type {ContainerLog} from '../logs/log';
 import type {NodeParts} from './node-parts';
 import {sharesIpc, unmountShm} from './shm';
 import {SIGKILL} from './signals';
@@ -36,7 +36,7 @@ export class Remains {
     this.taskGone = false;
   }
 
-  cleanUp(log: LogWriter | undefined, keepSandbox: boolean): void {
+  cleanUp(log: ContainerLog | undefined, keepSandbox: boolean): void {
     const {runtime, network, store, volumes} = this.parts;
     const spec = this.spec();
     this.cleaning = this.cleaning.then(async () => {
@@ -53,11 +53,11 @@ export class Remains {
   }
 
   /** `launched`: there may be a task. */
-  erase(log: LogWriter | undefined, launched: boolean): void {
+  erase(log: ContainerLog | undefined, launched: boolean): void {
     this.erased = this.eraseAll(log, launched);
   }
 
-  private async eraseAll(log: LogWriter | undefined, launched: boolean): Promise<void> {
+  private async eraseAll(log: ContainerLog | undefined, launched: boolean): Promise<void> {
     const {runtime, network, store, clock, volumes} = this.parts;
     for (let delayMs = FIRST_ERASE_DELAY_MS; !this.suspended.aborted; delayMs = Math.min(delayMs * 2, MAX_ERASE_DELAY_MS)) {
       try {

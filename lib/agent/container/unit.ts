@@ -8,7 +8,7 @@ import {formatNs} from '../../base/clock';
 import {asCetusError, CetusError, isCetusError, unreachable} from '../../base/errors';
 import {type ContainerObservation, type ContainerSpec, renamedIn} from '../../schema/container';
 import type {Resources, RestartPolicy} from '../../schema/docker';
-import {LogWriter} from '../logs/writer';
+import {ContainerLog} from '../logs/log';
 import type {LogSource} from '../logs/read';
 import {type LogOptions, parseLogOptions} from '../logs/options';
 import type {ProcessExit, SnapshotMount} from '../runtime/runtime';
@@ -43,7 +43,7 @@ export class ContainerUnit {
   private readonly saver: RecordSaver;
   private readonly exits: ExitWait;
   private logOptions: LogOptions;
-  private log: LogWriter | undefined;
+  private log: ContainerLog | undefined;
   private restart: AbortController | undefined;
   private probes: AbortController | undefined;
   private startedMs = 0;
@@ -93,13 +93,13 @@ export class ContainerUnit {
   }
 
   logSource(): LogSource {
-    if (this.logOptions.driver === 'none') throw new CetusError('unsupported', 'configured logging driver does not support reading');
-    return {path: this.parts.store.logPath(this.id), maxFiles: this.logOptions.maxFiles, writer: this.log};
+    if (!this.logOptions.cached) throw new CetusError('notImplemented', 'configured logging driver does not support reading');
+    return {path: this.parts.store.logPath(this.id), maxFiles: this.logOptions.maxFiles, writer: this.log?.writer};
   }
 
   /** Bytes of lines that are still open: a replay ends with them. */
   openLine(stream: 1 | 2): Buffer {
-    return this.log?.open(stream) ?? Buffer.alloc(0);
+    return this.log?.openLine(stream) ?? Buffer.alloc(0);
   }
 
   /** A hub that can be attached to: the running process's, or the next one's. */
@@ -316,6 +316,7 @@ export class ContainerUnit {
     this.remains.launching();
     try {
       this.log = this.openLog();
+      await this.log?.open();
       const pid = await this.launcher.launch(launch, this.hub, this.log);
       this.startedMs = this.parts.clock.now();
       await this.apply({kind: 'started', pid, at: formatNs(this.parts.clock.nowNs())});
@@ -330,11 +331,21 @@ export class ContainerUnit {
     }
   }
 
-  private openLog(): LogWriter | undefined {
+  private openLog(): ContainerLog | undefined {
     if (this.logOptions.driver === 'none') return undefined;
-    return this.log && !this.log.closed ? this.log : new LogWriter(this.parts.store.logPath(this.id), this.logOptions, this.parts.clock, (lost) => {
-      if ('err' in lost) this.parts.log.error({err: lost.err, containerId: this.id}, 'the disk takes no log: what the container writes from now on is missing in it');
-      else this.parts.log.error({bytes: lost.bytes, containerId: this.id}, 'the disk takes the log again; so many bytes of output are missing in it');
+    if (this.log && !this.log.closed) return this.log;
+    const {store, clock, log} = this.parts;
+    return new ContainerLog(this.logOptions, this.spec, {
+      path: store.logPath(this.id), clock,
+      trouble: (lost) => {
+        if ('err' in lost) log.error({err: lost.err, containerId: this.id}, 'the disk takes no log: what the container writes from now on is missing in it');
+        else log.error({bytes: lost.bytes, containerId: this.id}, 'the disk takes the log again; so many bytes of output are missing in it');
+      },
+      delivery: ({err, lost}) => {
+        if (err) log.warn({err, containerId: this.id}, 'the syslog server went away; it is looked for again');
+        else if (lost === undefined) log.error({containerId: this.id}, 'the syslog server takes no messages: what the container writes from now on is missing there');
+        else log.error({messages: lost, containerId: this.id}, 'the syslog server takes messages again; so many are missing there');
+      },
     });
   }
 
@@ -342,6 +353,7 @@ export class ContainerUnit {
     if (this.hub.connected) return;
     this.renewHub();
     this.log = this.openLog();
+    this.log?.openLater();
     try {
       const io = await this.parts.runtime.reattach(this.id, '', {stdin: this.spec.config.OpenStdin === true, terminal: this.tty});
       this.hub.connect(io, this.log);
@@ -392,7 +404,7 @@ export class ContainerUnit {
     this.remains.erase(log, this.record.launch !== null);
   }
 
-  private letGo(): LogWriter | undefined {
+  private letGo(): ContainerLog | undefined {
     this.hub.finish();
     this.parts.execsEnded(this.id);
     const {log} = this;

@@ -18,7 +18,8 @@ export const STALL_MS = 120_000;
 
 export interface LogTarget {
   /** Has the chunk only until it returns. */
-  write(stream: StreamNumber, chunk: Buffer): void;
+  /** A promise: nothing more is to be read until it resolves. */
+  write(stream: StreamNumber, chunk: Buffer): Promise<void> | undefined | void;
   end(stream: StreamNumber): void;
 }
 
@@ -38,6 +39,7 @@ export class StdioHub {
   private io: ProcessIo | undefined;
   private log: LogTarget | undefined;
   private stdinWaiters: ((stdin: Writable | undefined) => void)[] = [];
+  private logHold: (() => void) | undefined;
   private finished = false;
   private markEnded!: () => void;
   readonly ended = new Promise<void>((resolve) => (this.markEnded = resolve));
@@ -77,8 +79,19 @@ export class StdioHub {
   }
 
   private deliver(stream: StreamNumber, chunk: Buffer): void {
-    this.log?.write(stream, chunk);
+    const full = this.log?.write(stream, chunk);
+    if (full) this.holdFor(full);
     if (this.clients.size) this.pass(stream, chunk);
+  }
+
+  /** One hold, however many chunks are read before the pause is heard. */
+  private holdFor(full: Promise<void>): void {
+    if (this.logHold) return;
+    this.logHold = this.hold();
+    void full.finally(() => {
+      this.logHold?.();
+      this.logHold = undefined;
+    });
   }
 
   private pass(stream: StreamNumber, memory: Buffer): void {

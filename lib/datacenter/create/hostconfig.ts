@@ -2,6 +2,7 @@
 import {isIP} from 'node:net';
 import {CetusError} from '../../base/errors';
 import {MiB} from '../../base/units';
+import {LOG_DRIVERS, LOG_OPTIONS_OF_ALL} from '../../schema/log-drivers';
 import type {Reservation} from '../../schema/container';
 import type {HostConfig, LogConfig, Resources, RestartPolicy} from '../../schema/docker';
 import type {DatacenterConfig} from '../context';
@@ -65,24 +66,23 @@ export function checkRestartPolicy(policy: RestartPolicy | null | undefined): vo
   }
 }
 
-const LOG_OPTIONS: Record<string, readonly string[]> = {
-  'json-file': ['max-size', 'max-file', 'compress', 'labels', 'labels-regex', 'env', 'env-regex', 'tag', 'mode', 'max-buffer-size'],
-  local: ['max-size', 'max-file', 'compress', 'mode', 'max-buffer-size'],
-  none: [],
-};
+/** Values are read by the node, which refuses the create; options that name files and sockets of a node are for those who may bind them all. */
+const NODE_FILES = ['syslog-tls-ca-cert', 'syslog-tls-cert', 'syslog-tls-key'];
 
-function checkLogConfig(log: LogConfig | undefined): LogConfig {
+function checkLogConfig(log: LogConfig | undefined, config: DatacenterConfig): LogConfig {
   const Type = log?.Type || 'json-file';
   const Config = log?.Config ?? {};
-  const known = LOG_OPTIONS[Type];
+  const known = LOG_DRIVERS[Type];
   if (!known) throw new CetusError('unsupported', `logger: no log driver named '${Type}' is registered`, {info: {option: 'HostConfig.LogConfig.Type'}});
   for (const [name, value] of Object.entries(Config)) {
-    if (!known.includes(name)) throw invalid(`unknown log opt '${name}' for ${Type === 'local' ? 'log driver local' : `${Type} log driver`}`);
+    if (!known.includes(name) && !(Type !== 'none' && LOG_OPTIONS_OF_ALL.includes(name)))
+      throw invalid(`unknown log opt '${name}' for ${Type === 'local' ? 'log driver local' : `${Type} log driver`}`);
     if (name === 'max-buffer-size' && Config['mode'] !== 'non-blocking') throw invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'");
     if (name === 'max-size' && value !== '-1' && !/^\d+(\.\d+)?\s*([kmgt]?i?b?)$/i.test(value)) throw invalid(`invalid size: '${value}'`);
     if (name === 'max-file' && !/^[1-9]\d*$/.test(value)) throw invalid("max-file cannot be less than 1");
     if (name === 'compress' && !/^(true|false|1|0|t|f)$/i.test(value)) throw invalid(`invalid value '${value}' for log opt compress`);
-    if (name === 'mode' && value !== 'blocking') throw unsupported(`HostConfig.LogConfig mode ${value}`, 'logs are written in blocking mode, so that no line is lost');
+    const ofNode = NODE_FILES.includes(name) || (name === 'syslog-address' && /^unix(gram)?:/.test(value));
+    if (ofNode && config.allowBinds !== 'all') throw new CetusError('forbidden', `log opt ${name} ${value} is not allowed on this datacenter (allowBinds is not all)`);
   }
   return {Type, Config};
 }
@@ -147,7 +147,7 @@ export function settleHostConfig(given: HostConfig, config: DatacenterConfig): H
   const swap = given.Memory && !given.MemorySwap ? given.Memory * 2 : given.MemorySwap;
   return {
     ...given,
-    LogConfig: checkLogConfig(given.LogConfig),
+    LogConfig: checkLogConfig(given.LogConfig, config),
     RestartPolicy: {Name: given.RestartPolicy?.Name || 'no', MaximumRetryCount: given.RestartPolicy?.MaximumRetryCount ?? 0},
     IpcMode: given.IpcMode || 'private',
     CgroupnsMode: given.CgroupnsMode || (given.Privileged ? 'host' : 'private'),

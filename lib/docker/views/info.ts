@@ -41,7 +41,7 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string):
     Images: facts.images,
     Driver: first?.snapshotter ?? 'overlayfs',
     DriverStatus: driverStatus(facts),
-    Plugins: {Volume: ['local'], Network: ['bridge', 'host', 'null'], Authorization: null, Log: ['json-file', 'local']},
+    Plugins: {Volume: ['local'], Network: ['bridge', 'host', 'null'], Authorization: null, Log: ['json-file', 'local', 'none', 'syslog']},
     MemoryLimit: true,
     SwapLimit: true,
     CpuCfsPeriod: true,

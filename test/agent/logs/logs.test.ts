@@ -8,7 +8,7 @@ import {checkLogOptions, type LogOptions, parseLogOptions} from '../../../lib/ag
 import {type ReadQuery, readLogs} from '../../../lib/agent/logs/read';
 import {LogWriter, MAX_LINE} from '../../../lib/agent/logs/writer';
 
-const PLAIN: LogOptions = {driver: 'json-file', maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
+const PLAIN: LogOptions = {driver: 'json-file', cached: true, maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
 const ALL: ReadQuery = {stdout: true, stderr: true, timestamps: false, details: false, sinceNs: '', untilNs: '', tail: -1, follow: false, multiplex: true};
 const FRAME_HEADER = 8;
 
@@ -189,14 +189,29 @@ describe('a log', () => {
 });
 
 describe('log options', () => {
-  const spec = {config: {Labels: {a: '1', b: '2'}, Env: ['X=y']}};
+  const spec = {id: '0123456789abcdef', name: 'web', image: {id: 'sha256:abcdef', reference: 'busybox', manifestDigest: ''}, config: {Labels: {a: '1', b: '2'}, Env: ['X=y']}};
   it('are the Engine\'s, and strangers are refused', () => {
     expect(parseLogOptions({Type: 'json-file', Config: {'max-size': '10m', 'max-file': '3', compress: 'true', labels: 'a', env: 'X'}}, spec))
-      .toEqual({driver: 'json-file', maxBytes: 10 * 1024 * 1024, maxFiles: 3, compress: true, attrs: '{"a":"1","X":"y"}'});
-    expect(() => parseLogOptions({Type: 'syslog'}, spec)).toThrow("no log driver named 'syslog'");
+      .toEqual({driver: 'json-file', cached: true, maxBytes: 10 * 1024 * 1024, maxFiles: 3, compress: true, attrs: '{"a":"1","X":"y"}'});
+    expect(() => parseLogOptions({Type: 'gelf'}, spec)).toThrow("no log driver named 'gelf'");
     expect(() => parseLogOptions({Config: {nonsense: '1'}}, spec)).toThrow("unknown log opt 'nonsense' for json-file log driver");
     expect(() => parseLogOptions({Config: {'max-size': '-3'}}, spec)).toThrow('invalid size');
     expect(() => checkLogOptions({Config: {'max-size': '1k', 'max-file': '1001'}}, spec)).toThrow('max-file cannot be more than 1000');
     checkLogOptions({Config: {'max-size': '1k', 'max-file': '1000'}}, spec);
+  });
+
+  it('mode, buffer and cache are every driver\'s', () => {
+    expect(parseLogOptions({Config: {mode: 'non-blocking', 'max-buffer-size': '4k', 'cache-disabled': 'true'}}, spec)).toMatchObject({cached: true, bufferBytes: 4096});
+    expect(parseLogOptions({Type: 'syslog', Config: {'cache-max-size': '1m', 'cache-max-file': '2', 'cache-compress': 'false'}}, spec))
+      .toMatchObject({cached: true, maxBytes: 2 ** 20, maxFiles: 2, compress: false, syslog: {address: {proto: 'local'}, facility: 24, format: 'unix', tag: '{{.ID}}'}});
+    expect(parseLogOptions({Type: 'syslog', Config: {'cache-disabled': '1'}}, spec)).toMatchObject({cached: false});
+    const refused: [Record<string, string>, string][] = [
+      [{mode: 'x'}, 'logger: logging mode not supported: x'], [{'max-buffer-size': '1m'}, "logger: max-buffer-size option is only supported with 'mode=non-blocking'"],
+      [{mode: 'non-blocking', 'max-buffer-size': 'foo'}, "error parsing option max-buffer-size: invalid size: 'foo'"], [{'cache-disabled': 'foo'}, 'invalid value for option cache-disabled: foo'],
+      [{tag: '{{.Foo}}'}, 'failed to initialize logging driver: template: log-tag:1:2: executing "log-tag" at <.Foo>: can\'t evaluate field Foo in type *logger.Info'],
+      [{tag: '{{if .Name}}x{{end}}'}, "log opt 'tag': {{if .Name}} is not supported"],
+    ];
+    for (const [Config, message] of refused) expect(() => parseLogOptions({Config}, spec)).toThrow(message);
+    expect(parseLogOptions({Config: {tag: '{{.Name}}/{{ .ID }}/{{.ImageName}}/{{.DaemonName}}'}}, spec).attrs).toBe('{"tag":"web/0123456789ab/busybox/docker"}');
   });
 });

@@ -7,7 +7,7 @@ import {systemClock} from '../../../lib/base/clock';
 import type {LogOptions} from '../../../lib/agent/logs/options';
 import {LogWriter, MAX_LINE} from '../../../lib/agent/logs/writer';
 
-const PLAIN: LogOptions = {driver: 'json-file', maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
+const PLAIN: LogOptions = {driver: 'json-file', cached: true, maxBytes: Infinity, maxFiles: 1, compress: false, attrs: ''};
 
 let dir: string;
 let path: string;
