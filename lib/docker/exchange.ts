@@ -101,6 +101,11 @@ export class Exchange {
     return value;
   }
 
+  /** Takes a body of announced length off the connection, where it has no meaning and a stream follows. */
+  async skipBody(): Promise<void> {
+    if (this.request.headers['transfer-encoding'] === undefined) await this.transport.readBody(this.config.maxJsonBytes ?? MAX_JSON_BYTES);
+  }
+
   bodyStream(): Readable {
     return this.transport.bodyStream();
   }

@@ -61,6 +61,17 @@ describe.each(carriers)('over %s', (carrier) => {
       expect(out.equals(Buffer.concat([Buffer.from('GET / HTTP/1.1\r\n\r\n'), BINARY]))).toBe(true);
     });
 
+    it('attach: a body of announced length is not stdin', async () => {
+      const {fake, connect} = await over(carrier);
+      const {container, process} = fake.add(fakeContainer({}, {Cmd: ['cat'], OpenStdin: true}));
+      const client = await connect();
+      client.send(`POST /containers/${container.id}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n${upgrade}\r\n{"stdin":true`, '}and stdin');
+      expect((await client.head()).status).toBe(upgrade ? 101 : 200);
+      process.run();
+      client.socket.end();
+      expect(unframe(await client.rest()).out.toString()).toBe('and stdin');
+    });
+
     const json = '{"Detach":false,"Tty":false}';
     it.each([
       ['no body', '', ''],

@@ -15,6 +15,8 @@ export function streamType(x: Exchange, tty: boolean): string {
 
 async function attach(x: Exchange): Promise<void> {
   const {query} = x;
+  // dockerode says its options once more in a body, which must not become stdin.
+  await x.skipBody();
   const {stream, tty} = await x.datacenter.containers.attach(x.caller, x.param('id'), {
     stdin: query.bool('stdin'), stdout: query.bool('stdout'), stderr: query.bool('stderr'), logs: query.bool('logs'), stream: query.bool('stream'), detachKeys: query.text('detachKeys'),
   });
