@@ -57,13 +57,16 @@ export function execVerbs(context: Context): ExecVerbs {
       const id = context.ids.hex64();
       const exec: Exec = {id, account: caller.account, containerId: c.id, nodeId: c.nodeId, config, running: false, exitCode: null, pid: 0, createdAt: formatNs(context.clock.nowNs())};
       // Both at once: neither alone is of use to anybody, and an exec that the node does not know answers as one that never was.
-      await Promise.all([
+      const both = await Promise.allSettled([
         context.fleet.agent(c.nodeId).then((a) => a.putExec(id, c.id, config)),
         context.moray.put(BUCKET, id, exec, {etag: null}),
-      ]).catch(async (err: unknown) => {
+      ]);
+      const failed = both.find((one) => one.status === 'rejected');
+      if (failed) {
+        // Once both are over: a write still under way would bring back what is deleted here.
         await context.moray.delete(BUCKET, id).catch(() => undefined);
-        throw err;
-      });
+        throw failed.reason;
+      }
       remember(id, exec);
       emit(caller, c, `exec_create: ${command(config)}`, id);
       return {id};

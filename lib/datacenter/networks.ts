@@ -112,7 +112,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
     async connect(caller, nameOrId, containerNameOrId, settings) {
       const [network, c] = [await resolve(caller, nameOrId), await resolveContainer(context, caller.account, containerNameOrId)];
       if (network.removing) throw new CetusError('notFound', `network ${nameOrId} not found`);
-      if (network.driver !== 'bridge') throw new CetusError('forbidden', network.driver === 'host' ? 'container cannot be disconnected from host network or connected to host network' : 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
+      if (network.driver !== 'bridge') throw invalid(network.driver === 'host' ? 'container cannot be disconnected from host network or connected to host network' : 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
       if (c.spec.networkMode === 'host') throw new CetusError('forbidden', 'container cannot be connected to multiple networks with one of the networks in private (none) or host mode');
       if (c.spec.networkMode.startsWith('container:')) throw new CetusError('forbidden', 'container sharing network namespace with another container or host cannot be connected to any other network');
       checkEndpointSettings(network, settings);

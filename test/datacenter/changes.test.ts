@@ -98,6 +98,6 @@ describe('what a commit inherits', () => {
     expect(newReference('a', '')).toBe('docker.io/library/a:latest');
     expect(newReference('a:1', '2')).toBe('docker.io/library/a:2');
     expect(() => newReference(`a@sha256:${'0'.repeat(64)}`, '')).toThrow('cannot import digest reference');
-    expect(() => newReference('a', ':')).toThrow('invalid reference format');
+    expect(() => newReference('a', ':')).toThrow('invalid tag format');
   });
 });

@@ -125,7 +125,7 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['log opt that names a node\'s file', {HostConfig: {LogConfig: {Type: 'syslog', Config: {'syslog-tls-key': '/etc/key'}}}}, /^log opt syslog-tls-key \/etc\/key is not allowed/],
   ['log option', {HostConfig: {LogConfig: {Type: 'json-file', Config: {nope: '1'}}}}, "unknown log opt 'nope' for json-file log driver"],
   ['log option of local', {HostConfig: {LogConfig: {Type: 'local', Config: {labels: 'x'}}}}, "unknown log opt 'labels' for log driver local"],
-  ['port', {HostConfig: {PortBindings: {'x/tcp': []}}}, 'invalid port specification: "x/tcp"'],
+  ['port', {HostConfig: {PortBindings: {'x/tcp': []}}}, 'invalid port specification: "x"'],
   ['host port', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '99999'}]}}}, 'invalid port specification: "99999"'],
   ['network', {HostConfig: {NetworkMode: 'nope'}}, 'network nope not found'],
   ['alias on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {Aliases: ['x']}}}}, /^network-scoped aliases/],

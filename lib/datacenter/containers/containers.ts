@@ -183,8 +183,8 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     async attach(caller, nameOrId, query) {
       const c = await resolve(caller, nameOrId);
       // Attaching to a created one is how `docker run` loses no byte: it attaches first and starts then.
-      if (c.status === 'paused') throw new CetusError('conflict', `container ${c.id} is paused, unpause the container before attach`);
-      if (c.status === 'restarting') throw new CetusError('conflict', `container ${c.id} is restarting, wait until the container is running`);
+      if (c.status === 'paused') throw new CetusError('conflict', `container ${nameOrId} is paused, unpause the container before attach`);
+      if (c.status === 'restarting') throw new CetusError('conflict', `container ${nameOrId} is restarting, wait until the container is running`);
       const stream = await (await agentOf(c)).attach(c.id, query);
       emit(caller, c, 'attach');
       return {stream, tty: c.spec.config.Tty ?? false};

@@ -11,7 +11,7 @@ const invalid = (message: string): CetusError => new CetusError('invalid', messa
 export function parsePorts(text: string): {protocol: RequestedPort['protocol']; ports: number[]} {
   const parts = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/([a-zA-Z]+))?$/.exec(text);
   const protocol = (parts?.[3] ?? 'tcp').toLowerCase();
-  if (!parts) throw invalid(`invalid port specification: "${text}"`);
+  if (!parts) throw invalid(`invalid port specification: "${text.replace(/\/[a-z]*$/, '')}"`);
   if (protocol !== 'tcp' && protocol !== 'udp' && protocol !== 'sctp') throw invalid(`invalid proto: ${parts[3]}`);
   const first = Number(parts[1]);
   const last = Number(parts[2] ?? first);

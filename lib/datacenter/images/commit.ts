@@ -1,7 +1,7 @@
 /** `docker commit`: what the image is to say is put together here, by the Engine's rules; the node makes its layer. */
 import {CetusError} from '../../base/errors';
 import type {Config, HealthConfig} from '../../schema/docker';
-import {familiarReference, formatReference, parseImageName, parseReference} from '../../schema/reference';
+import {familiarReference, formatReference, invalidTag, isTag, parseImageName, parseReference} from '../../schema/reference';
 import {resolveContainer} from '../containers/resolve';
 import type {Context} from '../context';
 import type {Caller, CommitOptions} from '../verbs';
@@ -28,6 +28,7 @@ export function newReference(repository: string, tag: string): string {
   if (repository === '') return '';
   const named = parseReference(repository);
   if (named.digest !== undefined) throw new CetusError('invalid', 'cannot import digest reference');
+  if (tag !== '' && !isTag(tag)) throw invalidTag();
   return formatReference(parseImageName(tag === '' ? repository : familiarReference({...named, tag})));
 }
 

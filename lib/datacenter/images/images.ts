@@ -222,9 +222,11 @@ async function listFilter(context: Context, caller: Caller, filters: Filters): P
   };
 }
 
-/** As the Engine's reference.FamiliarMatch: a glob over the familiar name, with or without the tag; * does not cross a slash. */
+/** As the Engine's reference.FamiliarMatch: a glob over the familiar name, with or without the tag; * does not cross a slash, [a-z] is one of these. */
 function referencePattern(glob: string): (reference: string) => boolean {
-  const source = glob.replace(/[.+^$()[\]{}|\\]/g, '\\$&').replace(/\*/g, '[^/]*').replace(/\?/g, '[^/]');
+  const ONE_OF = /\[\^?[^\]\\]+\]/g;
+  if (/[[\]]/.test(glob.replace(ONE_OF, ''))) throw new CetusError('invalid', 'syntax error in pattern');
+  const source = glob.replace(/\[\^?[^\]\\]+\]|[.+^$(){}|\\*?]/g, (part) => (part === '*' ? '[^/]*' : part === '?' ? '[^/]' : part.length > 1 ? part : `\\${part}`));
   const pattern = compilePattern(`/^${source}$/`);
   return (reference) => {
     const parsed = parseReference(reference);
