@@ -8,7 +8,7 @@ import type {Readable, Writable} from 'node:stream';
 import {finished, pipeline} from 'node:stream/promises';
 import type {WebSocket} from 'ws';
 import {CetusError, asCetusError, isCetusError} from '../base/errors';
-import {parseJson} from '../base/json-syntax';
+import {STREAM, parseJson} from '../base/json-syntax';
 import type {Log} from '../base/log';
 import type {Caller, Datacenter} from '../datacenter/verbs';
 import type {ProgressMessage} from '../schema/docker';
@@ -87,9 +87,9 @@ export class Exchange {
     if (!body.length) return undefined;
     const mime = type.split(';', 1)[0]!.trim().toLowerCase();
     if (mime !== JSON_TYPE)
-      throw new CetusError('invalid', mime ? `unsupported Content-Type header (${mime}): must be 'application/json'` : 'malformed Content-Type header (): mime: no media type');
+      throw new CetusError('invalid', mime ? `unsupported Content-Type header (${type}): must be 'application/json'` : 'malformed Content-Type header (): mime: no media type');
     try {
-      return parseJson(body.toString('utf8'));
+      return parseJson(body.toString('utf8'), STREAM);
     } catch (err) {
       throw new CetusError('invalid', `invalid JSON: ${(err as Error).message}`, {cause: err});
     }
@@ -97,8 +97,9 @@ export class Exchange {
 
   async readJsonRequired(): Promise<unknown> {
     const value = await this.readJson();
-    if (value === undefined || value === null) throw new CetusError('invalid', 'invalid JSON: got EOF while reading request body');
-    return value;
+    if (value === undefined) throw new CetusError('invalid', 'invalid JSON: got EOF while reading request body');
+    // As in Go: null changes nothing of what is read into.
+    return value ?? {};
   }
 
   /** Takes a body of announced length off the connection, where it has no meaning and a stream follows. */

@@ -1,82 +1,17 @@
 /**
- * Every field and query parameter of the covered operations, as data: honoured, refused, or ignored because it cannot mean anything here.
- * The promise "no silent option" hangs on this table: a field that is not honoured is refused by name unless its value is the one that
- * changes nothing. A field that the Engine itself does not know is ignored, as the Engine does; one spelled in another case is taken,
- * as Go's decoder does. The verbs check values again (they know nodes, networks and volumes); this is the first gate.
+ * Every query parameter and header of every operation, as data: honoured, refused, or ignored because it cannot mean anything here. Bodies
+ * have the same table, field by field, in lib/schema/options. The promise "no silent option" hangs on the two: what is not honoured is
+ * refused by name unless its value is the one that changes nothing. What the Engine itself does not know is ignored, as the Engine does.
+ * The verbs check values again (they know nodes, networks and volumes); this is the first gate. README.md shows the tables
+ * (tools/render-options.mjs), and test/docker/options.test.ts holds both against the API's description.
  */
-export type Disposition =
-  | 'honoured'
-  /** 400 naming it, unless the value is one of `neutral` or empty (null, "", 0, false, [], {}). */
-  | {refused: string; neutral?: readonly unknown[]}
-  /** Accepted whatever it says. */
-  | {ignored: string};
+import type {Disposition} from '../schema/options/field';
 
 export type Options = Readonly<Record<string, Disposition>>;
 
-const honoured = (...names: string[]): Options => Object.fromEntries(names.map((name) => [name, 'honoured' as const]));
-const refused = (why: string, ...names: string[]): Options => Object.fromEntries(names.map((name) => [name, {refused: why}]));
-const ignored = (why: string, ...names: string[]): Options => Object.fromEntries(names.map((name) => [name, {ignored: why}]));
-
-const WINDOWS = 'it exists only on Windows';
-const ANSWER = 'it is a field of the answer; clients send back what inspect showed them';
-
-export const CONFIG: Options = {
-  ...honoured('Hostname', 'Domainname', 'User', 'AttachStdin', 'AttachStdout', 'AttachStderr', 'ExposedPorts', 'Tty', 'OpenStdin', 'StdinOnce', 'Env', 'Cmd',
-    'Healthcheck', 'Image', 'Volumes', 'WorkingDir', 'Entrypoint', 'NetworkDisabled', 'MacAddress', 'Labels', 'StopSignal', 'StopTimeout', 'Shell'),
-  ...refused('triggers belong to images', 'OnBuild'),
-  ...ignored(WINDOWS, 'ArgsEscaped'),
-};
-
-/** What an image is to say; a container's host has no part in it. */
-export const COMMIT: Options = {
-  ...CONFIG, OnBuild: 'honoured', ArgsEscaped: 'honoured',
-  ...ignored('an image has no host; clients send back what inspect showed them', 'HostConfig', 'NetworkingConfig'),
-};
-
-export const RESOURCES: Options = {
-  ...honoured('CpuShares', 'Memory', 'BlkioWeight', 'BlkioWeightDevice', 'BlkioDeviceReadBps', 'BlkioDeviceWriteBps', 'BlkioDeviceReadIOps',
-    'BlkioDeviceWriteIOps', 'CpuPeriod', 'CpuQuota', 'CpuRealtimePeriod', 'CpuRealtimeRuntime', 'CpusetCpus', 'CpusetMems', 'Devices', 'DeviceCgroupRules',
-    'MemoryReservation', 'MemorySwap', 'MemorySwappiness', 'NanoCpus', 'OomKillDisable', 'PidsLimit', 'Ulimits'),
-  ...refused('the node decides where its containers are accounted', 'CgroupParent'),
-  ...refused('device requests (GPUs, CDI) are not supported yet', 'DeviceRequests'),
-  ...refused('the kernel memory limits were removed from Linux', 'KernelMemory', 'KernelMemoryTCP'),
-  ...refused(WINDOWS, 'CpuCount', 'CpuPercent', 'IOMaximumIOps', 'IOMaximumBandwidth'),
-};
-
-export const HOST_CONFIG: Options = {
-  ...RESOURCES,
-  ...honoured('Binds', 'LogConfig', 'NetworkMode', 'PortBindings', 'RestartPolicy', 'AutoRemove', 'VolumesFrom', 'Mounts', 'Annotations', 'CapAdd', 'CapDrop',
-    'CgroupnsMode', 'Dns', 'DnsOptions', 'DnsSearch', 'ExtraHosts', 'GroupAdd', 'IpcMode', 'OomScoreAdj', 'PidMode', 'Privileged', 'PublishAllPorts',
-    'ReadonlyRootfs', 'SecurityOpt', 'Tmpfs', 'UTSMode', 'ShmSize', 'Sysctls', 'MaskedPaths', 'ReadonlyPaths', 'Init', 'ConsoleSize',
-    'UsernsMode'),
-  ...honoured('VolumeDriver'),
-  Links: {refused: 'legacy links do not exist: on a network of their own, containers find each other by name'},
-  Runtime: {refused: 'only the runtime "runc" exists', neutral: ['runc', 'io.containerd.runc.v2']},
-  Isolation: {refused: WINDOWS, neutral: ['default']},
-  Cgroup: {refused: 'joining the cgroup of another container is not supported'},
-  StorageOpt: {refused: 'the overlay snapshotter has no per-container storage options'},
-  ...ignored('the client writes this file, not the server', 'ContainerIDFile'),
-};
-
-export const ENDPOINT: Options = {
-  ...honoured('IPAMConfig', 'Aliases', 'MacAddress', 'GwPriority'),
-  ...refused('legacy links do not exist: on a network of their own, containers find each other by name', 'Links'),
-  ...refused('networks have no options per container', 'DriverOpts'),
-  ...ignored(ANSWER, 'NetworkID', 'EndpointID', 'Gateway', 'IPAddress', 'IPPrefixLen', 'IPv6Gateway', 'GlobalIPv6Address', 'GlobalIPv6PrefixLen', 'DNSNames'),
-};
-
-export const EXEC_CREATE: Options = honoured('AttachStdin', 'AttachStdout', 'AttachStderr', 'DetachKeys', 'Tty', 'Env', 'Cmd', 'ConsoleSize', 'Privileged', 'User', 'WorkingDir');
-export const EXEC_START: Options = honoured('Detach', 'Tty', 'ConsoleSize');
-export const CONTAINER_UPDATE: Options = {...RESOURCES, ...honoured('RestartPolicy')};
-
-export const NETWORK_CREATE: Options = {
-  ...honoured('Name', 'Driver', 'Internal', 'Attachable', 'EnableIPv4', 'IPAM', 'Options', 'Labels', 'EnableIPv6', 'Ingress', 'ConfigOnly', 'ConfigFrom'),
-  Scope: {refused: 'every network reaches every node and is shown as local', neutral: ['local']},
-  ...ignored('names are always unique here', 'CheckDuplicate'),
-};
-export const NETWORK_CONNECT: Options = honoured('Container', 'EndpointConfig');
-export const NETWORK_DISCONNECT: Options = honoured('Container', 'Force');
-export const VOLUME_CREATE: Options = {...honoured('Name', 'Driver', 'DriverOpts', 'Labels'), ...refused('cluster volumes need swarm mode', 'ClusterVolumeSpec')};
+const honoured = (...names: string[]): Options => Object.fromEntries(names.map((name) => [name, {is: 'honoured'} as const]));
+const refused = (why: string, ...names: string[]): Options => Object.fromEntries(names.map((name) => [name, {is: 'refused', why} as const]));
+const ignored = (why: string, ...names: string[]): Options => Object.fromEntries(names.map((name) => [name, {is: 'ignored', why} as const]));
 
 /** Query parameters by operation id. Those of the API that are not listed here do not exist for that operation. */
 export const QUERIES: Readonly<Record<string, Options>> = {
@@ -129,6 +64,51 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   VolumeDelete: honoured('force'),
   VolumePrune: honoured('filters'),
   NetworkList: honoured('filters'),
-  NetworkInspect: {...ignored('adds details of swarm services only', 'verbose'), scope: {refused: 'every network is shown as local', neutral: ['local']}},
+  NetworkInspect: {...honoured('scope'), ...ignored('adds details of swarm services only', 'verbose')},
   NetworkPrune: honoured('filters'),
+  ...ofSwarmAndPlugins(),
+};
+
+/** Of these only what the Engine reads before it looks whether there is a swarm, or the plugin, can change the answer. */
+function ofSwarmAndPlugins(): Record<string, Options> {
+  const noSwarm = 'swarm mode is off, which the answer says';
+  const noPlugins = 'there are no plugins, which the answer says';
+  const logs = {...honoured('stdout', 'stderr'), ...ignored(noSwarm, 'details', 'follow', 'since', 'timestamps', 'tail')};
+  return {
+    VolumeUpdate: ignored('cluster volumes need swarm mode, which the answer says', 'version'),
+    NodeList: honoured('filters'),
+    NodeUpdate: honoured('version'),
+    NodeDelete: ignored('nodes are the operator\'s, which the answer says', 'force'),
+    SwarmLeave: ignored(noSwarm, 'force'),
+    SwarmUpdate: {...honoured('version'), ...ignored(noSwarm, 'rotateWorkerToken', 'rotateManagerToken', 'rotateManagerUnlockKey')},
+    ServiceList: {...honoured('filters'), ...ignored(noSwarm, 'status')},
+    ServiceInspect: ignored(noSwarm, 'insertDefaults'),
+    ServiceUpdate: {...honoured('version'), ...ignored(noSwarm, 'registryAuthFrom', 'rollback')},
+    ServiceLogs: logs,
+    TaskList: honoured('filters'),
+    TaskLogs: logs,
+    SecretList: honoured('filters'),
+    SecretUpdate: honoured('version'),
+    ConfigList: honoured('filters'),
+    ConfigUpdate: honoured('version'),
+    PluginList: honoured('filters'),
+    GetPluginPrivileges: honoured('remote'),
+    PluginPull: honoured('remote', 'name'),
+    PluginDelete: ignored(noPlugins, 'force'),
+    PluginEnable: honoured('timeout'),
+    PluginDisable: ignored(noPlugins, 'force'),
+    PluginUpgrade: honoured('remote'),
+    PluginCreate: honoured('name'),
+  };
+}
+
+/** Headers that the API describes, by operation id; beside those of HTTP itself. */
+export const HEADERS: Readonly<Record<string, Options>> = {
+  ImageCreate: honoured('X-Registry-Auth'),
+  ImagePush: honoured('X-Registry-Auth'),
+  ImageBuild: honoured('X-Registry-Config'),
+  ServiceCreate: ignored('swarm mode is off, which the answer says', 'X-Registry-Auth'),
+  ServiceUpdate: ignored('swarm mode is off, which the answer says', 'X-Registry-Auth'),
+  PluginPull: ignored('plugins cannot be installed, which the answer says', 'X-Registry-Auth'),
+  PluginUpgrade: ignored('there are no plugins, which the answer says', 'X-Registry-Auth'),
 };

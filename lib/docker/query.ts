@@ -72,7 +72,7 @@ export class Query {
     if (raw.length > MAX_FILTERS_BYTES) wrong(`longer than ${MAX_FILTERS_BYTES} bytes`);
     let parsed: unknown;
     try {
-      parsed = parseJson(raw, 'unexpected end of JSON input');
+      parsed = parseJson(raw);
     } catch (err) {
       throw new CetusError('invalid', `invalid filter: ${(err as Error).message}`, {cause: err});
     }

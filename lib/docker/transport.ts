@@ -95,6 +95,8 @@ export class HttpTransport implements Transport {
       clearTimeout(timer);
       if (!req.complete) this.abandonBody = true;
     });
+    // A verb that refuses before it has read anything leaves the body alone.
+    this.res.once('close', () => clearTimeout(timer));
     return body;
   }
 

@@ -182,7 +182,10 @@ export class FakeDatacenter {
     return {
       builds: {
         open: async () => { throw new CetusError('unavailable', 'no node builds'); },
-        build: async function* () { throw new CetusError('unavailable', 'no node builds'); },
+        build: (caller, query) => {
+          this.called('build', caller, query.toString());
+          throw new CetusError('unavailable', 'no node builds');
+        },
         cancel: async (caller, id) => this.called('build.cancel', caller, id),
         prune: async (caller, query) => {
           this.called('build.prune', caller, query.toString());
@@ -192,8 +195,8 @@ export class FakeDatacenter {
         available: async () => this.builds,
       },
       containers: {
-        create: async (caller, name, body) => {
-          this.called('create', caller, name, body);
+        create: async (caller, name, body, platform) => {
+          this.called('create', caller, name, body, ...(platform ? [platform] : []));
           if (name && [...this.held.values()].some((h) => h.container.name === name)) throw new CetusError('conflict', `Conflict. The container name "/${name}" is already in use`);
           const container = fakeContainer(name ? {name} : {}, body);
           this.add(container);
@@ -238,7 +241,10 @@ export class FakeDatacenter {
           this.called('remove', caller, id, options);
           this.drop(this.find(id));
         },
-        prune: async () => ({deleted: [], spaceReclaimed: 0}),
+        prune: async (caller, filters) => {
+          this.called('prune', caller, filters);
+          return {deleted: [], spaceReclaimed: 0};
+        },
         wait: async (caller, id, condition) => {
           this.called('wait', caller, id, condition);
           const held = this.find(id);
@@ -270,7 +276,10 @@ export class FakeDatacenter {
           stream.once('close', () => { this.departures += 1; });
           return {stream, tty: container.spec.config.Tty ?? false};
         },
-        top: async () => ({Titles: ['PID', 'CMD'], Processes: [['1', 'sh']]}),
+        top: async (caller, id, psArgs) => {
+          this.called('top', caller, id, psArgs);
+          return {Titles: ['PID', 'CMD'], Processes: [['1', 'sh']]};
+        },
         stats: async (caller, id, query) => {
           this.find(id);
           this.called('stats', caller, id, query);
@@ -349,7 +358,10 @@ export class FakeDatacenter {
           this.called('image.remove', caller, name, options);
           return [{Untagged: name}, {Deleted: IMAGE_ID}];
         },
-        prune: async () => ({deleted: [], spaceReclaimed: 0}),
+        prune: async (caller, filters) => {
+          this.called('image.prune', caller, filters);
+          return {deleted: [], spaceReclaimed: 0};
+        },
       },
       networks: {
         create: async (caller, body) => {
@@ -358,7 +370,10 @@ export class FakeDatacenter {
           this.networks.push(network);
           return {id: network.id, warning: ''};
         },
-        list: async () => this.networks,
+        list: async (caller, filters) => {
+          this.called('network.list', caller, filters);
+          return this.networks;
+        },
         get: async (_caller, name) => {
           const found = this.networks.find((n) => n.name === name || n.id === name);
           if (!found) throw new CetusError('notFound', `network ${name} not found`);
@@ -368,7 +383,10 @@ export class FakeDatacenter {
         remove: async (caller, name) => this.called('network.remove', caller, name),
         connect: async (caller, ...args) => this.called('connect', caller, ...args),
         disconnect: async (caller, ...args) => this.called('disconnect', caller, ...args),
-        prune: async () => ({deleted: []}),
+        prune: async (caller, filters) => {
+          this.called('network.prune', caller, filters);
+          return {deleted: []};
+        },
       },
       volumes: {
         create: async (caller, body) => {
@@ -377,14 +395,20 @@ export class FakeDatacenter {
           this.volumes.push(volume);
           return volume;
         },
-        list: async () => ({volumes: this.volumes, warnings: []}),
+        list: async (caller, filters) => {
+          this.called('volume.list', caller, filters);
+          return {volumes: this.volumes, warnings: []};
+        },
         get: async (_caller, name) => {
           const found = this.volumes.find((v) => v.name === name);
           if (!found) throw new CetusError('notFound', `get ${name}: no such volume`);
           return found;
         },
         remove: async (caller, name, force) => this.called('volume.remove', caller, name, force),
-        prune: async () => ({deleted: [], spaceReclaimed: 0}),
+        prune: async (caller, filters) => {
+          this.called('volume.prune', caller, filters);
+          return {deleted: [], spaceReclaimed: 0};
+        },
       },
       events: {
         stream: async (caller, query) => {

@@ -11,14 +11,14 @@ describe('networks', () => {
     await request(url).post('/networks/n/disconnect').send({container: 'c', force: true});
     await request(url).delete('/networks/n');
     expect(fake.calls.map((c) => [c.verb, ...c.args])).toEqual([
-      ['network.create', {Name: 'n', Driver: 'bridge', CheckDuplicate: true, IPAM: {Config: [{Subnet: '10.0.0.0/24'}]}, Scope: ''}],
-      ['connect', 'n', 'c', {Aliases: ['a'], IPAddress: '', Links: []}], ['disconnect', 'n', 'c', true], ['network.remove', 'n'],
+      ['network.create', {Name: 'n', Driver: 'bridge', IPAM: {Config: [{Subnet: '10.0.0.0/24'}]}, Scope: ''}],
+      ['connect', 'n', 'c', {Aliases: ['a'], Links: []}], ['disconnect', 'n', 'c', true], ['network.remove', 'n'],
     ]);
   });
 
   it.each([
-    ['/networks/create', {}, "must have required property 'Name'"],
-    ['/networks/create', {Name: 5}, 'Name must be string'],
+    ['/networks/create', {}, "network name is required"],
+    ['/networks/create', {Name: 5}, 'cannot unmarshal number into Go struct field NetworkCreateRequest.Name of type string'],
     ['/networks/create', {Name: 'n', Scope: 'swarm'}, 'the option Scope'],
     ['/networks/n/connect', {Container: ''}, 'value is empty'],
     ['/networks/n/connect', {Container: 'c', EndpointConfig: {Links: ['x']}}, 'EndpointConfig.Links'],

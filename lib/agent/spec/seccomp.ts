@@ -131,7 +131,7 @@ const SCMP_ARCHITECTURE: Record<string, string> = {x64: 'SCMP_ARCH_X86_64', arm6
 export function customSeccomp(text: string, capabilities: readonly string[], kernelVersion: string, arch: string = process.arch): OciSeccomp {
   let profile: Profile;
   try {
-    profile = parseJson(text, 'unexpected end of JSON input') as Profile;
+    profile = parseJson(text) as Profile;
   } catch (err) {
     throw new CetusError('invalid', `Decoding seccomp profile failed: ${(err as Error).message}`, {cause: err});
   }

@@ -11,7 +11,7 @@ import {createContainer} from '../create/create';
 import {checkResources, checkRestartPolicy, reservationOf} from '../create/hostconfig';
 import {checkSignal} from '../create/merge';
 import {checkName} from '../create/names';
-import {asksNothing, HOST_CONFIG_OPTIONS, gate, unsupported} from '../create/options';
+import {asksNothing, checkOption, rowOf, unsupported} from '../create/options';
 import {containerAttributes} from '../events';
 import {acceptFilters, labelFilters, untilFilter} from '../filters';
 import {descendants} from '../images/lineage';
@@ -124,11 +124,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     async update(caller, nameOrId, resources, restartPolicy) {
       const c = await resolve(caller, nameOrId);
       const given = Object.fromEntries(Object.entries(resources).filter(([, value]) => !asksNothing(value))) as Resources;
-      for (const name of Object.keys(given)) {
-        const support = HOST_CONFIG_OPTIONS[name];
-        if (!support || support.row === 'refused') throw unsupported(name, support?.row === 'refused' ? support.why : 'it is unknown to this version');
-        if (support.row === 'gated') gate(name, support.by, context.config);
-      }
+      for (const [name, value] of Object.entries(given)) checkOption(name, rowOf('HostConfig', name), value, context.config);
       const after = settledUpdate(c, given);
       checkResources(after);
       if (restartPolicy) {

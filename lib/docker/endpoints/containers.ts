@@ -1,7 +1,7 @@
 /** Containers, one question and one answer each; what streams is in streams.ts, what carries files in files.ts. */
 import {CetusError} from '../../base/errors';
 import type {CreateContainerBody, Resources, RestartPolicy} from '../../schema/docker';
-import {readBody} from '../body';
+import {parseBody, readBody} from '../body';
 import type {Exchange, Handler, Handlers} from '../exchange';
 import {containerInspect} from '../views/container-inspect';
 import {containerListEntry} from '../views/container-list';
@@ -25,15 +25,19 @@ async function list(x: Exchange): Promise<void> {
   x.json(200, rows);
 }
 
+const KERNEL_MEMORY = 'Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded.';
+
 async function create(x: Exchange): Promise<void> {
-  const body = await readBody<CreateContainerBody>(x, 'containerCreate');
-  if (!Object.keys(body).some((field) => field !== 'HostConfig' && field !== 'NetworkingConfig')) throw new CetusError('invalid', 'config cannot be empty in order to create a container');
+  const given = await x.readJsonRequired();
+  const body = parseBody<CreateContainerBody>('containerCreate', given);
+  if (Object.keys(body).every((field) => field === 'HostConfig' || field === 'NetworkingConfig')) throw new CetusError('invalid', 'config cannot be empty in order to create a container');
   const networks = Object.keys(body.NetworkingConfig?.EndpointsConfig ?? {});
   if (networks.length > 1 && !x.speaks(44)) throw new CetusError('invalid', `Container cannot be connected to network endpoints: ${networks.join(', ')}`);
   const name = x.query.text('name').replace(/^\//, '') || undefined;
   const platform = x.speaks(41) ? x.query.text('platform') || undefined : undefined;
   const {id, warnings} = await x.datacenter.containers.create(x.caller, name, body, platform);
-  x.json(201, {Id: id, Warnings: warnings});
+  const {KernelMemory = 0} = (given as {HostConfig?: {KernelMemory?: number}}).HostConfig ?? {};
+  x.json(201, {Id: id, Warnings: KernelMemory > 0 && !x.speaks(42) ? [...warnings, KERNEL_MEMORY] : warnings});
 }
 
 async function inspect(x: Exchange): Promise<void> {

@@ -14,11 +14,14 @@ async function list(x: Exchange): Promise<void> {
 
 async function inspect(x: Exchange): Promise<void> {
   const network = await x.datacenter.networks.get(x.caller, x.param('id'));
+  const scope = x.query.text('scope');
+  if (scope && scope !== network.scope) throw new CetusError('notFound', `network ${x.param('id')} not found`);
   x.json(200, networkView(network, await x.datacenter.networks.containers(x.caller, network)));
 }
 
 async function create(x: Exchange): Promise<void> {
   const body = await readBody<Parameters<NetworkVerbs['create']>[1]>(x, 'networkCreate');
+  if (!body.Name) throw new CetusError('invalid', 'network name is required');
   const {id, warning} = await x.datacenter.networks.create(x.caller, body);
   x.json(201, {Id: id, Warning: warning});
 }
