@@ -10,10 +10,10 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 declare -A package_of=(
-  [dockerd]=docker.io [setpriv]=util-linux [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd [flock]=util-linux
+  [dockerd]=docker.io [setpriv]=util-linux [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd [xz]=xz-utils [bzip2]=bzip2 [flock]=util-linux
 )
 if [ "$what" != run ]; then
-  package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [xz]=xz-utils [script]=bsdutils [openssl]=openssl [curl]=curl
+  package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [script]=bsdutils [openssl]=openssl [curl]=curl
     [docker-compose]=docker-compose [debootstrap]=debootstrap)
 fi
 

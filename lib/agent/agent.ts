@@ -25,6 +25,8 @@ import {AgentServer} from './server/server';
 import {StatsCollector} from './stats/collector';
 import {type Meter, noMeter} from './stats/meter';
 import {NodeStore} from './store';
+import {ContainerFiles} from './rootfs/files';
+import {RootfsHelper} from './rootfs/helper';
 import {Supervisor, type SupervisorParts} from './supervisor';
 import {Volumes} from './volumes/volumes';
 
@@ -74,7 +76,9 @@ export function createAgent(options: AgentOptions): Agent {
   const tasks = new TaskLedger(join(options.dataDir, 'ledger', 'tasks.log'));
   const {runtime, network, images, specs, controlPlane} = options;
   const sockets = new DockerSockets({dataDir: options.dataDir, log, clock, ...(controlPlane?.docker ? {dial: (id: string) => controlPlane.docker!(id)} : {})});
-  const volumes = new Volumes(options.dataDir, {sockets});
+  const rootfs = new RootfsHelper();
+  const volumes = new Volumes(options.dataDir, {sockets, rootfs});
+  const files = new ContainerFiles({helper: rootfs, lend: (spec, holder) => volumes.lend(spec, holder), dirOf: (id) => store.dir(id), dataDir: options.dataDir, clock});
   const execs = new Execs({
     runtime, specs, store, reports, clock, log, newId: () => ids.hex64(),
     host: (id) => {
@@ -83,7 +87,7 @@ export function createAgent(options: AgentOptions): Agent {
     },
   });
   const parts: SupervisorParts = {
-    runtime, network, images, specs, volumes, store, reports, clock, ids, log, execs,
+    runtime, network, images, specs, volumes, files, store, reports, clock, ids, log, execs,
     nodeName: facts.name, bootId: options.bootId ?? kernelBootId(),
     pidOf: (id) => supervisor.pidOf(id),
     shmOf: (id) => supervisor.shmOf(id),
@@ -136,6 +140,7 @@ export function createAgent(options: AgentOptions): Agent {
       // In one turn with the server's end, so that nobody comes in between.
       supervisor.cutClients();
       execs.cutClients();
+      files.close();
       await server.close();
       await sockets.close();
       await options.build?.close();

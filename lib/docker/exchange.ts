@@ -203,7 +203,8 @@ export class Exchange {
   fail(thrown: unknown): void {
     const {status, error} = errorAnswer(thrown, this.request.operation.id);
     // What the client is not told is told here, whatever the status.
-    const told = error.shown === error.message && (status < 500 || !isCetusError(error, 'internal') && status <= 501);
+    const ofRequest = error.info['ofRequest'] === true;
+    const told = error.shown === error.message && (status < 500 || ofRequest || !isCetusError(error, 'internal') && status <= 501);
     if (!told && !(this.gone && isCetusError(error, 'canceled'))) this.log.error({err: asCetusError(thrown), operation: this.request.operation.id}, 'request failed');
     if (this.gone) return;
     if (this.transport.started) return this.transport.cut();

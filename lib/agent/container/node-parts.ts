@@ -7,6 +7,7 @@ import type {ReportLedger} from '../ledger/reports';
 import type {NodeNetworking} from '../network/network';
 import type {SpecBuilder} from '../parts';
 import type {Runtime} from '../runtime/runtime';
+import type {ContainerFiles} from '../rootfs/files';
 import type {NodeStore} from '../store';
 import type {Volumes} from '../volumes/volumes';
 import type {ContainerUnit} from './unit';
@@ -17,6 +18,7 @@ export interface NodeParts {
   images: AgentImages;
   specs: SpecBuilder;
   volumes: Volumes;
+  files: ContainerFiles;
   store: NodeStore;
   reports: ReportLedger;
   clock: Clock;

@@ -58,10 +58,10 @@ export class Remains {
   }
 
   private async eraseAll(log: ContainerLog | undefined, launched: boolean): Promise<void> {
-    const {runtime, network, store, clock, volumes} = this.parts;
+    const {runtime, network, store, clock, volumes, files} = this.parts;
     for (let delayMs = FIRST_ERASE_DELAY_MS; !this.suspended.aborted; delayMs = Math.min(delayMs * 2, MAX_ERASE_DELAY_MS)) {
       try {
-        await Promise.all([this.cleaning, this.settled(), log?.close('end')]);
+        await Promise.all([this.cleaning, this.settled(), files.drop(this.id), log?.close('end')]);
         if (!this.taskGone && launched) await runtime.deleteTask(this.id);
         await Promise.all([runtime.remove(this.id), network.removeSandbox(this.id), unmountShm(store.shmPath(this.id)), volumes.release(this.id)]);
         store.erase(this.id);

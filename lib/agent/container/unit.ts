@@ -92,6 +92,14 @@ export class ContainerUnit {
     return this.running || this.observation.status === 'restarting' || Boolean(this.record.launching);
   }
 
+  /** `take` is called between two transitions, with the process's pid or 0; of a container that is gone there are no files. */
+  settledAt<T>(take: (pid: number) => T): Promise<T> {
+    return this.lock.hold(async () => {
+      this.mustBeThere();
+      return take(this.running ? this.observation.pid : 0);
+    });
+  }
+
   logSource(): LogSource {
     if (!this.logOptions.cached) throw new CetusError('notImplemented', 'configured logging driver does not support reading');
     return {path: this.parts.store.logPath(this.id), maxFiles: this.logOptions.maxFiles, writer: this.log?.writer};
@@ -311,7 +319,7 @@ export class ContainerUnit {
   }
 
   private async launch(launch: Launch): Promise<void> {
-    await this.cleaning;
+    await Promise.all([this.cleaning, this.parts.files.quiet(this.id)]);
     this.renewHub();
     this.remains.launching();
     try {

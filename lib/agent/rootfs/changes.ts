@@ -13,33 +13,51 @@ const MODIFIED: ChangeKind = 0;
 const ADDED: ChangeKind = 1;
 const DELETED: ChangeKind = 2;
 
-/** Parents before their children, names in byte order. */
-export function changesBetween(upper: Tree, lower: Tree | undefined): FilesystemChange[] {
-  return new Comparison().run(upper.rootFd, lower?.rootFd);
+/**
+ * Parents before their children, names in byte order. `made` are the places that the runtime makes in every container to mount something there: where
+ * they are empty they are no change of the container's (the Engine has them in a layer below), nor are their directories for that alone.
+ */
+export function changesBetween(upper: Tree, lower: Tree | undefined, made: string[] = []): FilesystemChange[] {
+  return new Comparison(new Set(made)).run(upper.rootFd, lower?.rootFd);
 }
 
 class Comparison {
   private readonly found: FilesystemChange[] = [];
+
+  constructor(private readonly made: ReadonlySet<string>) {}
 
   run(upper: number, lower: number | undefined): FilesystemChange[] {
     this.directory(upper, lower, '', 0);
     return this.found;
   }
 
-  private directory(upper: number, lower: number | undefined, path: string, depth: number): void {
+  /** Answers whether all that is in it is of the runtime's making. */
+  private directory(upper: number, lower: number | undefined, path: string, depth: number): boolean {
     if (depth > MAX_DEPTH) throw new CetusError('invalid', `directories more than ${MAX_DEPTH} deep`);
-    for (const name of namesIn(upper)) {
+    const names = namesIn(upper);
+    let made = 0;
+    for (const name of names) {
       const stat = lstatAt(upper, name);
       if (!stat) continue;
       const below = lower === undefined ? undefined : lstatAt(lower, name);
-      this.entry({upper, lower, name, stat, below, path: `${path}/${name}`, depth});
+      if (this.entry({upper, lower, name, stat, below, path: `${path}/${name}`, depth})) made += 1;
     }
+    return names.length > 0 && made === names.length;
   }
 
-  private entry({upper, lower, name, stat, below, path, depth}: {upper: number; lower: number | undefined; name: string; stat: fs.Stats; below: fs.Stats | undefined; path: string; depth: number}): void {
+  /** Answers whether it is of the runtime's making. */
+  private entry({upper, lower, name, stat, below, path, depth}: {upper: number; lower: number | undefined; name: string; stat: fs.Stats; below: fs.Stats | undefined; path: string; depth: number}): boolean {
     // A removal of what is not below either is left by something that came and went.
-    if (stat.isCharacterDevice() && stat.rdev === 0) return void (below && this.found.push({Path: textOf(path), Kind: DELETED}));
-    if (!stat.isDirectory()) return void this.found.push({Path: textOf(path), Kind: below ? MODIFIED : ADDED});
+    if (stat.isCharacterDevice() && stat.rdev === 0) {
+      if (below) this.found.push({Path: textOf(path), Kind: DELETED});
+      return false;
+    }
+    const made = !below && this.made.has(path);
+    if (!stat.isDirectory()) {
+      if (made && stat.size === 0) return true;
+      this.found.push({Path: textOf(path), Kind: below ? MODIFIED : ADDED});
+      return false;
+    }
     // A directory is there also when only something in it changed, and is then named, too, as the Engine does.
     const at = this.found.push({Path: textOf(path), Kind: below ? MODIFIED : ADDED});
     const inner = openDirectoryAt(upper, name);
@@ -47,9 +65,12 @@ class Comparison {
     const merged = below?.isDirectory() ? below : undefined;
     const innerLower = merged && lower !== undefined ? openLower(lower, name) : undefined;
     try {
-      this.directory(inner, opaque ? undefined : innerLower, path, depth + 1);
+      const onlyMade = this.directory(inner, opaque ? undefined : innerLower, path, depth + 1);
       if (opaque && innerLower !== undefined) this.hidden(inner, innerLower, path);
-      if (merged && this.found.length === at && sameDirectory(stat, merged)) this.found.pop();
+      if (this.found.length > at) return false;
+      const untouched = merged ? sameOwner(stat, merged) && (onlyMade || stat.mtimeMs === merged.mtimeMs) : onlyMade || made;
+      if (untouched) this.found.pop();
+      return untouched && (onlyMade || made);
     } finally {
       fs.closeSync(inner);
       if (innerLower !== undefined) fs.closeSync(innerLower);
@@ -71,4 +92,4 @@ function openLower(lower: number, name: string): number | undefined {
   }
 }
 
-const sameDirectory = (a: fs.Stats, b: fs.Stats): boolean => a.mode === b.mode && a.uid === b.uid && a.gid === b.gid && a.mtimeMs === b.mtimeMs;
+const sameOwner = (a: fs.Stats, b: fs.Stats): boolean => a.mode === b.mode && a.uid === b.uid && a.gid === b.gid;

@@ -6,9 +6,9 @@ import {type ChildProcess, spawn} from 'node:child_process';
 import {join} from 'node:path';
 import {type Duplex, type Readable, Transform} from 'node:stream';
 import {finished} from 'node:stream/promises';
-import {CetusError, fromWire} from '../../base/errors';
+import {CetusError, fromWire, isCetusError} from '../../base/errors';
 import type {FilesystemChange, PathStat} from '../../schema/rootfs';
-import {CONTROL_FD, type WorkerAnswer, type WorkerOrder} from './protocol';
+import {CONTROL_FD, type View, type WorkerAnswer, type WorkerOrder} from './protocol';
 
 const SPARE_MS = 20_000;
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
@@ -20,47 +20,67 @@ export interface HelperOptions {
   worker?: string;
 }
 
+/** Where an archive goes, and how. */
+export type UnpackTarget = Omit<Extract<WorkerOrder, {kind: 'unpack'}>, 'kind' | 'view'>;
+
 interface Worker { child: ChildProcess; control: Duplex }
 
-/** One order under way. `answers` ends after the last one; the process is gone then. */
+/** One order under way. Answers end after the last one; the process is gone then. */
 class Errand {
-  private text = '';
+  /** Of the line that is on its way. */
+  private parts: Buffer[] = [];
+  private bytes = 0;
   private readonly seen: WorkerAnswer[] = [];
   private wake: (() => void) | undefined;
   private over = false;
+  /** The process has gone, and its mounts with it. */
+  readonly gone: Promise<void>;
 
-  constructor(readonly worker: Worker, order: WorkerOrder, signal: AbortSignal) {
+  constructor(readonly worker: Worker, order: WorkerOrder, private readonly signal: AbortSignal) {
     const {child, control} = worker;
     const kill = (): void => void child.kill('SIGKILL');
     signal.addEventListener('abort', kill, {once: true});
     control.on('data', (chunk: Buffer) => this.take(chunk));
-    child.once('close', () => {
-      signal.removeEventListener('abort', kill);
-      this.over = true;
-      this.wake?.();
+    this.gone = new Promise((resolve) => {
+      child.once('close', () => {
+        signal.removeEventListener('abort', kill);
+        this.over = true;
+        this.wake?.();
+        resolve();
+      });
     });
     if (signal.aborted) kill();
     control.write(`${JSON.stringify(order)}\n`);
   }
 
-  /** The next answer; throws the failure, or that the worker ended without a word. */
+  /** The next answer; throws the failure, why it was broken off, or that the worker ended without a word. */
   async next(): Promise<WorkerAnswer> {
     while (!this.seen.length && !this.over) await new Promise<void>((resolve) => (this.wake = resolve));
     const answer = this.seen.shift();
-    if (!answer) throw new CetusError('unavailable', 'the reading of the container\'s files was broken off');
+    if (!answer) throw isCetusError(this.signal.reason) ? this.signal.reason : new CetusError('unavailable', 'the work on the container\'s files was broken off');
     if ('failure' in answer) throw fromWire(answer.failure);
     return answer;
   }
 
   private take(chunk: Buffer): void {
-    this.text += chunk.toString('utf8');
-    if (this.text.length > MAX_ANSWER_BYTES) return void this.worker.child.kill('SIGKILL');
-    for (let at; (at = this.text.indexOf('\n')) >= 0;) {
-      this.seen.push(JSON.parse(this.text.slice(0, at)) as WorkerAnswer);
-      this.text = this.text.slice(at + 1);
+    let rest = chunk;
+    for (let at; (at = rest.indexOf(0x0a)) >= 0; rest = rest.subarray(at + 1)) {
+      this.seen.push(JSON.parse(Buffer.concat([...this.parts, rest.subarray(0, at)]).toString('utf8')) as WorkerAnswer);
+      [this.parts, this.bytes] = [[], 0];
     }
+    this.parts.push(rest);
+    this.bytes += rest.length;
+    if (this.bytes > MAX_ANSWER_BYTES) return void this.worker.child.kill('SIGKILL');
     this.wake?.();
   }
+}
+
+/** What is told of an order under way, beside what it answers. */
+export interface Watch {
+  /** The worker has its view of the files: what was only needed to make it may go. Called once. */
+  opened?(): void;
+  /** The process, once it is there. */
+  started?(gone: Promise<void>): void;
 }
 
 export class RootfsHelper {
@@ -72,45 +92,54 @@ export class RootfsHelper {
     this.program = options.worker ?? join(__dirname, 'worker.js');
   }
 
-  async stat(root: string, path: string, signal: AbortSignal): Promise<PathStat> {
-    const errand = this.start({kind: 'stat', root, path}, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]));
-    const answer = await errand.next();
+  async stat(view: View, path: string, container: string, signal: AbortSignal, watch: Watch = {}): Promise<PathStat> {
+    const errand = this.start({kind: 'stat', view, path, container}, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]), watch);
+    const answer = await errand.next().finally(() => watch.opened?.());
     if ('stat' in answer) return answer.stat;
     throw new CetusError('internal', 'a stat was answered without one');
   }
 
   /** `tar` is destroyed with an error where it would end short. Whoever drops it ends the worker. */
-  async pack(root: string, path: string, signal: AbortSignal): Promise<{stat: PathStat; tar: Readable}> {
-    const errand = this.start({kind: 'pack', root, path}, signal);
-    const answer = await errand.next();
+  async pack(view: View, path: string, container: string, signal: AbortSignal, watch: Watch = {}): Promise<{stat: PathStat; tar: Readable}> {
+    const errand = this.start({kind: 'pack', view, path, container}, signal, watch);
+    const answer = await errand.next().finally(() => watch.opened?.());
     if (!('stat' in answer)) throw new CetusError('internal', 'a tar was answered without a stat');
     return {stat: answer.stat, tar: this.output(errand)};
   }
 
-  export(root: string, signal: AbortSignal): Readable {
-    return this.output(this.start({kind: 'export', root}, signal));
+  /** As `pack`. */
+  async export(view: View, signal: AbortSignal, watch: Watch = {}): Promise<Readable> {
+    const errand = this.start({kind: 'export', view}, signal, watch);
+    await errand.next().finally(() => watch.opened?.());
+    return this.output(errand);
   }
 
-  async unpack(root: string, path: string, archive: Readable, options: {noOverwriteDirNonDir: boolean; owner?: {uid: number; gid: number}}, signal: AbortSignal): Promise<void> {
-    const errand = this.start({kind: 'unpack', root, path, ...options}, signal);
-    const stdin = errand.worker.child.stdin!;
+  /** `archive` is asked for once the worker can take it. Resolves when the worker has gone. */
+  async unpack(view: View, target: UnpackTarget, archive: () => Promise<Readable>, signal: AbortSignal, watch: Watch = {}): Promise<void> {
+    const errand = this.start({kind: 'unpack', view, ...target}, signal, watch);
+    const {child} = errand.worker;
+    let source: Readable | undefined;
     // The worker that has refused reads no more: its answer says why, not the broken pipe.
-    stdin.on('error', () => undefined);
-    archive.once('error', () => errand.worker.child.kill('SIGKILL'));
-    archive.pipe(stdin);
+    child.stdin!.on('error', () => undefined);
     try {
+      await errand.next().finally(() => watch.opened?.());
+      source = await archive();
+      source.once('error', () => child.kill('SIGKILL'));
+      if (source.errored) throw source.errored;
+      source.pipe(child.stdin!);
       await errand.next();
     } catch (err) {
-      if (archive.errored) throw archive.errored;
+      if (source?.errored) throw source.errored;
       throw err;
     } finally {
-      archive.unpipe(stdin);
-      errand.worker.child.kill('SIGKILL');
+      source?.unpipe(child.stdin!);
+      child.kill('SIGKILL');
+      await errand.gone;
     }
   }
 
-  async changes(upper: string, lower: string | undefined, signal: AbortSignal): Promise<FilesystemChange[]> {
-    const errand = this.start({kind: 'changes', upper, ...(lower === undefined ? {} : {lower})}, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]));
+  async changes(layers: Pick<Extract<WorkerOrder, {kind: 'changes'}>, 'upper' | 'lower' | 'made' | 'place'>, signal: AbortSignal, watch: Watch = {}): Promise<FilesystemChange[]> {
+    const errand = this.start({kind: 'changes', ...layers}, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]), watch);
     const answer = await errand.next();
     if ('changes' in answer) return answer.changes;
     throw new CetusError('internal', 'changes were answered without any');
@@ -129,14 +158,16 @@ export class RootfsHelper {
     return guarded(tar, () => errand.next().then(() => undefined));
   }
 
-  private start(order: WorkerOrder, signal: AbortSignal): Errand {
+  private start(order: WorkerOrder, signal: AbortSignal, watch: Watch): Errand {
     if (this.closed) throw new CetusError('canceled', 'the agent closes');
     signal.throwIfAborted();
     const worker = this.spare?.worker ?? this.launch();
     if (this.spare) clearTimeout(this.spare.timer);
     this.spare = undefined;
     this.keepSpare();
-    return new Errand(worker, order, signal);
+    const errand = new Errand(worker, order, signal);
+    watch.started?.(errand.gone);
+    return errand;
   }
 
   private keepSpare(): void {

@@ -1,20 +1,41 @@
 /**
- * Between the agent and a worker of this room: one order as a line of JSON on descriptor 3, tar on the worker's stdin or stdout, one answer as a line
- * on descriptor 3. Roots are paths that the agent holds open (/proc/AGENT/fd/N) or has mounted.
+ * Between the agent and a worker of this room: one order as a line of JSON on descriptor 3, tar on the worker's stdin or stdout, answers as lines
+ * on descriptor 3.
  */
 import type {WireError} from '../../base/errors';
 import type {FilesystemChange, PathStat} from '../../schema/rootfs';
 
-export type WorkerOrder =
-  | {kind: 'stat'; root: string; path: string}
-  | {kind: 'pack'; root: string; path: string}
-  | {kind: 'export'; root: string}
-  | {kind: 'unpack'; root: string; path: string; noOverwriteDirNonDir: boolean; owner?: {uid: number; gid: number}}
-  | {kind: 'changes'; upper: string; lower?: string};
+/** What is mounted over a container's root. */
+export interface ViewMount {
+  /** Absolute, in the container. */
+  destination: string;
+  readOnly: boolean;
+  /** On the node; of no use where the container runs. */
+  source: string;
+  /** Without the mounts below the source. */
+  nonRecursive?: boolean;
+}
 
-/** `stat` comes before the first byte of a tar; `done` ends every order that did not fail. */
+/**
+ * Where a container's files are. `place` is a directory of the node that the worker covers for itself; `layers` are directories, topmost first,
+ * the first one being the container's own. `options` are those of its overlay; none where its root is that one directory.
+ */
+export type View =
+  | {kind: 'tree'; path: string}
+  | {kind: 'live'; pid: number; containerId: string; mounts: ViewMount[]; place: string}
+  | {kind: 'still'; layers: string[]; options: string[]; writable: boolean; readOnlyRoot: boolean; mounts: ViewMount[]; place: string};
+
+export type WorkerOrder =
+  | {kind: 'stat'; view: View; path: string; container: string}
+  | {kind: 'pack'; view: View; path: string; container: string}
+  | {kind: 'export'; view: View}
+  | {kind: 'unpack'; view: View; path: string; container: string; noOverwriteDirNonDir: boolean; readOnlyRoot: boolean; /** Everything is to belong to this one: Config.User. */ user?: string}
+  | {kind: 'changes'; upper: string; lower: string[]; place: string; /** What the runtime itself makes on its way to a start. */ made: string[]};
+
+/** `stat` comes before the first byte of a tar, `ready` before the first one is read; `done` ends every order that did not fail. */
 export type WorkerAnswer =
   | {stat: PathStat}
+  | {ready: true}
   | {changes: FilesystemChange[]}
   | {done: true}
   | {failure: WireError};

@@ -18,11 +18,32 @@ const mknodatFn = libc.func('int mknodat(int dirfd, const void *path, unsigned i
   dirfd: number, path: Buffer, mode: number, dev: number) => number;
 const lsetxattrFn = libc.func('int lsetxattr(const void *path, const void *name, const void *value, size_t size, int flags)') as (
   path: Buffer, name: Buffer, value: Buffer, size: number, flags: number) => number;
+const setxattrFn = libc.func('int setxattr(const void *path, const void *name, const void *value, size_t size, int flags)') as typeof lsetxattrFn;
 const lgetxattrFn = libc.func('long lgetxattr(const void *path, const void *name, _Out_ void *value, size_t size)') as (
   path: Buffer, name: Buffer, value: Buffer, size: number) => number;
 
-/** The same on every architecture (since Linux 5.6). */
+const unshareFn = libc.func('int unshare(int flags)') as (flags: number) => number;
+const setnsFn = libc.func('int setns(int fd, int type)') as (fd: number, type: number) => number;
+const prctlFn = libc.func('int prctl(int option, unsigned long value)') as (option: number, value: number) => number;
+const mountFn = libc.func('int mount(const void *source, const void *target, const void *type, unsigned long flags, const void *data)') as (
+  source: Buffer, target: Buffer, type: Buffer, flags: number, data: Buffer) => number;
+const openTreeFn = libc.func('syscall', 'long', ['long', 'int', 'const void *', 'unsigned int']) as (number: number, dirfd: number, path: Buffer, flags: number) => number;
+const moveMountFn = libc.func('syscall', 'long', ['long', 'int', 'const void *', 'int', 'const void *', 'unsigned int']) as (
+  number: number, fromFd: number, from: Buffer, toFd: number, to: Buffer, flags: number) => number;
+
+/** The same on every architecture (since Linux 5.2 and 5.6). */
+const SYS_OPEN_TREE = 428;
+const SYS_MOVE_MOUNT = 429;
 const SYS_OPENAT2 = 437;
+const CLONE_NEWNS = 0x20000;
+const PR_SET_PDEATHSIG = 1;
+const SIGKILL = 9;
+const AT_EMPTY_PATH = 0x1000;
+const AT_RECURSIVE = 0x8000;
+const OPEN_TREE_CLONE = 1;
+const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
+export const MOUNT = {readOnly: 0x1, remount: 0x20, bind: 0x1000, recursive: 0x4000, private: 0x40000, slave: 0x80000} as const;
 const RESOLVE_NO_MAGICLINKS = 0x02n;
 const RESOLVE_IN_ROOT = 0x10n;
 export const O_PATH = 0o10000000;
@@ -59,6 +80,39 @@ export function openInRoot(rootFd: number, path: string, flags: number, mode = 0
   }
 }
 
+/** The parent's end, however it comes, is this process's end. */
+export function dieWithParent(): void {
+  prctlFn(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/** A mount namespace of this thread's own, and with it a root and a working directory of its own. What happens outside still shows, nothing here shows outside. */
+export function ownMountNamespace(): void {
+  if (unshareFn(CLONE_NEWNS) !== 0) throw failure('unshare', '');
+  mount('none', '/', '', MOUNT.slave | MOUNT.recursive, '');
+}
+
+/** This thread's root and working directory become the namespace's. */
+export function enterMountNamespace(fd: number): void {
+  if (setnsFn(fd, CLONE_NEWNS) !== 0) throw failure('setns', '');
+}
+
+export function mount(source: string, target: string, type: string, flags: number, data: string): void {
+  if (mountFn(cString(source), cString(target), cString(type), flags, cString(data)) !== 0) throw failure('mount', target);
+}
+
+/** A copy of the mount at `path` (below `dirfd`; '' is dirfd itself), as a descriptor; it is nowhere until it is placed. */
+export function copyMount(dirfd: number, path: string, recursive: boolean): number {
+  const fd = openTreeFn(SYS_OPEN_TREE, dirfd, cString(path), OPEN_TREE_CLONE | O_CLOEXEC | (path === '' ? AT_EMPTY_PATH : 0) | (recursive ? AT_RECURSIVE : 0));
+  if (fd < 0) throw failure('open_tree', path);
+  return fd;
+}
+
+/** Puts a copied mount onto an open entry. */
+export function placeMount(fd: number, onto: number): void {
+  const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+  if (moveMountFn(SYS_MOVE_MOUNT, fd, cString(''), onto, cString(''), flags) !== 0) throw failure('move_mount', '');
+}
+
 /** `type` is S_IFCHR, S_IFBLK or S_IFIFO. */
 export function makeNode(dirfd: number, name: string, type: number, mode: number, major = 0, minor = 0): void {
   if (mknodatFn(dirfd, cString(name), type | mode, deviceNumber(major, minor)) !== 0) throw failure('mknodat', name);
@@ -73,9 +127,10 @@ export function deviceParts(rdev: number): {major: number; minor: number} {
   return {major: (rdev >>> 8) & 0xfff, minor: (rdev & 0xff) | ((Math.floor(rdev / 4096)) & 0xfff00)};
 }
 
-/** Does not follow a link. */
-export function setXattr(dirfd: number, name: string, key: string, value: Buffer): void {
-  if (lsetxattrFn(cString(entryOf(dirfd, name)), cString(key), value, value.length, 0) !== 0) throw failure('lsetxattr', name);
+/** Of an open file (/proc/self/fd/N) or of an entry (entryOf), whose link is not followed. */
+export function setXattr(path: string, key: string, value: Buffer): void {
+  const set = /^\/proc\/self\/fd\/\d+$/.test(path) ? setxattrFn : lsetxattrFn;
+  if (set(cString(path), cString(key), value, value.length, 0) !== 0) throw failure('lsetxattr', path);
 }
 
 /** undefined where there is none, or the file system knows no such thing. Does not follow a link. */

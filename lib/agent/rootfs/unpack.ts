@@ -1,23 +1,21 @@
 /**
  * A tar into a directory of a tree, as the Engine does it: what stands in the way is replaced (a directory merges with a directory), missing parents
- * are made, owners, modes, times and extended attributes are the archive's. Links are made as they are written; where they lead is the
- * container's affair, since every look-up ends below the tree's root.
+ * are made, owners, modes, times and extended attributes are the archive's. Links are made as they are written, unless they say themselves that they
+ * lead out of the directory; where they lead in the end is the container's affair, since every look-up ends below the tree's root.
  */
 import fs from 'node:fs';
 import {posix} from 'node:path';
-import type {Readable} from 'node:stream';
-import {type Header, extract} from 'tar-stream';
-import {CetusError} from '../../base/errors';
+import {failed, systemFailure} from './failures';
 import {textOf} from './path-stat';
 import {O_PATH, bytes, entryOf, makeNode, openInRoot, setXattr} from './syscalls';
+import type {TarHeader, TarReader} from './tar-reader';
 import {type Tree, codeOf, lstatAt, removeAt, splitLast} from './tree';
 
 const {O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_DIRECTORY} = fs.constants;
-const XATTR = 'SCHILY.xattr.';
-const MAX_ENTRIES = 10_000_000;
+const GLOBAL = 'g';
 
 export interface UnpackOptions {
-  /** Directory in the tree, existing. */
+  /** Directory in the tree, existing, links resolved. */
   directory: string;
   /** Refuse to replace a directory by something else, and something else by a directory. */
   noOverwriteDirNonDir: boolean;
@@ -25,49 +23,38 @@ export interface UnpackOptions {
   owner?: {uid: number; gid: number};
 }
 
-export async function unpackInto(tree: Tree, archive: Readable, options: UnpackOptions): Promise<void> {
-  const entries = extract({filenameEncoding: 'latin1'} as Parameters<typeof extract>[0]);
-  archive.on('error', (err) => entries.destroy(err));
-  archive.pipe(entries);
-  const unpacker = new Unpacker(tree, options);
-  let count = 0;
+export function unpackInto(tree: Tree, archive: TarReader, options: UnpackOptions): void {
+  const unpacker = new Unpacker(tree, archive, options);
   try {
-    for await (const entry of entries) {
-      if (++count > MAX_ENTRIES) throw new CetusError('invalid', `the archive has more than ${MAX_ENTRIES} entries`);
-      await unpacker.entry(entry.header, entry as unknown as AsyncIterable<Buffer>);
-      entry.resume();
-    }
-  } catch (err) {
-    throw archiveError(err);
+    for (let header = archive.next(); header; header = archive.next()) if (header.type !== GLOBAL) unpacker.entry(header);
+    unpacker.finish();
+  } finally {
+    unpacker.close();
   }
-  unpacker.finish();
 }
 
-function archiveError(err: unknown): unknown {
-  const {message} = err as Error;
-  if (/Unexpected end of data/i.test(message)) return new CetusError('invalid', 'unexpected EOF', {cause: err});
-  if (/Invalid tar header|Invalid pax|Maybe the tar is corrupted/i.test(message)) return new CetusError('invalid', 'archive/tar: invalid tar header', {cause: err});
-  return err;
-}
-
-interface Times { path: string; mtime: Date }
+/** An archive of a million directories is to have its times, but not at any price: beyond these the oldest keep the time of their last change. */
+const MAX_TIMES = 1_000_000;
 
 class Unpacker {
-  private readonly directories: Times[] = [];
+  private readonly directories: {path: string; mtime: number}[] = [];
+  /** The directory of the last entry: archives name them one after the other. What an entry replaces lies in it, and never on the way to it. */
+  private held: {path: string; fd: number} | undefined;
 
-  constructor(private readonly tree: Tree, private readonly options: UnpackOptions) {}
+  constructor(private readonly tree: Tree, private readonly archive: TarReader, private readonly options: UnpackOptions) {}
 
-  async entry(header: Header, content: AsyncIterable<Buffer>): Promise<void> {
-    const given = nameOf(header.name, pax(header).path);
-    const path = this.pathOf(given);
-    if (path === undefined) throw new CetusError('invalid', `${textOf(given)} is outside of ${textOf(this.options.directory)}`);
+  entry(header: TarHeader): void {
+    const given = posix.normalize(header.name || '.').replace(/(?<=.)\/+$/, '');
+    const path = posix.join(this.root, given);
+    if (!this.isInside(path)) throw failed(`"${textOf(given.replace(/^\/+/, ''))}" is outside of "${textOf(this.root)}"`);
+    if (given.includes('\0')) throw failed(`open ${textOf(path)}: invalid argument`);
+    // The directory itself keeps what it is.
+    if (path === this.root) return;
     const {directory, name} = splitLast(path);
-    const own = path === this.root;
-    const dirfd = own ? this.tree.makeParents(path, this.owner(header, true)) : this.tree.makeParents(directory, this.owner(header, true));
     try {
-      await this.make(dirfd, own ? '.' : name, path, given, header, content);
-    } finally {
-      fs.closeSync(dirfd);
+      this.make(this.directoryOf(directory), name, path, header);
+    } catch (err) {
+      throw systemFailure(err, callOf(header.type), textOf(path));
     }
   }
 
@@ -82,126 +69,157 @@ class Unpacker {
           fs.closeSync(fd);
         }
       } catch (err) {
-        if (!['ENOENT', 'ENOTDIR', 'ELOOP'].includes(codeOf(err) ?? '')) throw err;
+        if (!['ENOENT', 'ENOTDIR', 'ELOOP'].includes(codeOf(err) ?? '')) throw systemFailure(err, 'utimensat', textOf(path));
       }
     }
+  }
+
+  close(): void {
+    if (this.held) fs.closeSync(this.held.fd);
+    this.held = undefined;
   }
 
   private get root(): string {
-    return posix.resolve('/', this.options.directory);
+    return this.options.directory;
   }
 
-  /** undefined where the name climbs out of the directory. By the text alone, as the Engine judges it: links are the kernel's part. */
-  private pathOf(given: string): string | undefined {
-    if (given.includes('\0')) return undefined;
-    const relative = posix.normalize(given.replace(/^\/+/, '') || '.').replace(/\/+$/, '');
-    if (relative === '..' || relative.startsWith('../')) return undefined;
-    return relative === '.' || relative === '' ? this.root : posix.join(this.root, relative);
+  /** By the text alone, as the Engine judges it: links are the kernel's part. */
+  private isInside(path: string): boolean {
+    return this.root === '/' || path === this.root || path.startsWith(`${this.root}/`);
   }
 
-  private async make(dirfd: number, name: string, path: string, given: string, header: Header, content: AsyncIterable<Buffer>): Promise<void> {
-    const directory = header.type === 'directory';
+  private directoryOf(path: string): number {
+    if (this.held?.path !== path) {
+      this.close();
+      this.held = {path, fd: this.tree.makeParents(path, this.options.owner ?? {uid: 0, gid: 0})};
+    }
+    return this.held.fd;
+  }
+
+  private make(dirfd: number, name: string, path: string, header: TarHeader): void {
+    const directory = header.type === '5';
     const there = lstatAt(dirfd, name);
     if (there) {
       const {noOverwriteDirNonDir} = this.options;
-      if (noOverwriteDirNonDir && there.isDirectory() && !directory) throw new CetusError('invalid', `cannot overwrite directory "${textOf(path)}" with non-directory "${textOf(this.options.directory)}"`);
-      if (noOverwriteDirNonDir && !there.isDirectory() && directory) throw new CetusError('invalid', `cannot overwrite non-directory "${textOf(path)}" with directory "${textOf(this.options.directory)}"`);
-      if (name === '.') {
-        // The directory itself keeps what it is, as with the Engine: only its time is the archive's.
-        if (directory) return;
-        throw new CetusError('invalid', `cannot overwrite directory "${textOf(path)}" with non-directory "${textOf(given)}"`);
-      }
-      if (!(there.isDirectory() && directory)) removeAt(dirfd, name);
+      if (noOverwriteDirNonDir && there.isDirectory() && !directory) throw failed(`cannot overwrite directory "${textOf(path)}" with non-directory "${textOf(this.root)}"`);
+      if (noOverwriteDirNonDir && !there.isDirectory() && directory) throw failed(`cannot overwrite non-directory "${textOf(path)}" with directory "${textOf(this.root)}"`);
+      if (!(there.isDirectory() && directory)) this.remove(dirfd, name, path);
     }
-    const mode = (header.mode ?? 0) & 0o7777;
+    const mode = header.mode & 0o7777;
     switch (header.type) {
-      case 'directory':
+      case '0': return this.file(dirfd, name, header, mode);
+      case '5':
         if (!there?.isDirectory()) fs.mkdirSync(bytes(entryOf(dirfd, name)), mode);
-        this.directories.push({path, mtime: timeOf(header)});
+        this.directories.push({path, mtime: header.mtime});
+        if (this.directories.length > MAX_TIMES) this.directories.shift();
         break;
-      case 'file': case 'contiguous-file': await writeFile(dirfd, name, content); break;
-      case 'symlink': fs.symlinkSync(bytes(nameOf(header.linkname ?? '', pax(header).linkpath)), bytes(entryOf(dirfd, name))); break;
-      case 'link': this.link(dirfd, name, header); break;
-      case 'fifo': makeNode(dirfd, name, fs.constants.S_IFIFO, mode); break;
-      case 'character-device': makeNode(dirfd, name, fs.constants.S_IFCHR, mode, header.devmajor, header.devminor); break;
-      case 'block-device': makeNode(dirfd, name, fs.constants.S_IFBLK, mode, header.devmajor, header.devminor); break;
-      default: throw new CetusError('invalid', `unhandled tar header type of ${textOf(given)}`);
+      case '2': this.symlink(dirfd, name, path, header.linkname); break;
+      case '1': return this.link(dirfd, name, path, header.linkname);
+      case '6': makeNode(dirfd, name, fs.constants.S_IFIFO, mode); break;
+      case '3': makeNode(dirfd, name, fs.constants.S_IFCHR, mode, header.major, header.minor); break;
+      case '4': makeNode(dirfd, name, fs.constants.S_IFBLK, mode, header.major, header.minor); break;
+      default: throw failed(`unhandled tar header type ${header.type.charCodeAt(0)}`);
     }
-    if (header.type !== 'link') this.attributes(dirfd, name, header, mode);
+    this.attributes(dirfd, name, header, mode);
   }
 
-  private link(dirfd: number, name: string, header: Header): void {
-    const said = nameOf(header.linkname ?? '', pax(header).linkpath);
-    const target = this.pathOf(said);
-    if (target === undefined) throw new CetusError('invalid', `invalid hardlink "${textOf(said)}" -> "${textOf(name)}"`);
-    const {directory, name: last} = splitLast(target);
-    const targetDir = openInRoot(this.tree.rootFd, directory, O_PATH | O_DIRECTORY);
+  private remove(dirfd: number, name: string, path: string): void {
     try {
-      fs.linkSync(bytes(entryOf(targetDir, last)), bytes(entryOf(dirfd, name)));
-    } finally {
-      fs.closeSync(targetDir);
+      removeAt(dirfd, name);
+    } catch (err) {
+      throw systemFailure(err, 'unlinkat', textOf(path));
     }
   }
 
-  /** On the very inode that was made (O_PATH): whoever puts a link in its place meanwhile has no say. */
-  private attributes(dirfd: number, name: string, header: Header, mode: number): void {
+  private file(dirfd: number, name: string, header: TarHeader, mode: number): void {
     const entry = bytes(entryOf(dirfd, name));
-    const {uid, gid} = this.owner(header, false);
-    const mtime = timeOf(header);
-    fs.lchownSync(entry, uid, gid);
-    for (const [key, value] of this.xattrs(header)) setXattrOf(dirfd, name, key, value);
-    if (header.type === 'symlink') return fs.lutimesSync(entry, mtime, mtime);
-    const fd = fs.openSync(entry, O_PATH | O_NOFOLLOW);
+    const fd = fs.openSync(entry, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
-      const itself = `/proc/self/fd/${fd}`;
-      if (fs.fstatSync(fd).isSymbolicLink()) throw new CetusError('conflict', `${textOf(name)} was replaced while it was written`);
-      fs.chmodSync(itself, mode);
-      if (header.type !== 'directory') fs.utimesSync(itself, mtime, mtime);
+      if (header.sparse) this.sparse(fd, header.sparse);
+      else this.archive.content((buffer, offset, length) => writeAll(fd, buffer, offset, length));
+      fs.fchownSync(fd, ...this.owner(header));
+      this.xattrs(`/proc/self/fd/${fd}`, header);
+      fs.fchmodSync(fd, mode);
+      fs.futimesSync(fd, header.mtime, header.mtime);
     } finally {
       fs.closeSync(fd);
     }
   }
 
-  private owner(header: Header, parent: boolean): {uid: number; gid: number} {
-    if (this.options.owner) return this.options.owner;
-    if (parent) return {uid: 0, gid: 0};
-    return {uid: Number(pax(header).uid ?? header.uid ?? 0), gid: Number(pax(header).gid ?? header.gid ?? 0)};
-  }
-
-  private xattrs(header: Header): [string, Buffer][] {
-    return Object.entries(pax(header)).filter(([key]) => key.startsWith(XATTR)).map(([key, value = '']) => {
-      // tar-stream has made text of the bytes; what was none cannot be told any more.
-      if (value.includes('\ufffd')) throw new CetusError('unsupported', `the extended attribute ${key.slice(XATTR.length)} of ${header.name} has a value that is not UTF-8`);
-      return [key.slice(XATTR.length), Buffer.from(value, 'utf8')];
+  private sparse(fd: number, {size, parts}: NonNullable<TarHeader['sparse']>): void {
+    const pending = parts.values();
+    let part = pending.next().value as {offset: number; length: number} | undefined;
+    let done = 0;
+    this.archive.content((buffer, offset, length) => {
+      for (let at = 0; at < length && part;) {
+        const bytesNow = Math.min(length - at, part.length - done);
+        writeAll(fd, buffer, offset + at, bytesNow, part.offset + done);
+        at += bytesNow;
+        done += bytesNow;
+        while (part && done === part.length) [part, done] = [pending.next().value as typeof part, 0];
+      }
     });
+    fs.ftruncateSync(fd, size);
+  }
+
+  private symlink(dirfd: number, name: string, path: string, target: string): void {
+    if (!this.isInside(posix.join(posix.dirname(path), target))) throw failed(`invalid symlink "${textOf(path)}" -> "${textOf(target)}"`);
+    fs.symlinkSync(bytes(target), bytes(entryOf(dirfd, name)));
+  }
+
+  private link(dirfd: number, name: string, path: string, said: string): void {
+    const target = posix.join(this.root, said);
+    if (!this.isInside(target)) throw failed(`invalid hardlink "${textOf(target)}" -> "${textOf(said)}"`);
+    const {directory, name: last} = splitLast(target);
+    try {
+      const targetDir = openInRoot(this.tree.rootFd, directory, O_PATH | O_DIRECTORY);
+      try {
+        fs.linkSync(bytes(entryOf(targetDir, last || '.')), bytes(entryOf(dirfd, name)));
+      } finally {
+        fs.closeSync(targetDir);
+      }
+    } catch (err) {
+      throw systemFailure(err, `link ${textOf(target)}`, textOf(path));
+    }
+  }
+
+  /** On the very inode that was made (O_PATH): whoever puts a link in its place meanwhile has no say. */
+  private attributes(dirfd: number, name: string, header: TarHeader, mode: number): void {
+    const entry = entryOf(dirfd, name);
+    fs.lchownSync(bytes(entry), ...this.owner(header));
+    this.xattrs(entry, header);
+    if (header.type === '2') return fs.lutimesSync(bytes(entry), header.mtime, header.mtime);
+    const fd = fs.openSync(bytes(entry), O_PATH | O_NOFOLLOW);
+    try {
+      const itself = `/proc/self/fd/${fd}`;
+      if (fs.fstatSync(fd).isSymbolicLink()) throw failed(`${textOf(name)} was replaced while it was written`);
+      fs.chmodSync(itself, mode);
+      if (header.type !== '5') fs.utimesSync(itself, header.mtime, header.mtime);
+    } finally {
+      fs.closeSync(fd);
+    }
+  }
+
+  private owner(header: TarHeader): [number, number] {
+    return this.options.owner ? [this.options.owner.uid, this.options.owner.gid] : [header.uid, header.gid];
+  }
+
+  private xattrs(path: string, header: TarHeader): void {
+    for (const [key, value] of header.xattrs) {
+      try {
+        setXattr(path, key, value);
+      } catch (err) {
+        // A file system that knows none, or lets nobody set this one: the Engine goes on, too.
+        if (!['EOPNOTSUPP', 'ENOTSUP', 'EPERM'].includes(codeOf(err) ?? '')) throw err;
+      }
+    }
   }
 }
 
-function setXattrOf(dirfd: number, name: string, key: string, value: Buffer): void {
-  try {
-    setXattr(dirfd, name, key, value);
-  } catch (err) {
-    // A file system that knows none: the Engine goes on, too.
-    if (!['EOPNOTSUPP', 'ENOTSUP'].includes(codeOf(err) ?? '')) throw err;
-  }
+function callOf(type: string): string {
+  return {'5': 'mkdir', '2': 'symlink', '3': 'mknod', '4': 'mknod', '6': 'mkfifo'}[type] ?? 'open';
 }
 
-const pax = (header: Header): Partial<Record<string, string>> => (header.pax ?? {}) as Partial<Record<string, string>>;
-
-/** The header's own name is bytes already; one from a pax record was read as text. */
-const nameOf = (plain: string, pax: string | undefined): string => (pax === undefined ? plain : Buffer.from(pax, 'utf8').toString('latin1'));
-
-function timeOf(header: Header): Date {
-  const seconds = pax(header).mtime === undefined ? NaN : Number(pax(header).mtime);
-  return Number.isFinite(seconds) ? new Date(seconds * 1000) : header.mtime ?? new Date(0);
-}
-
-async function writeFile(dirfd: number, name: string, content: AsyncIterable<Buffer>): Promise<void> {
-  const fd = fs.openSync(bytes(entryOf(dirfd, name)), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-  try {
-    for await (const chunk of content)
-      for (let at = 0; at < chunk.length;) at += fs.writeSync(fd, chunk, at, chunk.length - at);
-  } finally {
-    fs.closeSync(fd);
-  }
+function writeAll(fd: number, buffer: Buffer, offset: number, length: number, position: number | null = null): void {
+  for (let done = 0; done < length;) done += fs.writeSync(fd, buffer, offset + done, length - done, position === null ? null : position + done);
 }

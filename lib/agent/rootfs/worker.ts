@@ -1,19 +1,26 @@
 /**
  * A process of its own for one order on a container's files: it reads and writes synchronously, may be held up by a file system that hangs, and can be
- * killed. Started by helper.ts; ends by itself.
+ * killed; what it mounts for its view of them goes with it. Started by helper.ts; ends by itself, or with the agent.
  */
 import fs from 'node:fs';
-import {asCetusError, CetusError, type WireError} from '../../base/errors';
+import {posix} from 'node:path';
+import {CetusError, unreachable} from '../../base/errors';
+import {resolveUser} from '../spec/user';
 import {changesBetween} from './changes';
+import {failed, missing, systemFailure, wireOf} from './failures';
 import {packPlace} from './pack';
-import {statPlace} from './path-stat';
+import {askedPath, nameAsked, statPlace, textOf} from './path-stat';
 import {CONTROL_FD, type WorkerAnswer, type WorkerOrder} from './protocol';
-import {O_PATH, openInRoot, pathBelow} from './syscalls';
+import {O_PATH, dieWithParent, openInRoot, pathBelow} from './syscalls';
+import {TarReader} from './tar-reader';
 import {TarWriter} from './tar-writer';
-import {Tree, codeOf} from './tree';
+import {Tree, codeOf, isMissing} from './tree';
 import {unpackInto} from './unpack';
+import {type Opened, mergedTree, openView} from './view';
 
-const STDOUT = 1;
+const [STDIN, STDOUT] = [0, 1];
+const MAX_PASSWD_BYTES = 1 << 20;
+const {O_RDONLY, O_NONBLOCK} = fs.constants;
 
 function answer(line: WorkerAnswer): void {
   writeAll(CONTROL_FD, Buffer.from(`${JSON.stringify(line)}\n`));
@@ -36,78 +43,114 @@ function readOrder(): WorkerOrder {
 
 const bytesOf = (text: string): string => Buffer.from(text, 'utf8').toString('latin1');
 
-/** What the caller called it: `/a/b/` is b, `/a/.` is the directory itself, `/` the root. */
-function nameAsked(path: string): string {
-  if (/(^|\/)\.$/.test(path) && path !== '.') return '.';
-  const trimmed = path.replace(/\/+$/, '');
-  return trimmed === '' || trimmed === '.' ? '/' : trimmed.slice(trimmed.lastIndexOf('/') + 1);
-}
-
-async function perform(order: WorkerOrder): Promise<void> {
+function perform(order: WorkerOrder): void {
   switch (order.kind) {
     case 'stat': case 'pack': return pack(order);
     case 'export': {
-      const tree = Tree.open(order.root);
+      const {tree} = openView(order.view);
+      answer({ready: true});
       const tar = new TarWriter((bytes) => writeAll(STDOUT, bytes));
       packPlace(tree.place('/'), tar, {name: '', oneFileSystem: true});
       return tar.finish();
     }
-    case 'unpack': {
-      const tree = Tree.open(order.root);
-      const directory = realDirectory(tree, bytesOf(order.path));
-      return unpackInto(tree, process.stdin, {...order, directory});
+    case 'unpack': return unpack(order);
+    case 'changes': {
+      const upper = Tree.open(order.upper);
+      return answer({changes: changesBetween(upper, mergedTree(order.lower, order.place), order.made)});
     }
-    case 'changes': return answer({changes: changesBetween(Tree.open(order.upper), order.lower === undefined ? undefined : Tree.open(order.lower))});
-    default: throw new CetusError('internal', 'an unknown order');
+    default: return unreachable(order);
   }
 }
 
-function pack(order: {kind: 'stat' | 'pack'; root: string; path: string}): void {
-  const tree = Tree.open(order.root);
-  const place = tree.place(bytesOf(order.path));
-  const stat = statPlace(tree, place, nameAsked(order.path));
-  if (!stat) throw Object.assign(new Error(`ENOENT: ${order.path}`), {code: 'ENOENT'});
+function pack({kind, view, path, container}: Extract<WorkerOrder, {kind: 'stat' | 'pack'}>): void {
+  const {tree} = openView(view);
+  const asked = askedPath(path);
+  const place = found(() => tree.place(bytesOf(asked)), path, container);
+  const stat = statPlace(tree, place, nameAsked(asked));
+  if (!stat) throw missing(path, container);
   answer({stat});
-  if (order.kind === 'stat') return;
+  if (kind === 'stat') return;
   const tar = new TarWriter((bytes) => writeAll(STDOUT, bytes));
   packPlace(place, tar, {name: bytesOf(stat.name)});
   tar.finish();
 }
 
+function unpack(order: Extract<WorkerOrder, {kind: 'unpack'}>): void {
+  const opened = openView(order.view);
+  const {tree} = opened;
+  const directory = extractionPoint(tree, order.path, order.container);
+  mustBeWritable(opened, directory, order.readOnlyRoot);
+  const owner = order.user ? ownerOf(tree, order.user) : undefined;
+  answer({ready: true});
+  const archive = new TarReader((into, offset, length) => fs.readSync(STDIN, into, offset, length, null));
+  unpackInto(tree, archive, {directory, noOverwriteDirNonDir: order.noOverwriteDirNonDir, ...(owner ? {owner} : {})});
+  archive.drain();
+}
+
 /** Where the archive goes must be there, and a directory. */
-function realDirectory(tree: Tree, path: string): string {
-  const fd = openInRoot(tree.rootFd, path, O_PATH);
+function extractionPoint(tree: Tree, path: string, container: string): string {
+  const asked = askedPath(path);
+  const fd = found(() => openInRoot(tree.rootFd, bytesOf(posix.resolve('/', path)), O_PATH), path, container);
   try {
     if (!fs.fstatSync(fd).isDirectory()) throw new CetusError('invalid', 'extraction point is not a directory');
-    return pathBelow(tree.rootFd, fd) ?? path;
+    return pathBelow(tree.rootFd, fd) ?? bytesOf(asked);
   } finally {
     fs.closeSync(fd);
   }
 }
 
-function failureOf(err: unknown, order: WorkerOrder | undefined): WireError {
-  const code = codeOf(err);
-  const path = order && 'path' in order ? order.path : '/';
-  if (err instanceof CetusError) return err.toWire();
-  if (code === 'ENOENT' || code === 'ENOTDIR') return {kind: 'notFound', message: `no such file or directory: ${path}`};
-  if (code === 'ELOOP') return {kind: 'invalid', message: `too many levels of symbolic links: ${path}`};
-  if (code === 'EROFS') return {kind: 'forbidden', message: 'container rootfs is marked read-only'};
-  if (code === 'ENOSPC' || code === 'EDQUOT') return {kind: 'noSpace', message: `no space left on device: ${path}`};
-  if (code === 'ENAMETOOLONG') return {kind: 'invalid', message: `file name too long: ${path}`};
-  return asCetusError(err).toWire();
+/** Judged by the innermost mount over the extraction point, else by the root. */
+function mustBeWritable({mounts}: Opened, directory: string, readOnlyRoot: boolean): void {
+  const over = mounts.filter(({path}) => directory === path || directory.startsWith(`${path}/`)).sort((a, b) => b.path.length - a.path.length)[0];
+  if (over?.readOnly) throw new CetusError('invalid', 'mounted volume is marked read-only');
+  if (!over && readOnlyRoot) throw new CetusError('invalid', 'container rootfs is marked read-only');
 }
 
-async function main(): Promise<void> {
+function found<T>(look: () => T, path: string, container: string): T {
+  try {
+    return look();
+  } catch (err) {
+    if (codeOf(err) === 'ENOENT') throw missing(path, container);
+    if (codeOf(err) === 'ELOOP') throw failed(`evalSymlinksInScope: too many links in ${path}`);
+    throw isMissing(err) ? systemFailure(err, 'lstat', path) : err;
+  }
+}
+
+/** By the files of the container itself. */
+function ownerOf(tree: Tree, user: string): {uid: number; gid: number} {
+  const {uid, gid} = resolveUser(user, [], (path) => smallFile(tree, path));
+  return {uid, gid};
+}
+
+function smallFile(tree: Tree, path: string): string | undefined {
+  let fd: number;
+  try {
+    fd = openInRoot(tree.rootFd, path, O_RDONLY | O_NONBLOCK);
+  } catch (err) {
+    if (isMissing(err)) return undefined;
+    throw err;
+  }
+  try {
+    const stat = fs.fstatSync(fd);
+    if (!stat.isFile() || stat.size > MAX_PASSWD_BYTES) throw failed(`${textOf(path)} is no file of at most ${MAX_PASSWD_BYTES} bytes`);
+    return fs.readFileSync(fd, 'utf8');
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function main(): void {
+  dieWithParent();
   let order: WorkerOrder | undefined;
   try {
     order = readOrder();
-    await perform(order);
+    perform(order);
     answer({done: true});
   } catch (err) {
     // Nobody reads any more: there is nobody to tell either.
-    if (codeOf(err) !== 'EPIPE') answer({failure: failureOf(err, order)});
+    if (codeOf(err) !== 'EPIPE') answer({failure: wireOf(err, order && 'path' in order ? order.path : '/')});
   }
   process.exit(0);
 }
 
-void main();
+main();

@@ -11,6 +11,7 @@ import {top} from '../top';
 import {checks, type Query, readJsonBody} from './body';
 import {drained, json, ndjson} from './answers';
 import {BUILD_ROUTES} from './builds';
+import {exportRoot, getArchive, putArchive, statPath} from './files';
 import type {ServerParts} from './server';
 
 export interface Context extends ServerParts { req: http.IncomingMessage; res: http.ServerResponse; query: Query; signal: AbortSignal }
@@ -41,11 +42,11 @@ const ITEMS: Record<string, ItemRoute> = {
     empty(res);
   },
   'GET containers stats': stats,
-  'GET containers changes': later('docker diff (ContainerChanges): GET /containers/{id}/changes'),
-  'GET containers export': later('docker export (ContainerExport): GET /containers/{id}/export'),
-  'HEAD containers archive': later('docker cp (ContainerArchiveInfo): HEAD /containers/{id}/archive'),
-  'GET containers archive': later('docker cp (ContainerArchive): GET /containers/{id}/archive'),
-  'PUT containers archive': later('docker cp (PutContainerArchive): PUT /containers/{id}/archive'),
+  'GET containers changes': async ({res, supervisor, parts, signal}, id) => json(res, await parts.files.changes(supervisor.unit(id), signal)),
+  'GET containers export': exportRoot,
+  'HEAD containers archive': statPath,
+  'GET containers archive': getArchive,
+  'PUT containers archive': putArchive,
   'GET volumes usage': async ({res, parts, signal}, id) => json(res, {size: await parts.volumes.usage(id, signal)}),
   'PUT execs': async ({req, res, execs}, id) => {
     const {containerId, config} = await readJsonBody<{containerId: string; config: ExecConfig}>(req, checks.putExec);
@@ -74,13 +75,6 @@ export function findRoute(method: string, path: string): Route {
   const id = decodeURIComponent(match[2]!);
   if (!ID.test(id)) throw new CetusError('invalid', `invalid id "${id}"`);
   return (context) => item(context, id);
-}
-
-/** Worded as what the endpoint itself does not know (lib/docker/operations.ts): to its clients it is all one. */
-function later(operation: string): ItemRoute {
-  return async () => {
-    throw new CetusError('notImplemented', `${operation} is not implemented by Cetus yet`);
-  };
 }
 
 async function postTask({req, res, task: run, log}: Context): Promise<void> {

@@ -85,7 +85,7 @@ export class AgentServer {
 
   private refuse(req: http.IncomingMessage, res: http.ServerResponse, err: unknown): void {
     const error = asCetusError(err);
-    const expected = error.kind !== 'internal';
+    const expected = error.kind !== 'internal' || error.info['ofRequest'] === true;
     this.parts.log[expected ? 'debug' : 'error']({err, method: req.method, path: req.url?.split('?')[0], requestId: req.headers['x-request-id']}, 'a call was refused');
     if (res.destroyed || res.writableEnded) return;
     if (res.headersSent) {

@@ -130,8 +130,8 @@ export class Volumes {
     if (fresh.length) await this.copyUp(spec.id, fresh, rootMounts);
   }
 
-  /** At the moment of a start. */
-  async sources(spec: ContainerSpec): Promise<MountSources> {
+  /** At the moment of a start. What a driver mounts is held by the container, or by whom else is named. */
+  async sources(spec: ContainerSpec, holder = spec.id): Promise<MountSources> {
     const pins: Pin[] = [];
     const release = async (): Promise<void> => {
       for (const held of pins.splice(0)) await held.release();
@@ -146,12 +146,22 @@ export class Volumes {
     const found = await Promise.allSettled(spec.mounts.map(async (mount) => {
       // The next agent's socket comes by propagation.
       if (mount.type === 'bind' && mount.dockerSocket) return {mount: {...mount, propagation: 'rslave'}, source: await socket()};
-      return {mount, source: await this.source(spec.id, mount, pinned)};
+      return {mount, source: await this.source(holder, mount, pinned)};
     }));
     const failed = found.find((f) => f.status === 'rejected');
     if (!failed) return {mounts: found.map((f) => (f as PromiseFulfilledResult<MountSources['mounts'][number]>).value), release};
     await release();
     throw failed.reason;
+  }
+
+  /** As `sources`, for somebody who makes mounts of his own of them: with `release` nothing of it is held any more. */
+  async lend(spec: ContainerSpec, holder: string): Promise<MountSources> {
+    const giveBack = (): Promise<void> => this.driven.release(holder);
+    const {mounts, release} = await this.sources(spec, holder).catch(async (err: unknown) => {
+      await giveBack();
+      throw err;
+    });
+    return {mounts, release: async () => void (await Promise.all([release(), giveBack()]))};
   }
 
   /** What it was given for the time that it runs goes. Repeatable. */
@@ -219,8 +229,8 @@ export class Volumes {
     try {
       if ((await readdir(source)).length === 0 || (await readdir(target)).length > 0) return;
       const signal = AbortSignal.timeout(COPY_DEADLINE_MS);
-      const {tar} = await this.rootfs.pack(source, '/.', signal);
-      await this.rootfs.unpack(target, '/', tar, {noOverwriteDirNonDir: false}, signal);
+      const {tar} = await this.rootfs.pack({kind: 'tree', path: source}, '/.', containerId, signal);
+      await this.rootfs.unpack({kind: 'tree', path: target}, {path: '/', container: containerId, noOverwriteDirNonDir: false, readOnlyRoot: false}, async () => tar, signal);
       await likeDirectory(source, target);
     } finally {
       await this.driven.release(holder);

@@ -227,19 +227,19 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
 
     async statPath(caller, nameOrId, path) {
       const c = await resolve(caller, nameOrId);
-      return (await agentOf(c)).statPath(c.id, path);
+      return (await agentOf(c)).statPath(c.id, path).catch(fileIn(nameOrId));
     },
 
     async getArchive(caller, nameOrId, path) {
       const c = await resolve(caller, nameOrId);
-      const answer = await (await agentOf(c)).getArchive(c.id, path);
+      const answer = await (await agentOf(c)).getArchive(c.id, path).catch(fileIn(nameOrId));
       emit(caller, c, 'archive-path');
       return answer;
     },
 
     async putArchive(caller, nameOrId, query, body) {
       const c = await resolve(caller, nameOrId);
-      await (await agentOf(c)).putArchive(c.id, query, body);
+      await (await agentOf(c)).putArchive(c.id, query, body).catch(fileIn(nameOrId));
       emit(caller, c, 'extract-to-dir');
     },
   };
@@ -262,6 +262,12 @@ function checkNewName(newName: string): string {
     throw isCetusError(err, 'invalid') ? new CetusError('invalid', `Error when allocating new name: ${err.message}`, {cause: err}) : err;
   }
 }
+
+/** Who calls a container by its name is told of it by its name. */
+const fileIn = (nameOrId: string) => (err: unknown): never => {
+  const file = isCetusError(err, 'notFound') ? err.info['file'] : undefined;
+  throw typeof file === 'string' ? new CetusError('notFound', `Could not find the file ${file} in container ${nameOrId}`, {cause: err}) : err;
+};
 
 /** A port that was ours to choose and that a foreign program turns out to hold is no reason to fail: another one is chosen, as the Engine does. */
 async function startWithFreePorts(context: Context, caller: Caller, c: Container): Promise<void> {

@@ -1,4 +1,4 @@
-/** An archive as it arrives (plain, gzip or zstd, told by its first bytes) as a plain tar. Streaming; errors of the compression are `invalid`. */
+/** An archive as it arrives (plain, gzip, zstd, xz or bzip2, told by its first bytes) as a plain tar. Streaming; errors of the compression are `invalid`. */
 import {spawn} from 'node:child_process';
 import {PassThrough, Readable, type Duplex} from 'node:stream';
 import {pipeline} from 'node:stream/promises';
@@ -7,27 +7,25 @@ import {CetusError} from '../../../base/errors';
 
 const GZIP = Buffer.from([0x1f, 0x8b]);
 const ZSTD = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
-const OTHERS: [string, Buffer][] = [['xz', Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a])], ['bzip2', Buffer.from('BZh')]];
+const XZ = Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a]);
+const BZIP2 = Buffer.from('BZh');
 const SNIFF_BYTES = 6;
 
-export type Compression = 'gzip' | 'zstd' | 'none';
+export type Compression = 'gzip' | 'zstd' | 'xz' | 'bzip2' | 'none';
 
 export function compressionOf(head: Buffer): Compression {
-  return startsWith(head, GZIP) ? 'gzip' : startsWith(head, ZSTD) ? 'zstd' : 'none';
+  return startsWith(head, GZIP) ? 'gzip' : startsWith(head, ZSTD) ? 'zstd' : startsWith(head, XZ) ? 'xz' : startsWith(head, BZIP2) ? 'bzip2' : 'none';
 }
 
 /** The caller must read the result to its end or destroy it; either ends the source too. */
 export async function decompress(archive: Readable): Promise<Readable> {
   const {head, whole} = await sniff(archive);
-  const other = OTHERS.find(([, magic]) => startsWith(head, magic));
-  if (other) {
-    whole.destroy();
-    throw new CetusError('unsupported', `${other[0]} archives are not supported: use tar, gzip or zstd`);
-  }
   switch (compressionOf(head)) {
     case 'none': return whole;
     case 'gzip': return through(whole, zlib.createGunzip({chunkSize: 256 * 1024}));
     case 'zstd': return unzstd(whole);
+    case 'xz': return throughProgram(whole, 'xz', ['-dcq', '--memlimit-decompress=256MiB', '-']);
+    case 'bzip2': return throughProgram(whole, 'bzip2', ['-dcq']);
   }
 }
 
@@ -74,7 +72,7 @@ function throughProgram(source: Readable, program: string, args: string[]): Read
   });
   const ended = new Promise<void>((resolve, reject) => {
     child.on('error', (err: NodeJS.ErrnoException) => reject(err.code === 'ENOENT'
-      ? new CetusError('unsupported', `zstd archives need Node.js 22.15 or the program ${program} on the node`, {cause: err}) : err));
+      ? new CetusError('unsupported', `${program} archives need the program ${program} on the node`, {cause: err}) : err));
     child.on('close', (code) => (code === 0 ? resolve() : reject(new CetusError('invalid', `invalid archive: ${complaint.trim() || `${program} failed`}`))));
   });
   output.on('close', () => child.kill('SIGKILL'));
