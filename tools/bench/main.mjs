@@ -13,6 +13,7 @@ import {client} from './http.mjs';
 import {busyboxArchive, startRegistry} from './images.mjs';
 import {measure} from './measure.mjs';
 import {printMemory} from './memory.mjs';
+import build from './rows/build.mjs';
 import create from './rows/create.mjs';
 import images from './rows/images.mjs';
 import ps from './rows/ps.mjs';
@@ -20,7 +21,7 @@ import run from './rows/run.mjs';
 import stats from './rows/stats.mjs';
 import streams from './rows/streams.mjs';
 
-const GROUPS = [run, create, streams, stats, images, ps];
+const GROUPS = [run, create, streams, stats, images, build, ps];
 
 const wanted = process.env.BENCH_ROWS?.split(',');
 const factor = Number(process.env.BENCH_TIMES ?? 1);
