@@ -199,9 +199,9 @@ export class Exchange {
       : this.transport.takeOver(200, 'OK', {'Content-Type': contentType, ...this.edge.headers});
   }
 
-  /** Any thrown value as the Engine would answer it; after the headers have gone, the answer is cut. */
-  fail(thrown: unknown): void {
-    const {status, error} = errorAnswer(thrown, this.request.operation.id);
+  /** Any thrown value as the Engine would answer it; after the headers have gone, the answer is cut. `read`: the operation itself had begun. */
+  fail(thrown: unknown, read = true): void {
+    const {status, error} = errorAnswer(thrown, read ? this.request.operation.id : undefined);
     // What the client is not told is told here, whatever the status.
     const ofRequest = error.info['ofRequest'] === true;
     const told = error.shown === error.message && (status < 500 || ofRequest || !isCetusError(error, 'internal') && status <= 501);

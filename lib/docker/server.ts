@@ -158,16 +158,22 @@ function handlerOf(operation: Operation, handlers: Handlers): Handler {
   return handler ?? (() => { throw new CetusError('notImplemented', notImplementedMessage(operation)); });
 }
 
+/** The Engine does not look at their queries. */
+const UNREAD: ReadonlySet<string> = new Set(['SystemPing', 'SystemPingHead', 'SystemInfo', 'SystemVersion']);
+
 async function answer(edge: Edge, log: Log, at: Routed, req: IncomingMessage, transport: Transport, account: string, handler: Handler): Promise<void> {
   const {operation, params} = at.match;
   const request = {operation, params, query: new Query(at.rawQuery), version: MAX_API, headers: req.headers};
   const x = new Exchange(edge, request, account, at.requestId, log, transport);
+  let read = false;
   try {
     request.version = parseVersion(at.version);
+    if (!UNREAD.has(operation.id)) x.query.check();
     checkQuery(operation.id, x.query);
+    read = true;
     await handler(x);
   } catch (err) {
-    x.fail(err);
+    x.fail(err, read);
   }
   const level = operation.id.startsWith('SystemPing') ? 'debug' : 'info';
   log[level]({

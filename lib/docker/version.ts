@@ -15,10 +15,6 @@ export const MIN_API_TEXT = versionText(MIN_API);
 
 const PREFIX = /^\/v([0-9.]+)(\/.*)$/;
 
-export function compareVersions(a: ApiVersion, b: ApiVersion): number {
-  return a.major - b.major || a.minor - b.minor;
-}
-
 /** `atLeast(x, 42)`: does the client speak 1.42 or newer? */
 export function atLeast(v: ApiVersion, minor: number): boolean {
   return v.major > 1 || (v.major === 1 && v.minor >= minor);
@@ -30,14 +26,22 @@ export function splitVersion(path: string): {version: string; path: string} {
   return found ? {version: found[1]!, path: found[2]!} : {version: MAX_API_TEXT, path};
 }
 
+/** Part by part as numbers, as the Engine compares: "1.041" is 1.41, "1.24.1" is more than 1.24, and what is no number is 0. */
+function compareTexts(a: string, b: string): number {
+  const [left, right] = [a.split('.').map(Number), b.split('.').map(Number)];
+  for (let n = 0; n < Math.max(left.length, right.length); n += 1) {
+    const difference = (left[n] ?? 0) - (right[n] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
+
 export function parseVersion(text: string): ApiVersion {
-  const [major, minor = '0'] = text.split('.');
-  const version = {major: Number(major), minor: Number(minor)};
-  if (compareVersions(version, MIN_API) < 0)
+  if (compareTexts(text, MIN_API_TEXT) < 0)
     throw new CetusError('invalid', `client version ${text} is too old. Minimum supported API version is ${MIN_API_TEXT}, please upgrade your client to a newer version`);
-  if (!(compareVersions(version, MAX_API) <= 0))
-    throw new CetusError('invalid', `client version ${text} is too new. Maximum supported API version is ${MAX_API_TEXT}`);
-  return version;
+  if (compareTexts(text, MAX_API_TEXT) > 0) throw new CetusError('invalid', `client version ${text} is too new. Maximum supported API version is ${MAX_API_TEXT}`);
+  const [major, minor] = text.split('.');
+  return {major: Number(major), minor: Number(minor)};
 }
 
 /**
