@@ -11,10 +11,10 @@ export function measure({wanted, factor, engines: {cetus, dockerd}}) {
     /** What only some rows need is prepared only for them. */
     isWanted: (key) => !wanted || wanted.includes(key),
 
-    /** Runs `work(engine, n)` for the two in turn; work returns {ms}, the milliseconds that count, or its whole time is taken. */
-    async row(key, title, times, target, work, {warmup = 1} = {}) {
+    /** Runs `work(engine, n)` for the two in turn; work returns {ms}, the milliseconds that count, or its whole time is taken. `exact`: as often as told, whatever the factor. */
+    async row(key, title, times, target, work, {warmup = 1, exact = false} = {}) {
       if (wanted && !wanted.includes(key)) return;
-      times = Math.round(times * factor);
+      if (!exact) times = Math.round(times * factor);
       const samples = {cetus: [], dockerd: []};
       for (let n = -warmup; n < times; n += 1)
         for (const engine of n % 2 ? [cetus, dockerd] : [dockerd, cetus]) {
