@@ -1,14 +1,18 @@
 #!/usr/bin/env node
 // The end-to-end tests with every client behind a proxy that checks each answer against the Engine API's schema, and what it saw in sum.
 //   node tools/conformance.mjs PROXY.mjs [TEST-PATTERN]
+// A run of all the tests must exercise each operation of a container host; one of a part only names those that it did not.
 // PROXY is a program that understands --target tcp://HOST:PORT --listen PORT --json REPORT and ends with its report at SIGTERM (test/harness/proxy.ts).
-// Fails where a test fails or an answer does not fit.
+// Fails where a test fails, an answer does not fit, or an operation was not exercised; a refusal with 501 is no exercise.
 import {spawnSync} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import operationTable from '../dist/docker/operations.js';
 
-const [proxy, pattern = 'test/e2e'] = process.argv.slice(2);
+const WHOLE = 'test/e2e';
+const NOT_OF_A_HOST = /^\/(swarm|services|tasks|nodes|secrets|configs|plugins)/;
+const [proxy, pattern = WHOLE] = process.argv.slice(2);
 if (!proxy || !fs.existsSync(proxy)) {
   console.error('usage: make conformance PROXY=path/to/proxy.mjs [TESTS=pattern]');
   process.exit(2);
@@ -32,5 +36,9 @@ const answers = [...operations.values()].flatMap((statuses) => Object.values(sta
 for (const [id, statuses] of [...operations].sort(([a], [b]) => (a < b ? -1 : 1)))
   console.log(`  ${id.padEnd(24)} ${Object.entries(statuses).map(([status, count]) => `${status} x${count}`).join(', ')}`);
 for (const misfit of misfits) console.log(`  OUT OF SCHEMA ${misfit}`);
-console.log(`${answers} answers checked, ${operations.size} operations, ${misfits.size} kinds out of schema`);
-process.exit(done.status || (misfits.size || !answers ? 1 : 0));
+console.log(`${answers} answers of ${operations.size} operations checked`);
+const core = operationTable.OPERATIONS.filter(({path: at}) => !NOT_OF_A_HOST.test(at)).map(({id}) => id);
+const missing = core.filter((id) => !Object.keys(operations.get(id) ?? {}).some((status) => status !== '501'));
+console.log(`${core.length - missing.length} of ${core.length} container-host operations exercised, ${misfits.size} kinds of answer out of schema`);
+if (missing.length) console.log(`  never exercised: ${missing.join(' ')}`);
+process.exit(done.status || (misfits.size || !answers || (pattern === WHOLE && missing.length) ? 1 : 0));
