@@ -1,10 +1,10 @@
 /** dockerode, the SDK that most programs in Node use: its streams, its demultiplexing, its hijacked connections. */
 import fs from 'node:fs';
-import {PassThrough, type Readable} from 'node:stream';
+import {PassThrough, Readable} from 'node:stream';
 import {buffer, text} from 'node:stream/consumers';
 import Docker from 'dockerode';
 import {busyboxArchive} from '../harness/busybox';
-import {buildImage, buildLayer, busyboxLayer, dockerArchive, pushImage} from '../harness/images';
+import {buildImage, buildLayer, busyboxLayer, dockerArchive, pushImage, tarOf, type LayerEntry} from '../harness/images';
 import {startRegistry, type TestRegistry} from '../harness/registry';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
@@ -76,6 +76,25 @@ describe('images', () => {
     expect([StatusCode, await read]).toEqual([0, 'kept\r\n']);
     await box.remove({force: true});
     await docker.getImage('committed:v1').remove();
+  });
+});
+
+describe('build', () => {
+  const files: LayerEntry[] = [{name: 'Dockerfile', content: 'FROM busybox\nARG WORD=none\nCOPY file /file\nRUN echo $WORD >> /file\nCMD cat /file\n'}, {name: 'file', content: 'copied\n'}];
+  const built = async (tag: string, options: Docker.ImageBuildOptions): Promise<string> => {
+    const progress = await follow(await docker.buildImage(Readable.from([await tarOf(files)]), {t: tag, ...options}));
+    expect(progress.filter((e) => e.error)).toEqual([]);
+    return dc.ok(['run', '--rm', tag]);
+  };
+
+  test('classic, from a tar', async () => {
+    expect(await built('sdk:classic', {buildargs: {WORD: 'classic'}})).toBe('copied\nclassic');
+    const failed = await docker.buildImage(Readable.from([await tarOf([{name: 'Dockerfile', content: 'FROM busybox\nRUN exit 7\n'}])]));
+    expect((await follow(failed)).at(-1)!.error).toMatch(/returned a non-zero code: 7/);
+  });
+
+  test('BuildKit, with the session that the SDK opens for it', async () => {
+    expect(await built('sdk:buildkit', {buildargs: {WORD: 'kit'}, version: '2'})).toBe('copied\nkit');
   });
 });
 
@@ -185,6 +204,22 @@ describe('networks, volumes, and what is pruned', () => {
     await until('it to be at its end', async () => (await docker.pruneContainers({filters: {label: ['by=sdk']}})).ContainersDeleted?.includes(box.id));
     expect((await docker.pruneVolumes({filters: {all: ['true']}})).VolumesDeleted).toEqual(['sdk-data']);
   });
+});
+
+test('archives: put into a container, got out of it, and what is known of a file', async () => {
+  const box = await sleeper('filled');
+  await box.putArchive(Readable.from([await tarOf([{name: 'deep', type: 'directory'}, {name: 'deep/file', content: 'put\n', mode: 0o640, uid: 33}])]), {path: '/home'});
+  const exec = await box.exec({Cmd: ['sh', '-c', 'stat -c "%a %u" /home/deep/file; cat /home/deep/file; echo more > /home/new'], AttachStdout: true});
+  expect((await apart(await exec.start({hijack: true, stdin: false})))[0]).toBe('640 33\nput\n');
+  const got = await buffer(await box.getArchive({path: '/home/deep'}));
+  expect(got.subarray(0, 5).toString()).toBe('deep/');
+  expect(got.toString()).toContain('put\n');
+  const head = await fetch(`${dc.host.replace('tcp', 'http')}/containers/filled/archive?path=/home/deep/file`, {method: 'HEAD'});
+  expect(JSON.parse(Buffer.from(head.headers.get('x-docker-container-path-stat')!, 'base64').toString())).toMatchObject({name: 'file', size: 4, linkTarget: ''});
+  await expect(box.getArchive({path: '/nowhere'})).rejects.toMatchObject({statusCode: 404});
+  const changes = await box.changes() as {Path: string; Kind: number}[];
+  expect(changes).toEqual(expect.arrayContaining([{Path: '/home/new', Kind: 1}, {Path: '/home', Kind: 0}]));
+  expect((await buffer(await box.export())).toString()).toContain('home/deep/file');
 });
 
 test('mistakes are errors with the Engine\'s status and reason', async () => {

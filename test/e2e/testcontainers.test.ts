@@ -3,9 +3,13 @@
  * of ours in place of Ryuk, which removes through a mounted docker.sock what a test run that died has left.
  */
 import {type ChildProcess, spawn} from 'node:child_process';
+import {once} from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
+import {type Readable} from 'node:stream';
+import {text} from 'node:stream/consumers';
 import {Client} from 'pg';
+import tar from 'tar-stream';
 import {NGINX, POSTGRES, REAPER, REDIS, servicesArchive} from '../harness/services';
 import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
@@ -25,6 +29,21 @@ const dc = datacenterWithBusybox({
 
 const names = async (...filters: string[]): Promise<string[]> => (await dc.ok(['ps', '-a', '--format', '{{.Names}}', ...filters.flatMap((f) => ['--filter', f])])).split('\n').filter(Boolean);
 const body = async (host: string, port: number, at = '/'): Promise<string> => (await (await fetch(`http://${host}:${port}${at}`)).text()).trim();
+/** The files of an archive: name -> content. */
+async function filesOf(archive: NodeJS.ReadableStream): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  const extract = tar.extract();
+  extract.on('entry', (header, stream, next) => {
+    void text(stream).then((content) => {
+      if (header.type === 'file') found[header.name] = content;
+      next();
+    });
+  });
+  archive.pipe(extract);
+  await once(extract, 'finish');
+  return found;
+}
+
 describe('a container', () => {
   test('waits for its port, is reached at the mapped one, says what it is, restarts, and goes', async () => {
     const web = await new lib.GenericContainer(NGINX).withExposedPorts(80).withLabels({purpose: 'port'}).withWaitStrategy(lib.Wait.forListeningPorts()).start();
@@ -92,10 +111,10 @@ describe('a container', () => {
 
   test('a PostgreSQL, as most people meet Testcontainers', async () => {
     const postgres = await new lib.GenericContainer(POSTGRES).withEnvironment({POSTGRES_PASSWORD: 'test', POSTGRES_DB: 'app'}).withExposedPorts(5432)
+      .withCopyContentToContainer([{content: 'CREATE TABLE whales (name text)', target: '/docker-entrypoint-initdb.d/1.sql'}])
       .withWaitStrategy(lib.Wait.forAll([lib.Wait.forListeningPorts(), lib.Wait.forLogMessage(/listening on IPv4/)])).start();
     const client = new Client({host: postgres.getHost(), port: postgres.getMappedPort(5432), user: 'postgres', password: 'test', database: 'app'});
     await client.connect();
-    await client.query('CREATE TABLE whales (name text)');
     await client.query("INSERT INTO whales VALUES ('cetus')");
     expect((await client.query('SELECT name FROM whales')).rows).toEqual([{name: 'cetus'}]);
     await client.end();
@@ -117,6 +136,45 @@ test('networks: by alias and by name, from one container to the other', async ()
   await Promise.all([server, client].map((c) => c.stop({timeout: 0})));
   await network.stop();
   expect(await dc.ok(['network', 'ls', '-q', '--filter', `name=${network.getName()}`])).toBe('');
+});
+
+test('copying: files, directories, contents and archives, before and after the start; and out again', async () => {
+  const from = path.join(dc.dataDir, 'copied');
+  fs.mkdirSync(path.join(from, 'directory', 'deep'), {recursive: true});
+  fs.writeFileSync(path.join(from, 'file'), 'a file\n');
+  fs.writeFileSync(path.join(from, 'directory', 'deep', 'inner'), 'from a directory\n');
+  const archive = (name: string): Readable => {
+    const pack = tar.pack();
+    pack.entry({name}, 'from an archive\n');
+    pack.finalize();
+    return pack as unknown as Readable;
+  };
+  const box = await new lib.GenericContainer('busybox').withCommand(['sleep', '1000'])
+    .withCopyFilesToContainer([{source: path.join(from, 'file'), target: '/in/file', mode: 0o640}])
+    .withCopyDirectoriesToContainer([{source: path.join(from, 'directory'), target: '/in/directory'}])
+    .withCopyContentToContainer([{content: 'a content\n', target: '/in/content', mode: 0o600}])
+    .withCopyArchivesToContainer([{tar: archive('packed'), target: '/home'}]).start();
+  expect((await box.exec(['sh', '-c', 'cat /in/file /in/directory/deep/inner /in/content /home/packed; stat -c %a /in/file /in/content'])).stdout).toBe('a file\nfrom a directory\na content\nfrom an archive\n640\n600\n');
+  await box.copyFilesToContainer([{source: path.join(from, 'file'), target: '/later/file'}]);
+  await box.copyDirectoriesToContainer([{source: path.join(from, 'directory'), target: '/later'}]);
+  await box.copyContentToContainer([{content: Buffer.from([0, 255, 10]), target: '/later/bytes'}]);
+  await box.copyArchiveToContainer(archive('unpacked'), '/later');
+  expect((await box.exec(['sh', '-c', 'cat /later/file /later/deep/inner /later/unpacked; wc -c < /later/bytes'])).stdout).toBe('a file\nfrom a directory\nfrom an archive\n3\n');
+  expect(await filesOf(await box.copyArchiveFromContainer('/in'))).toEqual({'in/file': 'a file\n', 'in/directory/deep/inner': 'from a directory\n', 'in/content': 'a content\n'});
+  const stopped = await box.stop({remove: false, timeout: 0});
+  expect(await filesOf(await stopped.copyArchiveFromContainer('/home/packed'))).toEqual({packed: 'from an archive\n'});
+  await dc.ok(['rm', '-f', stopped.getId()]);
+});
+
+test('from a Dockerfile, with build arguments', async () => {
+  const context = path.join(dc.dataDir, 'dockerfile');
+  fs.mkdirSync(context);
+  fs.writeFileSync(path.join(context, 'Dockerfile'), 'FROM busybox\nARG WORD\nRUN echo $WORD > /word\nCOPY whale /whale\nCMD ["sleep", "1000"]\n');
+  fs.writeFileSync(path.join(context, 'whale'), 'cetus\n');
+  const built = await lib.GenericContainer.fromDockerfile(context).withBuildArgs({WORD: 'spoken'}).build('tc/built:1', {deleteOnExit: false});
+  const box = await built.start();
+  expect((await box.exec(['cat', '/word', '/whale'])).stdout).toBe('spoken\ncetus\n');
+  await box.stop({timeout: 0});
 });
 
 test('reuse: the same request finds the container that runs; another makes another', async () => {

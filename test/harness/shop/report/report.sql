@@ -1,0 +1,1 @@
+SELECT 'TITLE: ' || count(*) || ' goods, ' || sum(pieces) || ' pieces' FROM goods;
