@@ -191,6 +191,25 @@ describe('docker system', () => {
   });
 });
 
+test('the fleet as nodes, no plugins, and no swarm', async () => {
+  expect(json(await dc.ok(['node', 'ls', '--format', 'json']))).toMatchObject([{Status: 'Ready', Availability: 'Active'}]);
+  const [{ID}] = json<{ID: string}>(await dc.ok(['node', 'ls', '--format', 'json']));
+  expect(JSON.parse(await dc.ok(['node', 'inspect', ID]))).toMatchObject([{ID, Status: {State: 'ready'}}]);
+  expect(await dc.ok(['plugin', 'ls', '-q'])).toBe('');
+  const refused = async (...args: string[]): Promise<string> => {
+    const done = await dc.docker(args);
+    expect(done.status).toBe(1);
+    return done.stderr;
+  };
+  for (const noun of ['service', 'secret', 'config', 'stack']) expect(await refused(noun, 'ls')).toMatch(/This node is not a swarm manager/);
+  await dc.ok(['volume', 'create', 'local']);
+  expect(await refused('volume', 'update', '--availability', 'pause', 'local')).toMatch(/can only update cluster volumes/);
+  // Which the client says itself.
+  const asked = await fetch(`${dc.host.replace('tcp', 'http')}/volumes/local?version=1`, {method: 'PUT', headers: {'Content-Type': 'application/json'}, body: '{"Spec":{}}'});
+  expect([asked.status, await asked.json()]).toEqual([503, {message: 'volume update only valid for cluster volumes, but swarm is unavailable'}]);
+  await dc.ok(['volume', 'rm', 'local']);
+});
+
 test('docker context: made, used, shown, removed', async () => {
   const env = {DOCKER_HOST: undefined, DOCKER_CONFIG: path.join(dc.dataDir, 'contexts')};
   const docker = (...args: string[]): Promise<string> => dc.ok(args, {env});
