@@ -4,7 +4,7 @@
  */
 import {asCetusError, CetusError, unreachable} from '../base/errors';
 import type {NodeImage, TaskBody, TaskOutput} from '../schema/agent';
-import type {ContainerObservation} from '../schema/container';
+import {type ContainerObservation, withDefaultRoute} from '../schema/container';
 import type {NodeParts} from './container/node-parts';
 import {ContainerUnit} from './container/unit';
 import {unmountShm} from './container/shm';
@@ -282,7 +282,7 @@ export class Supervisor {
       return {
         ...launch,
         networks: [...launch.networks.filter((n) => n.id !== body.network.id), body.network],
-        attachments: [...launch.attachments.filter((a) => a.networkId !== body.network.id), body.attachment],
+        attachments: withDefaultRoute([...launch.attachments.filter((a) => a.networkId !== body.network.id), body.attachment]),
       };
     });
     return unit.observation;
@@ -292,7 +292,7 @@ export class Supervisor {
     const unit = this.unit(containerId);
     await unit.relink(async (launch) => {
       await this.parts.network.disconnect(containerId, networkId);
-      return {...launch, networks: launch.networks.filter((n) => n.id !== networkId), attachments: launch.attachments.filter((a) => a.networkId !== networkId)};
+      return {...launch, networks: launch.networks.filter((n) => n.id !== networkId), attachments: withDefaultRoute(launch.attachments.filter((a) => a.networkId !== networkId))};
     });
     return unit.observation;
   }

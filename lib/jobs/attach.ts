@@ -6,7 +6,7 @@ import {CetusError} from '../base/errors';
 import {SHORT_ID_LENGTH} from '../base/ids';
 import {eq} from '../moray/filter';
 import type {BatchOp, Stored} from '../moray/moray';
-import type {Container, NetworkAttachment, NetworkRequest, PublishedPort} from '../schema/container';
+import {type Container, type NetworkAttachment, type NetworkRequest, type PublishedPort, withDefaultRoute} from '../schema/container';
 import type {AddressLease, Network, PortLease} from '../schema/objects';
 import {releaseLeases} from '../fleet/observe';
 import {chooseAddress, macOf, parseCidr} from './ipam';
@@ -22,15 +22,15 @@ export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly Net
   if (networkMode.startsWith('container:')) await checkShared(ctx, c, networkMode.slice('container:'.length));
   if (networkMode !== 'networks') return {attachments: [], publishedPorts: [], writes: []};
   const writes: BatchOp[] = [];
-  const attachments: NetworkAttachment[] = [];
+  const places: NetworkAttachment[] = [];
   let own = false;
   for (const [name, request] of Object.entries(c.networks)) {
     const place = await attachment(ctx, c, name, request, before.find((a) => a.networkId === request.networkId)?.address);
-    attachments.push(place.attachment);
+    places.push(place.attachment);
     writes.push(...place.writes);
     own ||= place.ownLeases;
   }
-  chooseDefaultRoute(attachments, c.networks);
+  const attachments = withDefaultRoute(places);
   const ports = await publish(ctx, c, attachments);
   // Leftovers of a start that broke off: let go first, in the same batch.
   return {attachments, publishedPorts: ports.ports, writes: [...(own || ports.ownLeases ? releaseLeases(c.id) : []), ...writes, ...ports.writes]};
@@ -57,6 +57,7 @@ export async function attachment(
     attachment: {
       networkId: network.id, networkName: network.name, endpointId, address, prefixLength: parseCidr(network.subnet).length, gateway: network.gateway, mac,
       aliases: aliases(c, network, request), isDefaultRoute: false, internal: network.internal,
+      ...(request.settings.GwPriority ? {gwPriority: request.settings.GwPriority} : {}),
     },
     writes: [
       // A removal that has begun since we looked changes the network's etag.
@@ -71,15 +72,6 @@ export async function usableNetwork(ctx: Ctx<unknown>, networkId: string, name: 
   const stored = await ctx.moray.peek<Network>(NETWORKS, networkId);
   if (!stored || stored.value.removing) throw new CetusError('notFound', `network ${name} not found`);
   return stored;
-}
-
-/** As the Engine chooses: the highest priority, then the first name; a network without a way out only where there is no other. */
-export function chooseDefaultRoute(attachments: NetworkAttachment[], requests: Record<string, NetworkRequest>): void {
-  const priority = (a: NetworkAttachment): number => Object.values(requests).find((r) => r.networkId === a.networkId)?.settings.GwPriority ?? 0;
-  const [best] = [...attachments].sort((a, b) =>
-    Number(a.internal) - Number(b.internal) || priority(b) - priority(a) || (a.networkName < b.networkName ? -1 : 1));
-  // A container with internal networks only has no way out at all, not even to the node's own addresses.
-  for (const a of attachments) a.isDefaultRoute = a === best && !a.internal;
 }
 
 function aliases(c: Container, network: Network, request: NetworkRequest): string[] {

@@ -40,6 +40,12 @@ export function macOf(address: string): string {
   return ['02', '42', ...[24, 16, 8, 0].map((shift) => (Math.floor(n / 2 ** shift) % 256).toString(16).padStart(2, '0'))].join(':');
 }
 
+/** The first of the range; of the subnet itself the second, whose first is the network's own. */
+export function defaultGateway(subnet: string, ipRange: string): string {
+  const [whole, range] = [parseCidr(subnet), parseCidr(ipRange || subnet)];
+  return formatAddress(range.base === whole.base ? range.base + 1 : range.base);
+}
+
 export interface AddressQuestion {
   network: Pick<Network, 'id' | 'name' | 'subnet' | 'gateway' | 'ipRange' | 'auxAddresses'>;
   /** Held by somebody. */
@@ -62,9 +68,10 @@ export function chooseAddress(question: AddressQuestion): string {
   const free = (address: string): boolean => !used.has(address) && !reserved.has(address);
   if (question.requested) {
     const n = parseAddress(question.requested);
-    if (!contains(subnet, n) || !isHost(n))
+    if (!contains(subnet, n))
       throw new CetusError('invalid', `invalid endpoint settings:\nno configured subnet contains IP address ${question.requested}`);
-    if (!free(question.requested)) throw new CetusError('forbidden', 'Address already in use');
+    // The network's own and its broadcast address are taken from the beginning.
+    if (!isHost(n) || !free(question.requested)) throw new CetusError('forbidden', 'Address already in use');
     return question.requested;
   }
   if (question.hint && isIn(question.hint, range) && isHost(parseAddress(question.hint)) && free(question.hint)) return question.hint;

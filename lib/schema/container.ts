@@ -81,6 +81,17 @@ export interface NetworkAttachment {
   /** The network through which the default route goes. */
   isDefaultRoute: boolean;
   internal: boolean;
+  /** Of EndpointSettings.GwPriority; absent: 0. */
+  gwPriority?: number;
+}
+
+/**
+ * The same places, with the default route where the Engine puts it: the highest priority, then the first name; none on a network without a way out,
+ * whose containers do not even reach the node's own addresses.
+ */
+export function withDefaultRoute(attachments: readonly NetworkAttachment[]): NetworkAttachment[] {
+  const [best] = attachments.filter((a) => !a.internal).sort((a, b) => (b.gwPriority ?? 0) - (a.gwPriority ?? 0) || (a.networkName < b.networkName ? -1 : 1));
+  return attachments.map((a) => ({...a, isDefaultRoute: a === best}));
 }
 
 /** The same places, under the container's new name. */

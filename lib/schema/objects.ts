@@ -48,6 +48,8 @@ export interface Network {
   enableIPv6: boolean;
   /** "172.18.0.0/16"; '' for host and null. */
   subnet: string;
+  /** The datacenter chose it: then nobody can count on an address of it. */
+  subnetOfPool?: boolean;
   gateway: string;
   ipRange: string;
   auxAddresses: Record<string, string>;

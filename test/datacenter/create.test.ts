@@ -128,7 +128,7 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['port', {HostConfig: {PortBindings: {'x/tcp': []}}}, 'invalid port specification: "x"'],
   ['host port', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: '99999'}]}}}, 'invalid port specification: "99999"'],
   ['network', {HostConfig: {NetworkMode: 'nope'}}, 'network nope not found'],
-  ['alias on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {Aliases: ['x']}}}}, /^network-scoped aliases/],
+  ['alias on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {Aliases: ['x']}}}}, /^network-scoped alias is/],
   ['address on bridge', {NetworkingConfig: {EndpointsConfig: {bridge: {IPAMConfig: {IPv4Address: '1.2.3.4'}}}}}, /supported on user defined networks only/],
   ['signal', {StopSignal: 'SIGNOPE'}, 'invalid signal: SIGNOPE'],
   ['working dir', {WorkingDir: 'x'}, "the working directory 'x' is invalid, it needs to be an absolute path"],

@@ -94,6 +94,61 @@ describe('user-defined networks', () => {
     expect(await addressOn('fixed', 'tiny')).toBe('10.99.8.5');
   });
 
+  test('no way leads from one network into another: not by address, gateway, route or a port that is published elsewhere', async () => {
+    const port = await freePort();
+    for (const network of ['one', 'two']) await dc.ok(['network', 'create', network]);
+    await dc.ok(['run', '-d', '--name', 'server', '--network', 'one', '-p', `127.0.0.1:${port}:80`, 'busybox', ...SERVER('hello')]);
+    await dc.ok(['run', '-d', '--name', 'near', '--network', 'one', 'busybox', 'sleep', '1000']);
+    await dc.ok(['run', '-d', '--name', 'far', '--network', 'two', '--cap-add', 'NET_ADMIN', 'busybox', 'sleep', '1000']);
+    const at = await addressOn('server', 'one');
+    await eventually('near', `http://${at}/`, 'hello');
+    const gateways = await Promise.all([['server', 'one'], ['far', 'two']].map(([name, network]) => inspect<string>(name!, `(index .NetworkSettings.Networks "${network}").Gateway`)));
+    const scan = async (): Promise<string> => dc.ok(['exec', 'far', 'sh', '-c', [
+      `ping -c 1 -W 1 ${at} >/dev/null && echo ping &`,
+      ...[at, ...gateways].flatMap((host) => [80, port].map((p) => `timeout 1 nc -w 1 ${host} ${p} </dev/null >/dev/null 2>&1 && echo ${host}:${p} &`)), 'wait',
+    ].join('\n')]);
+    expect(await scan()).toBe('');
+    // As if the other network's hosts were on this one's wire, or behind its own gateway.
+    await dc.ok(['exec', 'far', 'ip', 'route', 'add', `${at}/32`, 'dev', 'eth0']);
+    expect(await scan()).toBe('');
+    await dc.ok(['exec', 'far', 'ip', 'route', 'replace', `${at}/32`, 'via', gateways[1]!]);
+    expect(await scan()).toBe('');
+    expect(await get('127.0.0.1', port)).toBe('hello\n');
+  });
+
+  test('bridges by name, ranges, the way out by priority while it runs, and addresses only where the subnet was asked for', async () => {
+    const bridge = `br-${process.pid}`;
+    await dc.ok(['network', 'create', '-o', `com.docker.network.bridge.name=${bridge}`, '-o', 'com.docker.network.driver.mtu=1400', '--subnet', '10.99.6.0/24', '--ip-range', '10.99.6.128/25', 'named']);
+    await dc.ok(['network', 'create', 'early']);
+    await dc.ok(['network', 'create', 'pool']);
+    await dc.ok(['run', '-d', '--name', 'box', '--network', 'named', 'busybox', 'sleep', '1000']);
+    expect(os.networkInterfaces()[bridge]).toContainEqual(expect.objectContaining({address: '10.99.6.128'}));
+    expect(await addressOn('box', 'named')).toBe('10.99.6.129');
+    expect(await dc.ok(['exec', 'box', 'cat', '/sys/class/net/eth0/mtu'])).toBe('1400');
+    const wayOut = async (): Promise<string> => /default via \S+ dev (\S+)/.exec(await dc.ok(['exec', 'box', 'ip', 'route']))?.[1] ?? '';
+    expect(await wayOut()).toBe('eth0');
+    // The first name, unless another has a higher priority.
+    await dc.ok(['network', 'connect', 'early', 'box']);
+    expect(await wayOut()).toBe('eth1');
+    await dc.ok(['network', 'connect', '--gw-priority', '1', 'pool', 'box']);
+    expect(await wayOut()).toBe('eth2');
+    await dc.ok(['network', 'disconnect', 'early', 'box']);
+    expect(await wayOut()).toBe('eth2');
+    await dc.ok(['network', 'disconnect', 'pool', 'box']);
+    expect(await wayOut()).toBe('eth0');
+    for (const [args, text] of [
+      [['network', 'create', '-o', `com.docker.network.bridge.name=${bridge}`, 'other'], 'networks have same bridge name'],
+      [['network', 'create', '-o', 'com.docker.network.driver.mtu=big', 'other'], 'failed to parse com.docker.network.driver.mtu value: big'],
+      [['network', 'create', '--subnet', '10.99.5.7/24', 'other'], 'invalid subnet 10.99.5.7/24: it should be 10.99.5.0/24'],
+      [['network', 'create', '--ipv6', '--subnet', 'fd00:99::/64', 'other'], 'EnableIPv6 is not supported'],
+      [['network', 'connect', '--ip', '172.30.0.9', 'pool', 'box'], 'user specified IP address is supported only when connecting to networks with user configured subnets'],
+      [['network', 'connect', '--ip', '10.99.6.255', 'named', 'box'], 'endpoint with name box already exists in network named'],
+      [['run', '--rm', '--network', 'named', '--ip', '10.99.6.255', 'busybox'], 'Address already in use'],
+      [['network', 'connect', 'host', 'box'], 'container cannot be disconnected from host network or connected to host network'],
+      [['network', 'disconnect', '-f', 'named', 'nobody'], 'endpoint nobody not found'],
+    ] as const) expect((await dc.docker([...args])).stderr).toContain(text);
+  });
+
   test('an internal network has no way out', async () => {
     await dc.ok(['network', 'create', '--internal', 'closed']);
     await dc.ok(['run', '-d', '--name', 'inside', '--network', 'closed', 'busybox', 'sleep', '1000']);

@@ -228,7 +228,7 @@ const REFUSED: [flags: string[], names: RegExp][] = [
   [['--network', 'name=own,driver-opt=a=b'], /DriverOpts/],
   [['--network', 'nosuch'], /network nosuch not found/],
   [['--platform', 'linux/s390x'], /platform/],
-  [['--network-alias', 'likewise'], /network-scoped aliases are only supported for user-defined networks/],
+  [['--network-alias', 'likewise'], /network-scoped alias is supported only for containers in user defined networks/],
   [['--ipc', 'container:nosuch'], /nosuch/],
   [['--use-api-socket'], /use-api-socket/],
   [['--mount', 'type=bind,src=/tmp,dst=/t,bind-propagation=odd'], /invalid propagation mode: odd/],

@@ -8,7 +8,7 @@ import {type Clock, systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {NodeNetwork} from '../../schema/agent';
-import {type NetworkAttachment, type PublishedPort, renamedIn} from '../../schema/container';
+import {type NetworkAttachment, type PublishedPort, renamedIn, withDefaultRoute} from '../../schema/container';
 import {type Coprocess, ipCoprocess} from './coprocess';
 import {networkingFailed} from './failures';
 import {Flows} from './flows';
@@ -179,7 +179,7 @@ class LinuxNetworking implements NodeNetworking {
       const taken = new Set(record.plugs.map(p => p.inside));
       const inside = Array.from({length: taken.size + 1}, (_, i) => `eth${i}`).find(name => !taken.has(name))!;
       const plug: Plug = {networkId: network.id, bridge: network.bridgeName, inside, outside: this.names.next().hostInterface, attachment};
-      await this.change(record, {...record, plugs: [...record.plugs, plug]}, async () => {
+      await this.change(record, {...record, plugs: routed([...record.plugs, plug])}, async () => {
         await this.inNamespace(record.namespace, insideLines(plug, this.mtu(network), {hostPid: process.pid}));
         await this.onHost(outsideLines(plug, network, this.mtu(network), record.ports.length > 0));
       });
@@ -191,10 +191,9 @@ class LinuxNetworking implements NodeNetworking {
       const record = this.sandboxRecords.get(containerId);
       const plug = record?.plugs.find(p => p.networkId === networkId);
       if (!record || !plug) return;
-      const plugs = record.plugs.filter(p => p !== plug);
+      const plugs = routed(record.plugs.filter(p => p !== plug));
       // The default route goes with its interface; the next network that leads outwards takes over.
-      const next = plug.attachment.isDefaultRoute ? plugs.find(p => !p.attachment.internal && p.attachment.gateway) : undefined;
-      if (next) next.attachment = {...next.attachment, isDefaultRoute: true};
+      const next = plug.attachment.isDefaultRoute ? plugs.find(p => p.attachment.isDefaultRoute && p.attachment.gateway) : undefined;
       await this.change(record, {...record, plugs}, () => this.inNamespace(record.namespace, [
         `link del ${plug.inside}`, ...(next ? [`route replace default via ${next.attachment.gateway} dev ${next.inside}`] : []),
       ]));
@@ -359,6 +358,11 @@ class LinuxNetworking implements NodeNetworking {
     next.then(clear, clear);
     return next;
   }
+}
+
+function routed(plugs: Plug[]): Plug[] {
+  const attachments = withDefaultRoute(plugs.map(p => p.attachment));
+  return plugs.map((plug, i) => ({...plug, attachment: attachments[i]!}));
 }
 
 function refuse(doing: string): (output: string) => void {

@@ -52,7 +52,7 @@ export function optionsOf(network: NodeNetwork): NetworkOptions {
   const {options} = network;
   const flag = (name: string): boolean => options[name] === undefined || TRUE.has(options[name]);
   const mtuText = options['com.docker.network.driver.mtu'];
-  const mtu = mtuText === undefined || mtuText === '' ? undefined : Number(mtuText);
+  const mtu = Number(mtuText || 0) === 0 ? undefined : Number(mtuText);
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65_535)) throw new CetusError('invalid', `invalid MTU ${mtuText} of network ${network.name}`);
   const hostBinding = options['com.docker.network.bridge.host_binding_ipv4'] ?? '';
   if (hostBinding && !isIPv4(hostBinding)) throw new CetusError('invalid', `invalid host binding address ${hostBinding} of network ${network.name}`);

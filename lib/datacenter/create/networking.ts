@@ -44,9 +44,10 @@ export function checkEndpointSettings(network: Network, settings: EndpointSettin
   if (ipam?.IPv4Address) {
     if (!isIPv4(ipam.IPv4Address)) throw invalid(`invalid IPv4 address: ${ipam.IPv4Address}`);
     if (network.predefined) throw invalid('user specified IP address is supported on user defined networks only');
+    if (network.subnetOfPool) throw invalid('user specified IP address is supported only when connecting to networks with user configured subnets');
     if (!inSubnet(ipam.IPv4Address, network.subnet)) throw invalid(`no configured subnet or ip-range contain the IP address ${ipam.IPv4Address}`);
   }
-  if (settings.Aliases?.length && network.predefined) throw invalid(`network-scoped aliases are only supported for user-defined networks`);
+  if (settings.Aliases?.length && network.predefined) throw invalid('network-scoped alias is supported only for containers in user defined networks');
 }
 
 export async function settleNetworking(context: Context, predefined: PredefinedNetworks, caller: Caller, config: Config, host: HostConfig, body: CreateContainerBody): Promise<Networking> {
@@ -59,8 +60,8 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
     const other = mode.slice('container:'.length);
     if (!other) throw invalid('Invalid network mode: invalid container format container:<name|id>');
     if (config.Hostname) throw invalid('conflicting options: hostname and the network mode');
-    if (Object.keys(body.ExposedPorts ?? {}).length) throw invalid('conflicting options: port exposing and the container type network mode');
     if (publishing || host.PublishAllPorts) throw invalid('conflicting options: port publishing and the container type network mode');
+    if (Object.keys(body.ExposedPorts ?? {}).length) throw invalid('conflicting options: port exposing and the container type network mode');
     if (host.Dns?.length) throw invalid('conflicting options: dns and the network mode');
     if (host.ExtraHosts?.length) throw invalid('conflicting options: custom host-to-IP mapping and the network mode');
     if (config.MacAddress) throw invalid('conflicting options: mac-address and the network mode');
@@ -71,6 +72,7 @@ export async function settleNetworking(context: Context, predefined: PredefinedN
   }
   if (mode === 'host' || mode === 'none') {
     if (mode === 'host') gate('HostConfig.NetworkMode host', 'allowHostNetwork', context.config);
+    if (mode === 'host' && config.MacAddress) throw invalid('conflicting options: mac-address and the network mode');
     if (endpoints.some(([name]) => name !== mode)) throw invalid('conflicting options: cannot attach both user-defined and non-user-defined network-modes');
     const network = (await predefined.of(caller))[mode];
     return {networkMode: mode, specMode: mode, networks: {[mode]: {networkId: network.id, settings: {}}}};

@@ -3,10 +3,10 @@ import {CetusError} from '../../base/errors';
 import {and, eq} from '../../moray/filter';
 import type {BatchOp} from '../../moray/moray';
 import {targets, type NetworkConnectParams} from '../../schema/chains';
-import type {Container, NetworkAttachment} from '../../schema/container';
+import {type Container, type NetworkAttachment, withDefaultRoute} from '../../schema/container';
 import type {Network} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
-import {attachment, chooseDefaultRoute, usableNetwork} from '../attach';
+import {attachment, usableNetwork} from '../attach';
 import type {Ctx, JobServices} from '../services';
 import {ADDRESSES, container, CONTAINERS, eventPut, isRunning, nodeNetwork, NETWORKS, putContainer, task, undoTask} from '../steps';
 
@@ -57,8 +57,7 @@ async function holdPlace(ctx: Ctx<NetworkConnectParams>): Promise<{output: Conne
     return {output: {nodeId: c.nodeId, networkName: network.name, attachment: null}, writes: [putContainer(stored, {...c, networks})]};
   }
   const place = await attachment(ctx, c, network.name, request);
-  const attachments = [...c.attachments, place.attachment].map((a) => ({...a}));
-  chooseDefaultRoute(attachments, networks);
+  const attachments = withDefaultRoute([...c.attachments, place.attachment]);
   return {
     output: {nodeId: c.nodeId, networkName: network.name, attachment: attachments.at(-1)!},
     writes: [...place.writes, putContainer(stored, {...c, networks, attachments})],
@@ -77,8 +76,7 @@ export async function withoutNetwork(ctx: Ctx<{containerId: string; networkId: s
   const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
   if (!stored) return [release];
   const {[networkName]: _left, ...networks} = stored.value.networks;
-  const attachments = stored.value.attachments.filter((a) => a.networkId !== networkId).map((a) => ({...a}));
-  chooseDefaultRoute(attachments, networks);
+  const attachments = withDefaultRoute(stored.value.attachments.filter((a) => a.networkId !== networkId));
   return [putContainer(stored, {...stored.value, networks, attachments}), release];
 }
 

@@ -1,15 +1,17 @@
 /** network.create: one commit takes the name and the part of the address space. Nodes make the bridge when the first container starts on it. */
 import {CetusError} from '../../base/errors';
-import {ALL} from '../../moray/filter';
+import {ALL, eq} from '../../moray/filter';
 import type {BatchOp, Stored} from '../../moray/moray';
 import {targets, type NetworkCreateParams} from '../../schema/chains';
 import type {Network, SubnetBlock} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
-import {formatAddress, parseCidr} from '../ipam';
+import {defaultGateway} from '../ipam';
 import type {Ctx, JobServices} from '../services';
 import {eventPut, NETWORKS} from '../steps';
 import {blocksOf, chooseSubnet} from '../subnets';
 import {SUBNETS} from '../subnet-rows';
+
+const BRIDGE_NAME = 'com.docker.network.bridge.name';
 
 export const create: Chain<NetworkCreateParams, JobServices> = {
   name: 'network.create',
@@ -26,17 +28,27 @@ async function plan(ctx: Ctx<NetworkCreateParams>): Promise<{output: Network; wr
   const writes: BatchOp[] = [];
   let network = asked;
   if (asked.driver === 'bridge') {
+    if (asked.options[BRIDGE_NAME]) await refuseSameBridge(ctx);
     await ctx.gate(SUBNETS);
     const rows = await ctx.moray.list<SubnetBlock>(SUBNETS, ALL);
     const {subnetPools: pools, avoidSubnets: avoid} = ctx.services.config;
     const subnet = chooseSubnet({requested: asked.subnet, taken: rows.map((r) => r.value), pools, avoid});
-    network = {...asked, subnet, gateway: asked.gateway || formatAddress(parseCidr(asked.ipRange || subnet).base + 1)};
+    network = {...asked, subnet, gateway: asked.gateway || defaultGateway(subnet, asked.ipRange)};
     writes.push(...takeBlocks(network, rows));
   }
   writes.push({op: 'put', bucket: NETWORKS, key: network.id, value: network, etag: null});
   // The Engine makes its own networks without a word.
   if (!network.predefined) writes.push(eventPut(ctx, network.account, 'network', 'create', network.id, {name: network.name, type: network.driver}));
   return {output: network, writes};
+}
+
+/** Nodes would refuse the second one, whose interface is another's. */
+async function refuseSameBridge(ctx: Ctx<NetworkCreateParams>): Promise<void> {
+  const {id, bridgeName, account} = ctx.params.network;
+  const other = (await ctx.moray.list<Network>(NETWORKS, eq('driver', 'bridge'))).map((stored) => stored.value).find((network) => network.bridgeName === bridgeName && network.id !== id);
+  if (!other) return;
+  const shown = other.account === account ? `network ${other.id} (${bridgeName})` : 'another network';
+  throw new CetusError('forbidden', `cannot create network ${id} (${bridgeName}): conflicts with ${shown}: networks have same bridge name`);
 }
 
 function takeBlocks(network: Network, rows: Stored<SubnetBlock>[]): BatchOp[] {
