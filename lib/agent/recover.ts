@@ -11,16 +11,19 @@ export async function recover(supervisor: Supervisor, parts: SupervisorParts): P
   const {runtime, network, store, log} = parts;
   await Promise.all([store.sweep(), parts.volumes.sweep()]);
   const unreadable: string[] = [];
+  const found: ContainerUnit[] = [];
   for (const id of store.containerIds()) {
     const stored = store.loadSpec(id);
     if (!stored?.spec?.id) {
       unreadable.push(id);
       continue;
     }
-    supervisor.units.set(id, new ContainerUnit(parts, stored, store.loadRecord(id)));
+    found.push(new ContainerUnit(parts, stored, store.loadRecord(id)));
   }
-  await parts.volumes.recover([...supervisor.units.values()].filter((unit) => unit.mayRun).map((unit) => unit.spec));
+  await parts.volumes.recover(found.filter((unit) => unit.mayRun).map((unit) => unit.spec));
   const [inRuntime, sandboxes] = await Promise.all([runtime.list(), network.sandboxes()]);
+  // Not before: an exit that is heard between here and the taking up would be saved without what the FIFOs still hold.
+  for (const unit of found) supervisor.units.set(unit.id, unit);
   const owned = (id: string): boolean => supervisor.units.has(id);
   const orphans = [...new Set([...unreadable, ...inRuntime.map((c) => c.id).filter((id) => !owned(id))])];
   // A sandbox without a record that needs it is an ended container's: its unit's clean-up takes it.
