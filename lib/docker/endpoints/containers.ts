@@ -2,6 +2,7 @@
 import {CetusError} from '../../base/errors';
 import type {CreateContainerBody, Resources, RestartPolicy} from '../../schema/docker';
 import {parseBody, readBody} from '../body';
+import {CREATE_CHANGES, fromOlder} from '../older-bodies';
 import type {Exchange, Handler, Handlers} from '../exchange';
 import {containerInspect} from '../views/container-inspect';
 import {containerListEntry} from '../views/container-list';
@@ -25,19 +26,22 @@ async function list(x: Exchange): Promise<void> {
   x.json(200, rows);
 }
 
+const MAC_ADDRESS = 'The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.';
 const KERNEL_MEMORY = 'Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded.';
 
 async function create(x: Exchange): Promise<void> {
   const given = await x.readJsonRequired();
   const body = parseBody<CreateContainerBody>('containerCreate', given);
   if (Object.keys(body).every((field) => field === 'HostConfig' || field === 'NetworkingConfig')) throw new CetusError('invalid', 'config cannot be empty in order to create a container');
+  fromOlder(body, CREATE_CHANGES, (minor) => x.speaks(minor));
   const networks = Object.keys(body.NetworkingConfig?.EndpointsConfig ?? {});
   if (networks.length > 1 && !x.speaks(44)) throw new CetusError('invalid', `Container cannot be connected to network endpoints: ${networks.join(', ')}`);
   const name = x.query.text('name').replace(/^\//, '') || undefined;
   const platform = x.speaks(41) ? x.query.text('platform') || undefined : undefined;
   const {id, warnings} = await x.datacenter.containers.create(x.caller, name, body, platform);
   const {KernelMemory = 0} = (given as {HostConfig?: {KernelMemory?: number}}).HostConfig ?? {};
-  x.json(201, {Id: id, Warnings: KernelMemory > 0 && !x.speaks(42) ? [...warnings, KERNEL_MEMORY] : warnings});
+  const more = [...(KernelMemory > 0 && !x.speaks(42) ? [KERNEL_MEMORY] : []), ...(body.MacAddress && x.speaks(44) ? [MAC_ADDRESS] : [])];
+  x.json(201, {Id: id, Warnings: [...warnings, ...more]});
 }
 
 async function inspect(x: Exchange): Promise<void> {
@@ -65,7 +69,7 @@ async function start(x: Exchange): Promise<void> {
 function ending(verb: 'stop' | 'restart'): Handler {
   return async (x) => {
     const timeoutSeconds = x.query.int('t');
-    const signal = x.query.text('signal') || undefined;
+    const signal = (x.speaks(42) && x.query.text('signal')) || undefined;
     await x.datacenter.containers[verb](x.caller, x.param('id'), {...(timeoutSeconds === undefined ? {} : {timeoutSeconds}), ...(signal ? {signal} : {})});
     x.empty(204);
   };

@@ -6,13 +6,14 @@ import type {ExecConfig} from '../../schema/docker';
 import {readBody, readOptionalBody} from '../body';
 import type {Exchange, Handlers} from '../exchange';
 import {closeGently, joinStreams} from '../hijack';
+import {EXEC_CHANGES, fromOlder} from '../older-bodies';
 import {terminalSize} from './containers';
 import {RAW_STREAM, streamType} from './streams';
 
 const STDOUT = 1;
 
 async function create(x: Exchange): Promise<void> {
-  const config = await readBody<ExecConfig>(x, 'execCreate');
+  const config = fromOlder(await readBody<ExecConfig>(x, 'execCreate'), EXEC_CHANGES, (minor) => x.speaks(minor));
   if (!config.Cmd?.length) throw new CetusError('invalid', 'No exec command specified');
   const {id} = await x.datacenter.execs.create(x.caller, x.param('id'), config);
   x.json(201, {Id: id});
@@ -23,7 +24,7 @@ interface ExecStartBody { Detach?: boolean; Tty?: boolean; ConsoleSize?: [number
 async function start(x: Exchange): Promise<void> {
   const body = await readOptionalBody<ExecStartBody>(x, 'execStart');
   const detach = body.Detach === true;
-  const query = {detachKeys: '', consoleSize: body.ConsoleSize ?? null, detach, ...(body.Tty === undefined ? {} : {tty: body.Tty})};
+  const query = {detachKeys: '', consoleSize: (x.speaks(42) && body.ConsoleSize) || null, detach, ...(body.Tty === undefined ? {} : {tty: body.Tty})};
   let started: {stream: Duplex | null; tty: boolean};
   try {
     started = await x.datacenter.execs.start(x.caller, x.param('id'), query);

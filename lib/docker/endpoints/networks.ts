@@ -4,6 +4,7 @@ import type {NetworkVerbs} from '../../datacenter/verbs';
 import type {EndpointSettings} from '../../schema/docker';
 import {readBody} from '../body';
 import type {Exchange, Handlers} from '../exchange';
+import {NETWORK_CHANGES, fromOlder} from '../older-bodies';
 import {networkView} from '../views/network';
 
 async function list(x: Exchange): Promise<void> {
@@ -21,6 +22,7 @@ async function inspect(x: Exchange): Promise<void> {
 
 async function create(x: Exchange): Promise<void> {
   const body = await readBody<Parameters<NetworkVerbs['create']>[1]>(x, 'networkCreate');
+  fromOlder(body, NETWORK_CHANGES, (minor) => x.speaks(minor));
   if (!body.Name) throw new CetusError('invalid', 'network name is required');
   const {id, warning} = await x.datacenter.networks.create(x.caller, body);
   x.json(201, {Id: id, Warning: warning});

@@ -46,7 +46,7 @@ async function version(x: Exchange): Promise<void> {
 }
 
 async function info(x: Exchange): Promise<void> {
-  x.json(200, infoView(x.config, await x.datacenter.system.info(x.caller), formatNs(systemClock.nowNs())));
+  x.json(200, infoView(x.config, await x.datacenter.system.info(x.caller), formatNs(systemClock.nowNs()), (minor) => x.speaks(minor)));
 }
 
 async function events(x: Exchange): Promise<void> {
@@ -69,7 +69,7 @@ async function events(x: Exchange): Promise<void> {
 }
 
 async function diskUsage(x: Exchange): Promise<void> {
-  const types = new Set(x.query.all('type'));
+  const types = new Set(x.speaks(42) ? x.query.all('type') : []);
   for (const type of types)
     if (!['container', 'image', 'volume', 'build-cache'].includes(type)) throw new CetusError('invalid', `unknown object type: ${type}`);
   const wanted = (type: string): boolean => types.size === 0 || types.has(type);

@@ -30,7 +30,9 @@ export function versionView(config: DockerConfig, nodes: readonly Node[]): objec
   };
 }
 
-export function infoView(config: DockerConfig, facts: SystemFacts, now: string): object {
+export function infoView(config: DockerConfig, facts: SystemFacts, now: string, speaks: (minor: number) => boolean): object {
+  // Until 1.48 a client compares the tools with those that the daemon was built for.
+  const commit = (ID: string): object => (speaks(49) ? {ID} : {ID, Expected: ID});
   const first = facts.nodes[0]?.facts;
   return {
     ID: facts.id,
@@ -85,10 +87,13 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string):
     LiveRestoreEnabled: true,
     Isolation: '',
     InitBinary: 'docker-init',
-    ContainerdCommit: {ID: first?.containerdVersion ?? ''},
-    RuncCommit: {ID: first?.runcVersion ?? ''},
-    InitCommit: {ID: ''},
-    SecurityOptions: ['name=seccomp,profile=builtin'],
+    ContainerdCommit: commit(first?.containerdVersion ?? ''),
+    RuncCommit: commit(first?.runcVersion ?? ''),
+    InitCommit: commit(''),
+    SecurityOptions: speaks(25) ? ['name=seccomp,profile=builtin'] : ['seccomp'],
+    ...(speaks(25) ? {} : {ExecutionDriver: '<not supported>'}),
+    // The nodes' bridges need neither; a client that is told "off" warns its user.
+    ...(speaks(50) ? {} : {BridgeNfIptables: true, BridgeNfIp6tables: true}),
     ProductLicense: '',
     Warnings: facts.nodes.length ? null : ['WARNING: no compute node has joined'],
     CDISpecDirs: [],
