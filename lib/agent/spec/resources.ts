@@ -21,10 +21,6 @@ export function resourcesOf(host: HostConfig, can: CgroupAbilities, deviceNumber
     if (can.version !== 1) throw missing('OomKillDisable', 'cannot do without the OOM killer (control groups v2)');
     memory.disableOOMKiller = true;
   }
-  if (host.KernelMemoryTCP) {
-    if (can.version !== 1) throw missing('KernelMemoryTCP', 'does not limit the kernel memory of TCP (control groups v2)');
-    memory.kernelTCP = host.KernelMemoryTCP;
-  }
 
   const cpu: Record<string, unknown> = {};
   if (host.CpuShares) cpu.shares = host.CpuShares;

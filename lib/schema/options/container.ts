@@ -35,7 +35,7 @@ const resources = {
   DeviceCgroupRules: gated(strings),
   DeviceRequests: refused(list(DEVICE_REQUEST), 'could not select a device driver: nodes have none for GPUs or CDI devices'),
   KernelMemory: ignored(int64(), 'Linux has no limit of kernel memory any more; up to API 1.41 create warns that it was discarded, as the Engine does'),
-  KernelMemoryTCP: honoured(int64(), 'on control groups v1; nodes with v2 refuse it'),
+  KernelMemoryTCP: refused(int64(), 'runc has not limited the kernel memory of TCP since 1.0'),
   MemoryReservation: int64(), MemorySwap: int64(), MemorySwappiness: int64(), OomKillDisable: bool, PidsLimit: int64(),
   Ulimits: list(struct('units.Ulimit', {Name: text(), Soft: int64(), Hard: int64()}), '[]*units.Ulimit'),
   CpuCount: refused(int64(), WINDOWS), CpuPercent: refused(int64(), WINDOWS), IOMaximumIOps: refused(uint64, WINDOWS), IOMaximumBandwidth: refused(uint64, WINDOWS),
