@@ -35,7 +35,7 @@ export async function agent(configFile: string): Promise<void> {
   const specs = createSpecBuilder({cgroupParent, cgroups: cgroupAbilities(), initPath: findInit()});
   const dockerd = findProgram(['dockerd']);
   const build = new BuildEngines({
-    directory: path.join(config.dataDir, 'build'), cgroup: path.join(cgroupParent, 'build'), program: dockerd, init: findInit(),
+    directory: path.join(config.dataDir, 'build'), cgroup: path.join(cgroupParent, 'build'), program: dockerd, init: findInit(), runc: findProgram(['runc']),
     insecureRegistries: config.insecureRegistries, lending: images.lending, network, log,
   });
   const node = createAgent({

@@ -9,11 +9,13 @@ import type {Clock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
-import type {BuildPrepare, BuiltNames, NodeImage} from '../../schema/agent';
+import type {BuildPrepare, BuiltNames, NodeImage, NodeNetwork} from '../../schema/agent';
+import type {NetworkAttachment} from '../../schema/container';
 import type {Descriptor} from '../../schema/docker';
 import {familiarReference, normalizeReference, parseReference} from '../../schema/reference';
 import type {BuiltLayer, ImageLending, LentImage} from '../images/lending';
 import {chainIds} from '../images/manifest';
+import type {NodeNetworking} from '../network/network';
 import {imagesArchive, type MissingLayer} from './archive';
 import type {EngineApi} from './engine-api';
 import {LayerStore, type LentLayer} from './layer-store';
@@ -24,6 +26,8 @@ import {tarBytes, tarLength} from './tar-split';
 export interface EngineParts {
   program: string;
   init: string;
+  runc: string;
+  network: NodeNetworking;
   account: string;
   directory: string;
   cgroup: string;
@@ -54,7 +58,8 @@ export class BuildEngine {
   private taken = new Map<string, string>();
   /** Something may have been built since the engine was last looked at. */
   private dirty = true;
-  private settings: EngineSettings | undefined;
+  /** What it was started with. */
+  private settings = '';
   private idle: NodeJS.Timeout | undefined;
   lastUsedMs: number;
 
@@ -178,20 +183,17 @@ export class BuildEngine {
   }
 
   private async agree(request: BuildPrepare, alone: () => boolean, room: () => Promise<void>): Promise<void> {
-    const {parts} = this;
     const cetus = cetusImages(request);
-    const settings: EngineSettings = {
-      directory: parts.directory, bridge: request.network.bridgeName, cgroup: parts.cgroup, init: parts.init, insecureRegistries: parts.insecureRegistries, hostNetwork: request.hostNetwork,
-    };
-    if (this.running && JSON.stringify(settings) !== JSON.stringify(this.settings) && alone()) await this.end();
+    const wanted = JSON.stringify([request.network, request.hostNetwork]);
+    if (this.running && wanted !== this.settings && alone()) await this.end();
     if (this.running && !this.dirty && same(this.known, cetus)) return;
     const images = await this.describe(request);
     if (!this.running) {
       await room();
-      await this.start(settings, images);
+      await this.start(request, images);
     } else if (alone() && this.missing(images).reduce((sum, {layer}) => sum + layer.size, 0) > HANDED_BYTES) {
       await this.end();
-      await this.start(settings, images);
+      await this.start(request, images);
     }
     const engine = engineImages(await this.api().json<ListedImage[]>('GET', '/images/json?all=1'));
     await this.apply(images, differences(engine, cetus, this.known, alone()));
@@ -216,9 +218,13 @@ export class BuildEngine {
     return [...layers.values()];
   }
 
-  private async start(settings: EngineSettings, images: ReadonlyMap<string, LentImage>): Promise<void> {
-    const {log, clock, program, directory} = this.parts;
+  private async start({network, hostNetwork}: BuildPrepare, images: ReadonlyMap<string, LentImage>): Promise<void> {
+    const {log, clock, program, directory, cgroup, init, runc, insecureRegistries} = this.parts;
     const began = clock.now();
+    const attachment = stepsAttachment(network);
+    const {netnsPath: netns} = await this.parts.network.createSandbox({containerId: this.borrower, hostname: 'build', networks: [network], attachments: [attachment], ports: []});
+    const {nameservers} = await this.parts.network.resolvConf([attachment]);
+    const settings: EngineSettings = {directory, bridge: network.bridgeName, cgroup, init, runc, insecureRegistries, hostNetwork, netns, nameservers};
     if (!this.store.isWhole()) this.forget('layers that it was lent are gone');
     for (const fresh of [false, true]) {
       if (fresh) this.forget('it does not start on what it has');
@@ -231,7 +237,7 @@ export class BuildEngine {
         log.warn({err, directory}, 'a build engine does not start');
       }
     }
-    this.settings = settings;
+    this.settings = JSON.stringify([network, hostNetwork]);
     this.dirty = true;
     fs.rmSync(this.file('usage.json'), {force: true});
     log.info({account: this.parts.account, ms: clock.now() - began}, 'build engine started');
@@ -272,6 +278,7 @@ export class BuildEngine {
     await process.end();
     this.process = undefined;
     sweepCgroups(this.parts.cgroup);
+    await this.parts.network.removeSandbox(this.borrower);
   }
 
   private forget(why: string): void {
@@ -315,6 +322,17 @@ export class BuildEngine {
     this.turn = next.catch(() => undefined);
     return next;
   }
+}
+
+/** The last address of the subnet: dockerd gives those of its own bridge from the first on. */
+function stepsAttachment({id, name, subnet, gateway, internal}: NodeNetwork): NetworkAttachment {
+  const [base, length] = subnet.split('/') as [string, string];
+  const number = base.split('.').reduce((sum, byte) => sum * 256 + Number(byte), 0) + 2 ** (32 - Number(length)) - 2;
+  const bytes = [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256);
+  return {
+    networkId: id, networkName: name, endpointId: id, address: bytes.join('.'), prefixLength: Number(length), gateway, internal, isDefaultRoute: true, aliases: [],
+    mac: ['02', '42', ...bytes.map((byte) => byte.toString(16).padStart(2, '0'))].join(':'),
+  };
 }
 
 function cetusImages({images}: BuildPrepare): CetusImages {

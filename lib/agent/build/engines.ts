@@ -23,6 +23,7 @@ export interface BuildEnginesOptions {
   /** dockerd and an init, where the node has them. */
   program: string;
   init: string;
+  runc: string;
   insecureRegistries: readonly string[];
   lending: ImageLending;
   network: NodeNetworking;
@@ -73,11 +74,11 @@ export class BuildEngines {
   private engine(account: string): BuildEngine {
     let engine = this.engines.get(account);
     if (!engine) {
-      const {program, init, cgroup, insecureRegistries, lending, clock = systemClock, ids = systemIds, idleMs = IDLE_MS} = this.options;
+      const {program, init, runc, network, cgroup, insecureRegistries, lending, clock = systemClock, ids = systemIds, idleMs = IDLE_MS} = this.options;
       const directory = this.directory(account);
       fs.mkdirSync(directory, {recursive: true, mode: 0o711});
       const log = this.options.log.child({component: 'build'});
-      engine = new BuildEngine({program, init, account, directory, cgroup: path.join(cgroup, path.basename(directory)), insecureRegistries, lending, clock, ids, log, idleMs});
+      engine = new BuildEngine({program, init, runc, network, account, directory, cgroup: path.join(cgroup, path.basename(directory)), insecureRegistries, lending, clock, ids, log, idleMs});
       this.engines.set(account, engine);
     }
     return engine;

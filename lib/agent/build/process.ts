@@ -10,6 +10,7 @@ import {systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import {EngineApi} from './engine-api';
+import {placeRunc} from './step-network';
 
 export interface EngineSettings {
   /** Everything of it lies here. */
@@ -21,6 +22,10 @@ export interface EngineSettings {
   insecureRegistries: readonly string[];
   /** Whether a build may use the node's own network. */
   hostNetwork: boolean;
+  /** The network namespace of steps, and who answers names in it. */
+  netns: string;
+  nameservers: readonly string[];
+  runc: string;
   /** The first process of the namespace: dockerd reaps its own children only, and a shim leaves its parent at once. */
   init: string;
 }
@@ -59,9 +64,11 @@ export class EngineProcess {
     fs.rmSync(at.exec, {recursive: true, force: true});
     for (const dir of [at.data, at.exec, at.etc]) fs.mkdirSync(dir, {recursive: true, mode: 0o711});
     for (const file of [at.socket, at.pid]) fs.rmSync(file, {force: true});
-    fs.writeFileSync(at.config, JSON.stringify({builder: {gc: {enabled: true}, ...(settings.hostNetwork ? {} : {Entitlements: {'network-host': false}})}}));
+    fs.writeFileSync(at.config, JSON.stringify({builder: {gc: {enabled: true}}}));
+    fs.writeFileSync(at.netns, '');
+    placeRunc(at.bin, {runc: settings.runc, netns: at.netns, nodeNetns: path.join(at.exec, 'netns', 'default'), nodeNetworkAllowed: settings.hostNetwork});
     const [command, ...args] = commandLine(program, settings);
-    const child = spawn(command!, args, {stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`, HOME: directory}});
+    const child = spawn(command!, args, {stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', env: {...process.env, PATH: `${at.bin}:${process.env.PATH}:/usr/sbin:/sbin`, HOME: directory}});
     const file = new EngineLog(at.log);
     for (const output of [child.stdout!, child.stderr!]) output.on('data', (text: Buffer) => file.write(text));
     const engine = new EngineProcess(child, at.socket, log);
@@ -132,9 +139,9 @@ class EngineLog {
   }
 }
 
-export function places(directory: string): Record<'data' | 'exec' | 'etc' | 'socket' | 'pid' | 'config' | 'log', string> {
+export function places(directory: string): Record<'data' | 'exec' | 'etc' | 'bin' | 'netns' | 'socket' | 'pid' | 'config' | 'log', string> {
   const at = (name: string): string => path.join(directory, name);
-  return {data: at('data'), exec: at('x'), etc: at('etc'), socket: at('e.sock'), pid: at('pid'), config: at('engine.json'), log: at('engine.log')};
+  return {data: at('data'), exec: at('x'), etc: at('etc'), bin: at('bin'), netns: at('netns'), socket: at('e.sock'), pid: at('pid'), config: at('engine.json'), log: at('engine.log')};
 }
 
 /**
@@ -143,9 +150,11 @@ export function places(directory: string): Record<'data' | 'exec' | 'etc' | 'soc
  * key in /etc/docker: all of these are hidden, but the certificates of registries.
  */
 const PRELUDE = `set -e
-needed=$1; etc=$2; shift 2
+needed=$1; etc=$2; netns=$3; shift 3
+mount --bind "$netns" "$needed/netns"
 awk '{ for (i = 7; $i != "-"; i++); print $5, $(i + 1) }' /proc/self/mountinfo | sort -r | while read -r at type; do
   case "$needed/" in "$at"/*) continue;; esac
+  case "$at" in "$needed"/*) continue;; esac
   case "$type" in nsfs|overlay|mqueue) [ "$at" = / ] || umount -l "$at" 2>/dev/null || true;; tmpfs) case "$at" in /dev/*) ;; */shm) umount -l "$at" 2>/dev/null || true;; esac;; esac
 done
 for at in /run/containerd /run/docker; do [ ! -d "$at" ] || mount -t tmpfs -o mode=0711 tmpfs "$at"; done
@@ -155,15 +164,15 @@ if [ -d /etc/docker ]; then
 fi
 exec "$@"`;
 
-function commandLine(program: string, {directory, bridge, cgroup, init, insecureRegistries}: EngineSettings): string[] {
+function commandLine(program: string, {directory, bridge, cgroup, init, insecureRegistries, netns, nameservers}: EngineSettings): string[] {
   const at = places(directory);
   return [
     'setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc', '--propagation', 'private',
-    'sh', '-c', PRELUDE, 'prelude', directory, at.etc, init, '--', program,
+    'sh', '-c', PRELUDE, 'prelude', directory, at.etc, netns, init, '--', program,
     '--config-file', at.config, '--data-root', at.data, '--exec-root', at.exec, '--pidfile', at.pid, '--host', `unix://${at.socket}`,
     '--bridge', bridge, '--iptables=false', '--ip6tables=false', '--ip-forward=false', '--ip-masq=false', '--userland-proxy=false',
     '--storage-driver', 'overlay2', '--cgroup-parent', cgroup, '--exec-opt', 'native.cgroupdriver=cgroupfs', '--log-level', 'warn',
-    ...mtu(bridge), ...insecureRegistries.flatMap((registry) => ['--insecure-registry', registry]),
+    ...mtu(bridge), ...nameservers.flatMap((server) => ['--dns', server]), ...insecureRegistries.flatMap((registry) => ['--insecure-registry', registry]),
   ];
 }
 

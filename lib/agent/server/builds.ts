@@ -6,6 +6,7 @@ import {uploadBody} from '../../base/upload';
 import type {BuildPrepare, BuiltNames, LoadLine} from '../../schema/agent';
 import {collect, refusal} from '../build/engine-api';
 import type {BuildEngines} from '../build/engines';
+import {withStepNetwork} from '../build/step-network';
 import {json, ndjson} from './answers';
 import {checks, readJsonBody} from './body';
 import type {Context, Route} from './routes';
@@ -65,7 +66,7 @@ async function call(context: Context): Promise<void> {
   if (!CALLS.test(`${method} ${path}`)) throw new CetusError('forbidden', `nobody calls ${method} ${path.split('?')[0]} of a build engine`);
   const {api, done} = await engines(context).of(hold).use(hold);
   try {
-    const answer = await api.send({method, path, headers: forwarded(req, /^(x-registry-config|content-type)$/), body: uploadBody(req), signal});
+    const answer = await api.send({method, path: withStepNetwork(path), headers: forwarded(req, /^(x-registry-config|content-type)$/), body: uploadBody(req), signal});
     if (answer.statusCode! >= 400) throw refusal(answer.statusCode!, await collect(answer));
     res.writeHead(answer.statusCode!, {'content-type': answer.headers['content-type'] ?? 'application/json'});
     res.flushHeaders();
