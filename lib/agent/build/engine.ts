@@ -56,8 +56,9 @@ export class BuildEngine {
   private turn: Promise<unknown> = Promise.resolve();
   private known: Known;
   private taken = new Map<string, string>();
-  /** Something may have been built since the engine was last looked at. */
-  private dirty = true;
+  /** What it has, as it was last seen; undefined where something may have been built since. */
+  private seen: {names: EngineImages['names']; digests: ReadonlyMap<string, string[]>} | undefined;
+  private streams = 0;
   /** What it was started with. */
   private settings = '';
   private idle: NodeJS.Timeout | undefined;
@@ -101,14 +102,16 @@ export class BuildEngine {
     const held = this.holds.get(hold);
     if (!held) throw new CetusError('notFound', 'the build has ended');
     held.streams += 1;
+    this.streams += 1;
     clearTimeout(held.timer);
-    this.dirty = true;
+    this.seen = undefined;
     let open = true;
     const done = (): void => {
       if (!open) return;
       open = false;
       held.streams -= 1;
-      this.dirty = true;
+      this.streams -= 1;
+      this.seen = undefined;
       if (held.streams === 0) this.abandonLater(hold, held);
     };
     // A restart for another build's images may be under way.
@@ -132,14 +135,11 @@ export class BuildEngine {
 
   /** What builds made and Cetus may lack: these images, and whatever got a name since. */
   async built(imageIds: string[]): Promise<BuiltNames[]> {
-    const api = this.api();
-    const list = await api.json<ListedImage[]>('GET', '/images/json?all=1');
-    const engine = engineImages(list);
-    const byId = new Map<string, string[]>(imageIds.filter((id) => engine.ids.has(id)).map((id) => [id, [...engine.names].filter(([, of]) => of === id).map(([name]) => name)]));
+    const {names, digests} = await this.look();
+    const engine: EngineImages = {names, ids: {has: (id) => this.store.hasImage(id)}};
+    const byId = new Map<string, string[]>(imageIds.filter((id) => engine.ids.has(id)).map((id) => [id, [...names].filter(([, of]) => of === id).map(([name]) => name)]));
     for (const [name, id] of fresh(engine, this.known, this.taken)) byId.set(id, [...new Set([...(byId.get(id) ?? []), name])]);
-    return [...byId].map(([imageId, names]) => ({
-      imageId, references: names.map(normalizeReference), repoDigests: (list.find((image) => image.Id === imageId)?.RepoDigests ?? []).filter((digest) => !digest.startsWith('<none>')),
-    }));
+    return [...byId].map(([imageId, of]) => ({imageId, references: of.map(normalizeReference), repoDigests: digests.get(imageId) ?? []}));
   }
 
   /** The images as images of the account on this node. */
@@ -186,7 +186,7 @@ export class BuildEngine {
     const cetus = cetusImages(request);
     const wanted = JSON.stringify([request.network, request.hostNetwork]);
     if (this.running && wanted !== this.settings && alone()) await this.end();
-    if (this.running && !this.dirty && same(this.known, cetus)) return;
+    if (this.running && this.seen && same(this.known, cetus)) return;
     const images = await this.describe(request);
     if (!this.running) {
       await room();
@@ -195,12 +195,22 @@ export class BuildEngine {
       await this.end();
       await this.start(request, images);
     }
-    const engine = engineImages(await this.api().json<ListedImage[]>('GET', '/images/json?all=1'));
-    await this.apply(images, differences(engine, cetus, this.known, alone()));
+    const {names} = await this.look();
+    await this.apply(images, differences({names, ids: {has: (id) => this.store.hasImage(id)}}, cetus, this.known, alone()));
     this.known = {names: Object.fromEntries(cetus.names), ids: [...cetus.ids]};
     if (alone()) this.taken.clear();
-    this.dirty = false;
     fs.writeFileSync(this.file('known.json'), JSON.stringify(this.known), {mode: 0o600});
+  }
+
+  /** Images without a name that others stand on are left out: the store knows whether they are there, and listing them costs the engine most. */
+  private async look(): Promise<NonNullable<BuildEngine['seen']>> {
+    if (this.seen) return this.seen;
+    const list = await this.api().json<ListedImage[]>('GET', '/images/json');
+    const names = new Map(list.flatMap(({Id, RepoTags}) => (RepoTags ?? []).filter((tag) => tag !== '<none>:<none>').map((tag) => [tag, Id] as const)));
+    const seen = {names, digests: new Map(list.map(({Id, RepoDigests}) => [Id, (RepoDigests ?? []).filter((digest) => !digest.startsWith('<none>'))]))};
+    // A build that goes on may change it at any moment.
+    if (this.streams === 0) this.seen = seen;
+    return seen;
   }
 
   private async describe({images}: BuildPrepare): Promise<Map<string, LentImage>> {
@@ -238,7 +248,7 @@ export class BuildEngine {
       }
     }
     this.settings = JSON.stringify([network, hostNetwork]);
-    this.dirty = true;
+    this.seen = undefined;
     fs.rmSync(this.file('usage.json'), {force: true});
     log.info({account: this.parts.account, ms: clock.now() - began}, 'build engine started');
   }
@@ -254,6 +264,7 @@ export class BuildEngine {
 
   private async apply(images: ReadonlyMap<string, LentImage>, {load, tag, untag, remove}: ReturnType<typeof differences>): Promise<void> {
     const api = this.api();
+    if (load.length + tag.length + untag.length + remove.length > 0) this.seen = undefined;
     if (load.length > 0) {
       const lacking = new Set(this.missing(images).map((layer) => layer.chainId));
       await api.progress('POST', '/images/load?quiet=1', imagesArchive(load.map(({imageId, names}) => ({image: images.get(imageId)!, names})), lacking, (digest) => this.parts.lending.blob(digest), this.parts.directory));
@@ -340,11 +351,6 @@ function cetusImages({images}: BuildPrepare): CetusImages {
   for (const {imageId, references} of images)
     for (const reference of references.map(parseReference)) if (reference.tag !== undefined && reference.digest === undefined) names.set(familiarReference(reference), imageId);
   return {names, ids: new Set(images.map(({imageId}) => imageId))};
-}
-
-function engineImages(list: ListedImage[]): EngineImages {
-  const names = new Map(list.flatMap(({Id, RepoTags}) => (RepoTags ?? []).filter((tag) => tag !== '<none>:<none>').map((tag) => [tag, Id] as const)));
-  return {names, ids: new Set(list.map(({Id}) => Id))};
 }
 
 function same(known: Known, {names, ids}: CetusImages): boolean {

@@ -33,10 +33,14 @@ export class LayerStore {
     return path.join(this.record(chainId), 'tar-split.json.gz');
   }
 
+  hasImage(imageId: string): boolean {
+    return fs.existsSync(this.image(imageId));
+  }
+
   /** The bytes of an image's config, whose digest is its id; undefined where the engine has no such image. */
   config(imageId: string): Buffer | undefined {
     try {
-      return fs.readFileSync(path.join(this.dataRoot, 'image', DRIVER, 'imagedb', 'content', 'sha256', hex(imageId)));
+      return fs.readFileSync(this.image(imageId));
     } catch (err) {
       if ((err as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw err;
@@ -80,6 +84,10 @@ export class LayerStore {
     const link = fs.readFileSync(path.join(own, 'link'), 'utf8');
     const lower = path.join(own, 'lower');
     return [`l/${link}`, ...(fs.existsSync(lower) ? [fs.readFileSync(lower, 'utf8')] : [])].join(':');
+  }
+
+  private image(imageId: string): string {
+    return path.join(this.dataRoot, 'image', DRIVER, 'imagedb', 'content', 'sha256', hex(imageId));
   }
 
   private record(chainId: string): string {

@@ -5,7 +5,7 @@
  * that Cetus had and has no longer go, whatever happens. What only the engine has is another matter: it may be the result of a build that is
  * just now being taken over, so it goes only where nobody builds (`idle`).
  */
-export interface EngineImages { /** familiar reference -> image id */ names: ReadonlyMap<string, string>; ids: ReadonlySet<string> }
+export interface EngineImages { /** familiar reference -> image id */ names: ReadonlyMap<string, string>; ids: {has(id: string): boolean} }
 export interface CetusImages { names: ReadonlyMap<string, string>; ids: ReadonlySet<string> }
 export interface Known { names: Record<string, string>; ids: string[] }
 

@@ -1,6 +1,6 @@
-import {differences, fresh, type EngineImages, type Known} from '../../../lib/agent/build/reconcile';
+import {type CetusImages, differences, fresh, type Known} from '../../../lib/agent/build/reconcile';
 
-const images = (names: Record<string, string>, ...more: string[]): EngineImages => ({names: new Map(Object.entries(names)), ids: new Set([...Object.values(names), ...more])});
+const images = (names: Record<string, string>, ...more: string[]): CetusImages => ({names: new Map(Object.entries(names)), ids: new Set([...Object.values(names), ...more])});
 const known = (names: Record<string, string>, ...more: string[]): Known => ({names, ids: [...new Set([...Object.values(names), ...more])]});
 const NONE = {load: [], tag: [], untag: [], remove: []};
 
