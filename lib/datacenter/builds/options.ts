@@ -1,5 +1,6 @@
 /** What of a build's options is not the engine's to decide. Pure; `unsupported` or `forbidden`, naming the option. */
 import {CetusError} from '../../base/errors';
+import {parseImageName} from '../../schema/reference';
 import type {DatacenterConfig} from '../context';
 import {gate, unsupported} from '../create/options';
 
@@ -12,6 +13,9 @@ export function checkBuild(config: DatacenterConfig, query: URLSearchParams): vo
   const mode = query.get('networkmode') ?? '';
   if (!NETWORKS.has(mode)) throw unsupported(`the network mode "${mode}" of a build`, 'builds run beside the containers, not among them: default, none or host');
   if (mode === 'host') gate('the host\'s network for a build (networkmode)', 'allowHostNetwork', config);
+  // Older engines find the same wrong, and take it for their own failure.
+  for (const name of query.getAll('t').filter((t) => t !== ''))
+    if (parseImageName(name).digest !== undefined) throw new CetusError('invalid', 'build tag cannot contain a digest');
   if ((query.get('cgroupparent') ?? '') !== '') throw unsupported('the option cgroupparent of a build', 'the node decides where builds are accounted');
   const isolation = query.get('isolation') ?? '';
   if (isolation !== '' && isolation !== 'default') throw unsupported(`the isolation "${isolation}" of a build`, 'it exists only on Windows');

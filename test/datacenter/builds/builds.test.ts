@@ -49,6 +49,7 @@ describe('what of a build is refused', () => {
   const all = {allowHostNetwork: true, allowPrivileged: true} as DatacenterConfig;
   it.each([
     ['networkmode=container:web', 'container:web'], ['networkmode=mine', '"mine"'], ['cgroupparent=/x', 'cgroupparent'], ['isolation=hyperv', 'hyperv'], ['squash=1', 'squash'],
+    ['t=ok&t=UPPER', 'repository name must be lowercase'], [`t=a@${ID}`, 'digest'],
   ])('%s, by name and always', (query, named) => {
     expect(() => checkBuild(all, new URLSearchParams(query))).toThrow(named);
   });
