@@ -5,6 +5,8 @@ import {CetusError, type ErrorKind} from '../../base/errors';
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 const DEADLINE_MS = 120_000;
+/** A load may have gigabytes to unpack. */
+const LOAD_MS = 3_600_000;
 
 export interface EngineRequest { method: string; path: string; headers?: http.OutgoingHttpHeaders; body?: Readable | Buffer; signal?: AbortSignal }
 
@@ -39,7 +41,7 @@ export class EngineApi {
 
   /** Lines of progress read to their end; an error among them is thrown. */
   async progress(method: string, path: string, body: Readable): Promise<void> {
-    const answer = await this.send({method, path, body, headers: {'content-type': 'application/x-tar'}, signal: AbortSignal.timeout(DEADLINE_MS)});
+    const answer = await this.send({method, path, body, headers: {'content-type': 'application/x-tar'}, signal: AbortSignal.timeout(LOAD_MS)});
     const text = await collect(answer);
     if (answer.statusCode! >= 400) throw refusal(answer.statusCode!, text);
     const failed = text.split('\n').filter((line) => line.includes('"errorDetail"')).at(-1);

@@ -46,6 +46,8 @@ interface ListedImage { Id: string; RepoTags: string[] | null; RepoDigests: stri
 const ABANDONED_MS = 60_000;
 /** Up to here missing layers are handed to a running engine, where it could be restarted to find them. */
 const HANDED_BYTES = 24 * 1024 * 1024;
+/** Builds follow each other; between them nothing is tidied. */
+const TIDY_MS = 2_000;
 const PARALLEL = 8;
 
 export class BuildEngine {
@@ -128,9 +130,12 @@ export class BuildEngine {
     this.holds.delete(hold);
     this.lastUsedMs = this.parts.clock.now();
     if (this.holds.size > 0) return;
+    const later = (ms: number, work: () => Promise<void>): NodeJS.Timeout => setTimeout(() => void work().catch((err: unknown) => this.parts.log.warn({err}, 'an idle build engine')), ms).unref();
     clearTimeout(this.idle);
-    this.idle = setTimeout(() => void this.stop().catch((err: unknown) => this.parts.log.warn({err}, 'an idle build engine')), this.parts.idleMs);
-    this.idle.unref();
+    this.idle = later(Math.min(TIDY_MS, this.parts.idleMs), async () => {
+      await this.exclusive(() => this.tidy());
+      if (!this.busy) this.idle = later(this.parts.idleMs, () => this.stop());
+    });
   }
 
   /** What builds made and Cetus may lack: these images, and whatever got a name since. */
@@ -249,7 +254,6 @@ export class BuildEngine {
     }
     this.settings = JSON.stringify([network, hostNetwork]);
     this.seen = undefined;
-    fs.rmSync(this.file('usage.json'), {force: true});
     log.info({account: this.parts.account, ms: clock.now() - began}, 'build engine started');
   }
 
@@ -278,14 +282,17 @@ export class BuildEngine {
     for (const id of remove) await api.json('DELETE', `/images/${encodeURIComponent(id)}?force=1`, {accept: [404, 409]});
   }
 
+  /** Nobody builds: what failed steps left goes, for nobody could ask for it; and what the cache holds is written down for when the engine is not there to ask. */
+  private async tidy(): Promise<void> {
+    if (this.busy || !this.running) return;
+    for (const what of ['containers', 'volumes']) await this.api().json('POST', `/${what}/prune`);
+    fs.writeFileSync(this.file('usage.json'), JSON.stringify(buildCache(await this.api().json('GET', '/system/df'))), {mode: 0o600});
+  }
+
   private async end(): Promise<void> {
     clearTimeout(this.idle);
     const {process} = this;
     if (!process) return;
-    if (process.running) {
-      const usage = await process.api.json('GET', '/system/df').then(buildCache, () => undefined);
-      if (usage) fs.writeFileSync(this.file('usage.json'), JSON.stringify(usage), {mode: 0o600});
-    }
     await process.end();
     this.process = undefined;
     sweepCgroups(this.parts.cgroup);
@@ -296,6 +303,7 @@ export class BuildEngine {
     this.parts.log.warn({account: this.parts.account, why}, 'a build engine begins anew, without its cache');
     fs.rmSync(places(this.parts.directory).data, {recursive: true, force: true});
     this.known = {names: {}, ids: []};
+    fs.rmSync(this.file('usage.json'), {force: true});
   }
 
   private descriptors(): Map<string, Descriptor> {

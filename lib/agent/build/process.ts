@@ -158,10 +158,9 @@ awk '{ for (i = 7; $i != "-"; i++); print $5, $(i + 1) }' /proc/self/mountinfo |
   case "$type" in nsfs|overlay|mqueue) [ "$at" = / ] || umount -l "$at" 2>/dev/null || true;; tmpfs) case "$at" in /dev/*) ;; */shm) umount -l "$at" 2>/dev/null || true;; esac;; esac
 done
 for at in /run/containerd /run/docker; do [ ! -d "$at" ] || mount -t tmpfs -o mode=0711 tmpfs "$at"; done
-if [ -d /etc/docker ]; then
-  if [ -d /etc/docker/certs.d ]; then mkdir -p "$etc/certs.d"; mount --bind /etc/docker/certs.d "$etc/certs.d"; fi
-  mount --rbind "$etc" /etc/docker
-fi
+mkdir -p /etc/docker
+if [ -d /etc/docker/certs.d ]; then mkdir -p "$etc/certs.d"; mount --bind /etc/docker/certs.d "$etc/certs.d"; fi
+mount --rbind "$etc" /etc/docker
 exec "$@"`;
 
 function commandLine(program: string, {directory, bridge, cgroup, init, insecureRegistries, netns, nameservers}: EngineSettings): string[] {
