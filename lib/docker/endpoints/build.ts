@@ -39,7 +39,7 @@ async function control(x: Exchange): Promise<void> {
 
 function requireH2c(x: Exchange): void {
   const {upgrade} = x.request.headers;
-  if (upgrade === undefined) throw new CetusError('invalid', 'missing upgrade header');
+  if (upgrade === undefined) throw new CetusError('invalid', 'no upgrade proto in request');
   if (upgrade !== 'h2c') throw new CetusError('invalid', `protocol ${upgrade} not supported`);
 }
 

@@ -31,6 +31,8 @@ async function attach(x: Exchange): Promise<void> {
 
 async function attachWebSocket(x: Exchange): Promise<void> {
   const {query} = x;
+  // As the Engine: whether there is a container comes before how it is asked for.
+  await x.datacenter.containers.get(x.caller, x.param('id'));
   checkHandshake(x.request);
   // Older clients are given everything, whatever they ask for.
   const wants = (name: string): boolean => !x.speaks(42) || query.bool(name);
