@@ -1,0 +1,57 @@
+/** Files in and out of containers. */
+import {tarOf} from '../harness/images';
+import {bytes, mistake, q, type Script, sleeper, step} from './step';
+
+const asTar = {headers: {'Content-Type': 'application/x-tar'}};
+const tar = (entries: Parameters<typeof tarOf>[0]) => (): Promise<Buffer> => tarOf(entries);
+const file = tar([{name: 'hello', content: 'hello\n'}, {name: 'dir/', type: 'directory'}, {name: 'dir/inside', content: 'x'}]);
+
+export const ARCHIVE: Script = {noun: 'archive', steps: [
+  step('a container', 'POST /containers/create?name=d-files', {...sleeper, Volumes: {'/vol': {}}}),
+  step('put before the start', 'PUT /containers/d-files/archive?path=/tmp', file, asTar),
+  step('head of a file', 'HEAD /containers/d-files/archive?path=/tmp/hello'),
+  step('head of a directory', 'HEAD /containers/d-files/archive?path=/tmp/dir'),
+  step('head of a link', 'HEAD /containers/d-files/archive?path=/bin/sh'),
+  step('head of the root', 'HEAD /containers/d-files/archive?path=/'),
+  step('get a file', 'GET /containers/d-files/archive?path=/tmp/hello'),
+  step('get a directory', 'GET /containers/d-files/archive?path=/tmp/dir'),
+  step('get a directory with a slash', 'GET /containers/d-files/archive?path=/tmp/dir/'),
+  step('get a directory\'s content', 'GET /containers/d-files/archive?path=/tmp/dir/.'),
+  step('get a link', 'GET /containers/d-files/archive?path=/bin/sh'),
+  step('get a relative path', 'GET /containers/d-files/archive?path=tmp/hello'),
+  step('get a path with dots', `GET /containers/d-files/archive?path=${q('/tmp/../../tmp/hello')}`),
+  mistake('get what is not there', 'GET /containers/d-files/archive?path=/nosuch'),
+  mistake('head of what is not there', 'HEAD /containers/d-files/archive?path=/nosuch'),
+  mistake('get a file as a directory', 'GET /containers/d-files/archive?path=/tmp/hello/'),
+  mistake('get below a file', 'GET /containers/d-files/archive?path=/tmp/hello/x'),
+  mistake('get no path', 'GET /containers/d-files/archive'),
+  mistake('head of no path', 'HEAD /containers/d-files/archive'),
+  mistake('put to no path', 'PUT /containers/d-files/archive', file, asTar),
+  mistake('put into a file', 'PUT /containers/d-files/archive?path=/tmp/hello', file, asTar),
+  mistake('put into what is not there', 'PUT /containers/d-files/archive?path=/nosuch', file, asTar),
+  mistake('put what is no archive', 'PUT /containers/d-files/archive?path=/tmp', bytes('x'.repeat(1024)), asTar),
+  step('put nothing', 'PUT /containers/d-files/archive?path=/tmp', bytes(''), asTar),
+  mistake('put a file over a directory', 'PUT /containers/d-files/archive?path=/tmp&noOverwriteDirNonDir=1', tar([{name: 'dir', content: 'x'}]), asTar),
+  mistake('put a directory over a file', 'PUT /containers/d-files/archive?path=/tmp&noOverwriteDirNonDir=1', tar([{name: 'hello/', type: 'directory'}]), asTar),
+  mistake('put a way out', 'PUT /containers/d-files/archive?path=/tmp', tar([{name: '../../escaped', content: 'x'}]), asTar),
+  mistake('put a link out', 'PUT /containers/d-files/archive?path=/tmp', tar([{name: 'out', type: 'symlink', linkname: '../../..'}, {name: 'out/escaped', content: 'x'}]), asTar),
+  mistake('get of nobody', 'GET /containers/nosuch/archive?path=/'),
+  mistake('head of nobody', 'HEAD /containers/nosuch/archive?path=/'),
+  mistake('put to nobody', 'PUT /containers/nosuch/archive?path=/', file, asTar),
+  step('changes', 'GET /containers/d-files/changes'),
+  step('export', 'GET /containers/d-files/export', undefined, {read: 'nothing'}),
+  step('start', 'POST /containers/d-files/start'),
+  step('put while it runs', 'PUT /containers/d-files/archive?path=/var', file, asTar),
+  step('get while it runs', 'GET /containers/d-files/archive?path=/var/hello'),
+  step('put into a volume', 'PUT /containers/d-files/archive?path=/vol', file, asTar),
+  step('get from a volume', 'GET /containers/d-files/archive?path=/vol/hello'),
+  step('get what the kernel shows', 'GET /containers/d-files/archive?path=/proc/1/nosuch', undefined, {besides: /./}),
+  step('remove', 'DELETE /containers/d-files?force=1&v=1'),
+  step('a container that may not be written', 'POST /containers/create?name=d-ro', {...sleeper, HostConfig: {ReadonlyRootfs: true, Binds: ['d-rovol:/vol:ro']}}),
+  mistake('put into a read-only root', 'PUT /containers/d-ro/archive?path=/tmp', file, asTar),
+  mistake('put into a read-only volume', 'PUT /containers/d-ro/archive?path=/vol', file, asTar),
+  step('start what may not be written', 'POST /containers/d-ro/start'),
+  mistake('put into a read-only root that runs', 'PUT /containers/d-ro/archive?path=/tmp', file, asTar),
+  step('remove what may not be written', 'DELETE /containers/d-ro?force=1'),
+  step('remove its volume', 'DELETE /volumes/d-rovol'),
+]};

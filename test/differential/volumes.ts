@@ -1,0 +1,57 @@
+/** Volumes. */
+import {filters, mistake, q, type Script, sleeper, step, type Step} from './step';
+
+const made = (name: string, fields: object): Step[] => {
+  const id = `v${name.replace(/\W/g, '')}`;
+  return [mistake(name, 'POST /volumes/create', {Name: 'd-badvolume', ...fields}, {capture: {[id]: 'Name'}}), step(`${name}, removed`, `DELETE /volumes/$${id}`)];
+};
+
+export const VOLUMES: Script = {noun: 'volumes', steps: [
+  mistake('inspect what is not there', 'GET /volumes/nosuch'),
+  mistake('remove what is not there', 'DELETE /volumes/nosuch'),
+  step('remove what is not there by force', 'DELETE /volumes/nosuch?force=1'),
+  mistake('inspect a name with a space', `GET /volumes/${q('a b')}`),
+  mistake('update what is not there', 'PUT /volumes/nosuch?version=1', {}),
+  mistake('create with cut JSON', 'POST /volumes/create', '{"Name":'),
+  mistake('create with a list', 'POST /volumes/create', '[]'),
+  mistake('create with a number for a name', 'POST /volumes/create', {Name: 5}),
+  mistake('create with a text for labels', 'POST /volumes/create', {Name: 'd-x', Labels: 'x'}),
+  ...made('a name with a path', {Name: '../x'}),
+  ...made('a name with a space', {Name: 'a b'}),
+  ...made('a name of one letter', {Name: 'v'}),
+  ...made('a name with an umlaut', {Name: 'größe'}),
+  ...made('an option that is none', {DriverOpts: {nosuch: '1'}}),
+  ...made('a type without a device', {DriverOpts: {type: 'tmpfs'}}),
+  ...made('a device without a type', {DriverOpts: {device: '/tmp'}}),
+  ...made('options without a device', {DriverOpts: {o: 'bind'}}),
+  ...made('a size without quotas', {DriverOpts: {size: '1g'}}),
+  step('create', 'POST /volumes/create', {Name: 'd-vol', Labels: {a: 'b'}}),
+  step('create again', 'POST /volumes/create', {Name: 'd-vol'}),
+  mistake('create again with options', 'POST /volumes/create', {Name: 'd-vol', DriverOpts: {type: 'tmpfs', device: 'tmpfs'}}),
+  step('create without a name', 'POST /volumes/create', {}, {capture: {anonymous: 'Name'}}),
+  step('inspect without a name', 'GET /volumes/$anonymous'),
+  step('inspect', 'GET /volumes/d-vol'),
+  step('list', `GET /volumes?${filters({name: ['d-vol']})}`),
+  step('list by label', `GET /volumes?${filters({label: ['a=b']})}`),
+  step('list by a label that nobody has', `GET /volumes?${filters({label: ['nosuch']})}`),
+  mistake('list with an unknown filter', `GET /volumes?${filters({nosuch: ['x']})}`),
+  mistake('list with half a filter', 'GET /volumes?filters=%7B'),
+  mistake('list what hangs perhaps', `GET /volumes?${filters({dangling: ['perhaps']})}`),
+  step('a container with it', 'POST /containers/create?name=d-holds', {...sleeper, HostConfig: {Binds: ['d-vol:/data']}}, {capture: {holds: 'Id'}}),
+  step('list what does not hang', `GET /volumes?${filters({dangling: ['false'], name: ['d-vol']})}`),
+  mistake('remove what is in use', 'DELETE /volumes/d-vol'),
+  mistake('remove what is in use by force', 'DELETE /volumes/d-vol?force=1'),
+  mistake('remove with a bad force', 'DELETE /volumes/nosuch?force=perhaps'),
+  step('remove the container', 'DELETE /containers/d-holds?v=1'),
+  step('it is still there', 'GET /volumes/d-vol'),
+  mistake('prune with an unknown filter', `POST /volumes/prune?${filters({nosuch: ['x']})}`),
+  mistake('prune with half a filter', 'POST /volumes/prune?filters=%7B'),
+  step('prune by a label that nobody has', `POST /volumes/prune?${filters({label: ['nosuch']})}`),
+  step('remove', 'DELETE /volumes/d-vol'),
+  mistake('remove again', 'DELETE /volumes/d-vol'),
+  step('remove without a name', 'DELETE /volumes/$anonymous'),
+  step('create in memory', 'POST /volumes/create', {Name: 'd-mem', DriverOpts: {type: 'tmpfs', device: 'tmpfs', o: 'size=1m'}}),
+  step('inspect in memory', 'GET /volumes/d-mem'),
+  mistake('create in memory otherwise', 'POST /volumes/create', {Name: 'd-mem', DriverOpts: {type: 'tmpfs', device: 'tmpfs', o: 'size=2m'}}),
+  step('remove in memory', 'DELETE /volumes/d-mem'),
+]};

@@ -1,0 +1,88 @@
+/**
+ * The same requests, good and bad, to the distribution's dockerd and to Cetus: statuses, messages, headers and shapes are the same, or a row of
+ * test/differential/divergences.ts says why not. CETUS_DIFFERENTIAL=noun,noun plays some scripts only, and prints every difference.
+ */
+import fs from 'node:fs';
+import {compare, type Difference} from '../differential/compare';
+import {DIVERGENCES, explains} from '../differential/divergences';
+import {type Outcome, Player} from '../differential/run';
+import {PROGRAMME, SCRIPTS} from '../differential/index';
+import type {Script} from '../differential/step';
+import {busyboxArchive} from '../harness/busybox';
+import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
+import {startDockerd, type TestDockerd} from '../harness/dockerd';
+import {buildImage, buildLayer, busyboxLayer, pushImage} from '../harness/images';
+import {startRegistry, type TestRegistry} from '../harness/registry';
+import {type Endpoint, send} from '../harness/requests';
+
+const SETUP_TIMEOUT_MS = 240_000;
+const ONLY = process.env['CETUS_DIFFERENTIAL'] ? process.env['CETUS_DIFFERENTIAL'].split(',') : undefined;
+
+interface Side { name: string; endpoint: Endpoint; registry: TestRegistry; outcomes: Outcome[][] }
+let cetus: TestDatacenter;
+let dockerd: TestDockerd;
+let sides: Side[];
+let differences: Difference[];
+
+beforeAll(async () => {
+  [cetus, dockerd] = await Promise.all([startCetus(), startDockerd()]);
+  const {hostname, port} = new URL(cetus.running.listen[0]);
+  const endpoints: [string, Endpoint][] = [['docker', {socketPath: dockerd.socketPath}], ['cetus', {host: hostname, port: Number(port)}]];
+  const image = buildImage([await busyboxLayer('gzip'), await buildLayer([{name: 'pulled', content: 'from a registry'}])]);
+  // A registry each: what one engine has pushed, the other would not push again.
+  sides = await Promise.all(endpoints.map(async ([name, endpoint]) => ({name, endpoint, registry: await startRegistry(), outcomes: []})));
+  await Promise.all(sides.map(async ({registry, endpoint}) => {
+    await pushImage(registry.url, 'public/box', ['1'], image);
+    const loaded = await send(endpoint, {method: 'POST', path: '/images/load?quiet=1', headers: {'Content-Type': 'application/x-tar'}, body: fs.readFileSync(await busyboxArchive())});
+    expect(loaded.status).toBe(200);
+  }));
+  const wanted = (list: Script[]): Script[] => list.filter((s) => !ONLY || ONLY.includes(s.noun));
+  await Promise.all(sides.map(async (side) => {
+    const play = async (list: Script[]): Promise<Outcome[][]> => {
+      const player = new Player(side.endpoint, {registry: side.registry.host, boxdigest: image.digest});
+      const outcomes: Outcome[][] = [];
+      for (const script of wanted(list)) outcomes.push(await player.play(script));
+      return outcomes;
+    };
+    side.outcomes = [...await play(PROGRAMME.first), ...(await Promise.all(PROGRAMME.then.map(play))).flat()];
+  }));
+  differences = wanted([...SCRIPTS]).flatMap(({noun, steps}, s) => steps.flatMap((_, n) => compare(noun, sides[0]!.outcomes[s]![n]!, sides[1]!.outcomes[s]![n]!)));
+}, SETUP_TIMEOUT_MS);
+
+afterAll(async () => {
+  await Promise.all((sides ?? []).map(({registry}) => registry.stop()));
+  const [left, ofDockerd] = await Promise.all([cetus?.destroy(), dockerd?.destroy()]);
+  expect({left, ofDockerd}).toEqual({left: NOTHING_LEFT, ofDockerd: []});
+}, SETUP_TIMEOUT_MS);
+
+const asked = (): Outcome[] => sides[0]!.outcomes.flat().filter((o) => !o.skipped);
+const shown = ({noun, step, at, docker, cetus: ours}: Difference): string => `${noun}: ${step} · ${at}\n    dockerd ${JSON.stringify(docker)}\n    cetus   ${JSON.stringify(ours)}`;
+
+/** Where the time goes. */
+function slow(): void {
+  for (const {name, outcomes} of sides) {
+    const all = outcomes.flat().sort((a, b) => b.ms - a.ms);
+    process.stdout.write(`${name}: ${Math.round(all.reduce((n, o) => n + o.ms, 0))} ms; ${all.slice(0, 14).map((o) => `${o.step.name} ${Math.round(o.ms)}`).join(', ')}\n`);
+  }
+}
+
+test('every difference is explained', () => {
+  const unexplained = differences.filter((d) => !DIVERGENCES.some((row) => explains(row, d)));
+  if (process.env['CETUS_DIFFERENCES']) slow();
+  if (process.env['CETUS_DIFFERENCES']) fs.writeFileSync(process.env['CETUS_DIFFERENCES'], unexplained.map(shown).join('\n'));
+  if (unexplained.length) throw new Error(`${unexplained.length} differences without a reason\n${unexplained.map(shown).join('\n')}`);
+});
+
+test('every explanation is needed', () => {
+  const idle = DIVERGENCES.filter((row) => !ONLY && !row.pending && !differences.some((d) => explains(row, d)));
+  expect(idle.map((row) => row.what)).toEqual([]);
+});
+
+test('at least 300 requests, half of them mistakes', () => {
+  const mistakes = asked().filter((o) => o.step.mistake);
+  const diverging = new Set(differences.map((d) => `${d.noun}: ${d.step}`)).size;
+  process.stdout.write(`differential: ${asked().length} requests, ${mistakes.length} of them mistakes; ${asked().length - diverging} answered alike, ${diverging} as ${DIVERGENCES.length} rows explain\n`);
+  if (ONLY) return;
+  expect(asked().length).toBeGreaterThanOrEqual(300);
+  expect(mistakes.length * 2).toBeGreaterThanOrEqual(asked().length);
+});
