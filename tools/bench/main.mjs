@@ -16,6 +16,7 @@ import {printMemory} from './memory.mjs';
 import build from './rows/build.mjs';
 import compose from './rows/compose.mjs';
 import create from './rows/create.mjs';
+import files from './rows/files.mjs';
 import images from './rows/images.mjs';
 import parallel from './rows/parallel.mjs';
 import ps from './rows/ps.mjs';
@@ -23,7 +24,7 @@ import run from './rows/run.mjs';
 import stats from './rows/stats.mjs';
 import streams from './rows/streams.mjs';
 
-const GROUPS = [run, parallel, create, streams, stats, images, build, compose, ps];
+const GROUPS = [run, parallel, create, streams, files, stats, images, build, compose, ps];
 
 const wanted = process.env.BENCH_ROWS?.split(',');
 const factor = Number(process.env.BENCH_TIMES ?? 1);
