@@ -273,7 +273,7 @@ describe('changes', () => {
     expect(await dc.ok(['logs', '--tail', '1', 'tailed'])).toBe('299');
     await dc.ok(['run', '--name', 'silent', '--log-driver', 'none', 'busybox', 'echo', 'gone']);
     expect(await refused(['logs', 'silent'])).toMatch(/configured logging driver does not support reading/);
-    expect(await refused(['create', '--log-driver', 'local', '--log-opt', 'labels=x', 'busybox'])).toMatch(/unknown log opt 'labels' for local log driver/);
+    expect(await refused(['create', '--log-driver', 'local', '--log-opt', 'labels=x', 'busybox'])).toMatch(/unknown log opt 'labels' for log driver local/);
     expect(await refused(['create', '--log-driver', 'gelf', 'busybox'])).toMatch(/no log driver named 'gelf' is registered/);
   });
 });

@@ -131,6 +131,11 @@ describe('streams', () => {
       if (!/^37 91\r$/m.test(screen)) stream.write('stty size\n');
       return /^37 91\r$/m.test(screen);
     });
+    const exec = await box.exec({Cmd: ['sh', '-c', 'while ! stty size | grep "23 77"; do usleep 20000; done'], AttachStdout: true, Tty: true});
+    const said = text(await exec.start({hijack: true, stdin: false, Tty: true}));
+    // Its stream is there before its process is, as in the Engine; the stock client tries again, too.
+    await until('it to be resized', () => exec.resize({w: 77, h: 23}).then(() => true));
+    expect(await said).toBe('23 77\r\n');
     stream.write('exit 4\n');
     expect(await box.wait()).toMatchObject({StatusCode: 4});
   });
