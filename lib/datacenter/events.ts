@@ -36,6 +36,11 @@ export function eventWrite(clock: Clock, ids: Ids, event: Omit<DatacenterEvent, 
   return {op: 'put', bucket: BUCKET, key: `${timeNs.padStart(20, '0')}-${ids.uuid().slice(0, 8)}`, value};
 }
 
+/** What the Engine says once a prune is over, also where there was nothing. */
+export function pruned(type: 'container' | 'image' | 'network' | 'volume' | 'builder', bytes: number): Omit<DatacenterEvent, 'account' | 'timeNs'> {
+  return {type, action: 'prune', actorId: '', attributes: {reclaimed: String(bytes)}};
+}
+
 const bare = (action: string): string => action.split(':')[0]!;
 
 /** A pure test of one event against the Engine's filters; different names must all hold, values of one name may any. */

@@ -3,6 +3,7 @@ import {CetusError, isCetusError} from '../base/errors';
 import {eq} from '../moray/filter';
 import {BUCKETS} from '../schema/buckets';
 import type {Network} from '../schema/objects';
+import {pruned} from './events';
 import {resolveContainer} from './containers/resolve';
 import type {Context} from './context';
 import {checkEndpointSettings} from './create/networking';
@@ -109,6 +110,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
           if (!isCetusError(err, 'conflict') && !isCetusError(err, 'forbidden') && !isCetusError(err, 'notFound')) throw err;
         }
       }
+      context.events.emit(caller.account, pruned('network', 0));
       return {deleted};
     },
   };

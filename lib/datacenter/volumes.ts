@@ -3,6 +3,7 @@ import {CetusError, isCetusError} from '../base/errors';
 import {eq} from '../moray/filter';
 import {BUCKETS} from '../schema/buckets';
 import type {Volume} from '../schema/objects';
+import {pruned} from './events';
 import type {Context} from './context';
 import {volumeDraft} from './create/create';
 import {checkVolumeDriver, checkVolumeName, gateVolumeOptions} from './create/mounts';
@@ -93,6 +94,7 @@ export function volumeVerbs(context: Context): VolumeVerbs {
           if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) throw err;
         }
       }
+      context.events.emit(caller.account, pruned('volume', spaceReclaimed));
       return {deleted, spaceReclaimed};
     },
   };

@@ -38,6 +38,18 @@ export function disconnectEvents(container: Container, timeNs: bigint): Datacent
   }));
 }
 
+/** The Engine mounts a container's volumes before each start and lets them go after each end. */
+export function volumeEvents(container: Container, report: ContainerReport): DatacenterEvent[] {
+  if (report.action !== 'start' && report.action !== 'die') return [];
+  const mounts = container.spec.mounts.flatMap((mount) => (mount.type === 'volume' ? [mount] : []));
+  const starts = report.action === 'start';
+  return mounts.map((mount, i) => ({
+    account: container.account, type: 'volume', action: starts ? 'mount' : 'unmount', actorId: mount.name,
+    timeNs: (nsOf(report.at) + BigInt(starts ? i - mounts.length : i + 1 + container.attachments.length)).toString(),
+    attributes: {container: container.id, driver: 'local', ...(starts ? {destination: mount.destination, propagation: '', 'read/write': String(!mount.readOnly)} : {})},
+  }));
+}
+
 export function reportedEvent(container: Container, report: ContainerReport): DatacenterEvent {
   const {observation} = report;
   const action = report.action === 'health_status' ? `health_status: ${observation.health?.status ?? 'none'}` : report.action;

@@ -12,7 +12,7 @@ import type {Report, ReportBatch} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {Exec} from '../schema/objects';
-import {containerEvent, disconnectEvents, nsOf, putEvent, reportedEvent} from './events';
+import {containerEvent, disconnectEvents, nsOf, putEvent, reportedEvent, volumeEvents} from './events';
 import {applyObservation, holdsNothing, letsGo, releaseLeases} from './observe';
 import type {OutstandingTransitions} from './outstanding';
 
@@ -108,6 +108,7 @@ export class ReportApplier {
       const newer = nodeId === stored.value.nodeId ? applyObservation(after, report.observation) : undefined;
       const origin = `${nodeId}-${report.seq}`;
       if (report.action !== 'comeback') events.push(putEvent(reportedEvent(stored.value, report), origin));
+      events.push(...volumeEvents(after, report).map((event, i) => putEvent(event, `${origin}-v${i}`)));
       const lets = newer !== undefined && letsGo(after, report.observation);
       released ||= lets;
       if (lets)

@@ -207,3 +207,14 @@ test('info and disk usage', async () => {
   expect(usage.volumes).toMatchObject([{refCount: 1, size: 0}]);
   await world.dc.system.ping();
 });
+
+test('a prune is told once it is over, also where there was nothing', async () => {
+  const {dc} = world;
+  await dc.containers.prune(me, {});
+  await dc.images.prune(me, {});
+  await dc.networks.prune(me, {});
+  await dc.volumes.prune(me, {});
+  const told: unknown[] = [];
+  for await (const {type, action, actorId, attributes} of await dc.events.stream(me, {sinceNs: 0n, untilNs: BigInt(Date.now() + 1) * 1_000_000n, filters: {event: ['prune']}})) told.push([type, action, actorId, attributes]);
+  expect(told).toEqual(['container', 'image', 'network', 'volume'].map((type) => [type, 'prune', '', {reclaimed: '0'}]));
+});

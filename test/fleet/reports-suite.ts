@@ -53,6 +53,19 @@ export function reportsSuite(makeMoray: () => Promise<Moray>): void {
   const container = async (id = 'c1') => (await moray.get<Container>(BUCKETS.containers.name, id)).value;
   const events = async () => (await moray.list<DatacenterEvent>(BUCKETS.events.name, ALL)).sort((a, b) => a.key.localeCompare(b.key)).map(s => s.value);
 
+  test('volumes are mounted before each start and let go after each end, once for each report', async () => {
+    const {spec} = aContainer();
+    const mounts = [
+      {type: 'volume' as const, volumeId: 'v', name: 'data', destination: '/data', readOnly: true, noCopy: false, anonymous: false}, {type: 'tmpfs' as const, destination: '/t', options: []},
+    ];
+    await seed({spec: {...spec, mounts}, status: 'created'});
+    const both = batch(report(1, 'start', {generation: 2, status: 'running', pid: 7}), report(2, 'die', {generation: 3, status: 'exited'}));
+    await applier.apply(both);
+    await applier.apply(both);
+    expect((await events()).map((e) => [e.type, e.action])).toEqual([['volume', 'mount'], ['container', 'start'], ['container', 'die'], ['volume', 'unmount']]);
+    expect((await events())[0]).toMatchObject({actorId: 'data', attributes: {container: 'c1', driver: 'local', destination: '/data', propagation: '', 'read/write': 'false'}});
+  });
+
   test('an exit is one commit: container, leases, events', async () => {
     await running();
     await moray.put(BUCKETS.addresses.name, 'net1/172.17.0.2', {networkId: 'net1', address: '172.17.0.2', account: 'default', containerId: 'c1', endpointId: 'e', mac: ''});

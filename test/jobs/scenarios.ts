@@ -80,7 +80,7 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
   'container.destroy': {
     prepare: (dc) => dc.container('c1', 'web', true, {volumeIds: ['v1', 'v2'], anonymousVolumeIds: ['v2']}, [dc.volume('v1', 'data'), dc.volume('v2', 'anon', true)]),
     params: () => ({containerId: 'c1', force: true, removeVolumes: true}),
-    events: ['container destroy', 'volume destroy', 'network disconnect', 'container kill', 'container die'],
+    events: ['container destroy', 'volume destroy', 'network disconnect', 'container kill', 'container die', 'volume unmount', 'volume unmount'],
     oneWay: true,
     // Its container cannot wait for it; it stays in the list, for a prune.
     tolerated: 'volume anon is not on its node',

@@ -187,16 +187,19 @@ export class Execs {
     }
   }
 
-  /** Runs a command and answers its exit code and the first bytes it wrote; killed after `timeoutMs`. */
+  /** Runs a command and answers its exit code and the first bytes it wrote, with dots where there were more; killed after `timeoutMs`. */
   async probe(containerId: string, args: string[], timeoutMs: number, signal: AbortSignal): Promise<{exitCode: number; output: string}> {
     const entry = this.entry(this.parts.newId(), containerId, {Cmd: args, AttachStdout: true, AttachStderr: true}, true);
     this.entries.set(entry.id, entry);
     const output: Buffer[] = [];
     let kept = 0;
+    let cut = false;
+    const said = (): string => `${Buffer.concat(output).toString('utf8')}${cut ? '...' : ''}`;
     const collect = {
       write: (_stream: 1 | 2, chunk: Buffer) => {
         const part = chunk.subarray(0, PROBE_OUTPUT_BYTES - kept);
         kept += part.length;
+        cut ||= part.length < chunk.length;
         if (part.length) output.push(Buffer.from(part));
       },
       end: () => undefined,
@@ -215,9 +218,9 @@ export class Execs {
       late.abort();
       if (timedOut) {
         await this.parts.runtime.kill(containerId, entry.id, SIGKILL).catch(() => undefined);
-        return {exitCode: -1, output: `Health check exceeded timeout (${formatSeconds(timeoutMs)})`};
+        return {exitCode: -1, output: `Health check exceeded timeout (${formatSeconds(timeoutMs)})${kept ? `: ${said()}` : ''}`};
       }
-      return {exitCode: entry.exitCode ?? -1, output: Buffer.concat(output).toString('utf8')};
+      return {exitCode: entry.exitCode ?? -1, output: said()};
     } catch (err) {
       const failure = startFailure(err);
       entry.state = 'ended';

@@ -12,7 +12,7 @@ import {checkResources, checkRestartPolicy, reservationOf} from '../create/hostc
 import {checkSignal} from '../create/merge';
 import {checkName} from '../create/names';
 import {asksNothing, checkOption, rowOf, unsupported} from '../create/options';
-import {containerAttributes} from '../events';
+import {containerAttributes, pruned} from '../events';
 import {acceptFilters, labelFilters, untilFilter} from '../filters';
 import {descendants} from '../images/lineage';
 import {imageKey, resolveImage} from '../images/resolve';
@@ -171,6 +171,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
           spaceReclaimed += bytes;
         }
       }));
+      context.events.emit(caller.account, pruned('container', spaceReclaimed));
       return {deleted, spaceReclaimed};
     },
 

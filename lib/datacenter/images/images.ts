@@ -11,7 +11,7 @@ import {familiarName, familiarReference, formatReference, invalidTag, isDigest, 
 import type {Context} from '../context';
 import {checkPlatformText} from '../create/platform';
 import {unsupported} from '../create/options';
-import {eventWrite} from '../events';
+import {eventWrite, pruned} from '../events';
 import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, untilFilter, valuesOf} from '../filters';
 import {compilePattern} from '../../base/pattern';
 import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
@@ -122,7 +122,7 @@ export function imageVerbs(context: Context): ImageVerbs {
         try {
           const agent = await context.fleet.agent(node);
           const stream = await agent.save({images: images.map(({image, references}) => ({imageId: image.id, manifest: image.manifest, references: [...references]}))}, caller.signal);
-          for (const {image} of images) context.events.emit(caller.account, {type: 'image', action: 'save', actorId: image.id, attributes: {name: image.id}});
+          for (const {image} of images) context.events.emit(caller.account, {type: 'image', action: 'save', actorId: image.id, attributes: {...image.config.config?.Labels, name: image.id}});
           return stream;
         } catch (err) {
           if (!isCetusError(err, 'unavailable')) throw err;
@@ -155,7 +155,7 @@ export function imageVerbs(context: Context): ImageVerbs {
           // The image's etag keeps a removal that is under way and this name apart.
           {op: 'put', bucket: IMAGES, key: stored.key, value: {...stored.value, lastTaggedAt: taggedAt}, etag: stored.etag},
           {op: 'put', bucket: REFS, key: refKey(caller.account, name), value: ref},
-          eventWrite(context.clock, context.ids, {account: caller.account, type: 'image', action: 'tag', actorId: image.id, attributes: {name: familiarReference(parseImageName(name))}}),
+          eventWrite(context.clock, context.ids, {account: caller.account, type: 'image', action: 'tag', actorId: image.id, attributes: {...image.config.config?.Labels, name: familiarReference(parseImageName(name))}}),
         ]);
       });
     },
@@ -182,6 +182,7 @@ export function imageVerbs(context: Context): ImageVerbs {
           if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) throw err;
         }
       }
+      context.events.emit(caller.account, pruned('image', spaceReclaimed));
       return {deleted, spaceReclaimed};
     },
   };
