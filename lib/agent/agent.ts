@@ -12,6 +12,7 @@ import type {Task, TaskAnswer} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import type {BuildEngines} from './build/engines';
 import {DockerSockets} from './docker-socket/sockets';
+import {linkedSpec} from './container/launch';
 import {Execs} from './exec/execs';
 import {HeartbeatLoop} from './heartbeat';
 import type {AgentImages} from './images/images';
@@ -83,7 +84,7 @@ export function createAgent(options: AgentOptions): Agent {
     runtime, specs, store, reports, clock, log, newId: () => ids.hex64(),
     host: (id) => {
       const unit = supervisor.unit(id);
-      return {spec: unit.spec, status: unit.observation.status, pid: unit.observation.pid};
+      return {spec: linkedSpec(unit.spec, unit.record.launch?.links), status: unit.observation.status, pid: unit.observation.pid};
     },
   });
   const parts: SupervisorParts = {

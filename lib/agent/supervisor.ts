@@ -50,10 +50,10 @@ export class Supervisor {
     switch (body.kind) {
       case 'container.create': return {observation: (await this.create(body)).observation};
       case 'container.start': {
-        const {networks, attachments, ports} = body;
+        const {networks, attachments, ports, links} = body;
         // A port may be a container's that has just ended: its node still holds it for a moment after its lease was given back.
         if (ports.length) await this.settled();
-        return {observation: await this.unit(body.containerId).handle({kind: 'start', task: key, launch: {networks, attachments, ports}})};
+        return {observation: await this.unit(body.containerId).handle({kind: 'start', task: key, launch: {networks, attachments, ports, ...(links?.length ? {links} : {})}})};
       }
       case 'container.stop': return {observation: await this.stop(body, key)};
       case 'container.kill': return {observation: await this.unit(body.containerId).handle({kind: 'kill', task: key, signal: parseSignal(body.signal)})};

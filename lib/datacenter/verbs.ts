@@ -42,7 +42,10 @@ export interface ContainerVerbs {
   unpause(caller: Caller, nameOrId: string): Promise<void>;
   rename(caller: Caller, nameOrId: string, newName: string): Promise<void>;
   update(caller: Caller, nameOrId: string, resources: Resources, restartPolicy?: RestartPolicy): Promise<{warnings: string[]}>;
+  /** `link`: takes away the link of that name ("web/db"), and no container. */
   remove(caller: Caller, nameOrId: string, options: {force: boolean; volumes: boolean; link: boolean}): Promise<void>;
+  /** What containers that are linked to others call these: "/web/db", by the others' ids. */
+  linkNames(caller: Caller): Promise<ReadonlyMap<string, string[]>>;
   prune(caller: Caller, filters: Filters): Promise<{deleted: string[]; spaceReclaimed: number}>;
   /** Resolves when the wait is armed: no exit after that moment is missed. `outcome` resolves at the exit (or removal). */
   wait(caller: Caller, nameOrId: string, condition: WaitCondition): Promise<{outcome: Promise<{exitCode: number; error?: string}>}>;

@@ -47,7 +47,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['ContainerRename', 'POST', '/containers/{id}/rename'],
     ['ContainerPause', 'POST', '/containers/{id}/pause'],
     ['ContainerUnpause', 'POST', '/containers/{id}/unpause'],
-    ['ContainerDelete', 'DELETE', '/containers/{id}'],
+    ['ContainerDelete', 'DELETE', '/containers/{name}'],
     ['ContainerPrune', 'POST', '/containers/prune'],
   ]),
   ...handled('streams', [

@@ -10,6 +10,7 @@ import {type Container, type NetworkAttachment, type NetworkRequest, type Publis
 import type {AddressLease, Network, PortLease} from '../schema/objects';
 import {releaseLeases} from '../fleet/observe';
 import {chooseAddress, macOf, parseCidr} from './ipam';
+import {resolveLinks} from './links';
 import {choosePorts, portKey, refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {ADDRESSES, CONTAINERS, NETWORKS, PORTS} from './steps';
@@ -20,6 +21,7 @@ export interface Held { attachments: NetworkAttachment[]; publishedPorts: Publis
 export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly NetworkAttachment[] = []): Promise<Held> {
   const {networkMode} = c.spec;
   if (networkMode.startsWith('container:')) await checkShared(ctx, c, networkMode.slice('container:'.length));
+  await resolveLinks(ctx, c);
   if (networkMode !== 'networks') return {attachments: [], publishedPorts: [], writes: []};
   const writes: BatchOp[] = [];
   const places: NetworkAttachment[] = [];
@@ -56,7 +58,7 @@ export async function attachment(
     network,
     attachment: {
       networkId: network.id, networkName: network.name, endpointId, address, prefixLength: parseCidr(network.subnet).length, gateway: network.gateway, mac,
-      aliases: aliases(c, network, request), isDefaultRoute: false, internal: network.internal,
+      aliases: aliases(c, network, request), ...linksOf(request), isDefaultRoute: false, internal: network.internal,
       ...(request.settings.GwPriority ? {gwPriority: request.settings.GwPriority} : {}),
     },
     writes: [
@@ -78,6 +80,15 @@ function aliases(c: Container, network: Network, request: NetworkRequest): strin
   // The default bridge resolves no names, as the Engine's does not.
   if (network.predefined) return [];
   return [...new Set([c.name, ...(request.settings.Aliases ?? []), c.id.slice(0, SHORT_ID_LENGTH), c.spec.config.Hostname ?? ''].filter(Boolean))];
+}
+
+/** "name:alias", checked when it was asked for. */
+function linksOf({settings}: NetworkRequest): Pick<NetworkAttachment, 'links'> {
+  const links = (settings.Links ?? []).map((text) => {
+    const [name = '', alias = name] = text.split(':');
+    return {name: name.replace(/^\//, ''), alias: alias.slice(alias.lastIndexOf('/') + 1)};
+  });
+  return links.length ? {links} : {};
 }
 
 async function publish(ctx: Ctx<unknown>, c: Container, attachments: NetworkAttachment[]): Promise<{ports: PublishedPort[]; writes: BatchOp[]; ownLeases: boolean}> {

@@ -6,6 +6,7 @@ import type {TaskOutput} from '../schema/agent';
 import type {Container, ContainerObservation} from '../schema/container';
 import type {Network} from '../schema/objects';
 import type {Held} from './attach';
+import {resolveLinks} from './links';
 import {refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {container, CONTAINERS, eventPut, letGo, nodeNetwork, NETWORKS, putContainer, task} from './steps';
@@ -43,8 +44,9 @@ export async function startOnNode(ctx: Ctx<{containerId: string}>, step: string)
   if (refused) throw fromWire(refused);
   const {value: c} = await container(ctx, ctx.params.containerId);
   const networks = await Promise.all(c.attachments.map(async (a) => (await ctx.moray.get<Network>(NETWORKS, a.networkId)).value));
+  const links = await resolveLinks(ctx, c);
   return task(ctx, c.nodeId, step, {
-    kind: 'container.start', containerId: c.id, networks: networks.map(nodeNetwork), attachments: c.attachments, ports: c.publishedPorts,
+    kind: 'container.start', containerId: c.id, networks: networks.map(nodeNetwork), attachments: c.attachments, ports: c.publishedPorts, ...(links.length ? {links} : {}),
   }, START_DEADLINE_MS);
 }
 

@@ -36,7 +36,12 @@ const network = {
 } as const;
 const attachment = {
   type: 'object', required: ['networkId', 'networkName', 'endpointId', 'address', 'prefixLength', 'gateway', 'mac', 'aliases', 'isDefaultRoute', 'internal'],
-  properties: {networkId: id, networkName: name, endpointId: name, address: name, prefixLength: {type: 'integer', minimum: 0, maximum: 128}, gateway: name, mac: name, aliases: {type: 'array', items: name}, isDefaultRoute: {type: 'boolean'}, internal: {type: 'boolean'}},
+  properties: {networkId: id, networkName: name, endpointId: name, address: name, prefixLength: {type: 'integer', minimum: 0, maximum: 128}, gateway: name, mac: name, aliases: {type: 'array', items: name}, isDefaultRoute: {type: 'boolean'}, internal: {type: 'boolean'},
+    links: {type: 'array', items: {type: 'object', required: ['name', 'alias'], properties: {name, alias: name}}}},
+} as const;
+const link = {
+  type: 'object', required: ['alias', 'name', 'hostname', 'address', 'ports', 'env'],
+  properties: {alias: {type: 'string'}, name, hostname: {type: 'string'}, address: name, ports: {type: 'array', items: {type: 'string'}}, env: {type: 'array', items: {type: 'string'}}},
 } as const;
 const port = {
   type: 'object', required: ['protocol', 'containerPort', 'hostIp', 'hostPort'],
@@ -60,7 +65,7 @@ export const TASK_SCHEMA = {
           spec,
           volumes: {type: 'array', maxItems: 1000, items: {type: 'object', required: ['id', 'name', 'account', 'options'], properties: {id, name, account: name, options: words}}},
         }),
-        body('container.start', {containerId, networks: {type: 'array', items: network}, attachments: {type: 'array', items: attachment}, ports: {type: 'array', items: port}}),
+        body('container.start', {containerId, networks: {type: 'array', items: network}, attachments: {type: 'array', items: attachment}, ports: {type: 'array', items: port}, links: {type: 'array', items: link}}, ['links']),
         body('container.stop', {containerId, timeoutSeconds: {type: ['integer', 'null'], minimum: -1}, signal: {type: ['string', 'null'], maxLength: 32}}),
         body('container.kill', {containerId, signal: {type: 'string', minLength: 1, maxLength: 32}}),
         body('container.pause', {containerId}),

@@ -51,7 +51,7 @@
  *   POST /v1/reports                    ReportBatch -> {ackedSeq}: the agent forgets reports up to it, never before
  */
 import type {WireError} from '../base/errors';
-import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from './container';
+import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort, ResolvedLink} from './container';
 import type {Config, Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
 
 /** What a node must know of a network to carry it. */
@@ -70,7 +70,7 @@ export interface NodeNetwork {
 export type TaskBody =
   | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>; within?: string}[]}
   /** Networks are made on the node where they are missing. Attachments and ports are held by the caller. */
-  | {kind: 'container.start'; containerId: string; networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]}
+  | {kind: 'container.start'; containerId: string; networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]; links?: ResolvedLink[]}
   /** `timeoutSeconds` null: the container's own StopTimeout, else 10; -1: wait for ever. Stopping a stopped one is a success. */
   | {kind: 'container.stop'; containerId: string; timeoutSeconds: number | null; signal: string | null}
   | {kind: 'container.kill'; containerId: string; signal: string}

@@ -78,6 +78,8 @@ export interface NetworkAttachment {
   mac: string;
   /** Names by which others on this network may call it. */
   aliases: string[];
+  /** Names that this container alone uses for others on this network (EndpointSettings.Links). */
+  links?: {name: string; alias: string}[];
   /** The network through which the default route goes. */
   isDefaultRoute: boolean;
   internal: boolean;
@@ -93,6 +95,11 @@ export function withDefaultRoute(attachments: readonly NetworkAttachment[]): Net
   const [best] = attachments.filter((a) => !a.internal).sort((a, b) => (b.gwPriority ?? 0) - (a.gwPriority ?? 0) || (a.networkName < b.networkName ? -1 : 1));
   return attachments.map((a) => ({...a, isDefaultRoute: a === best}));
 }
+
+/** HostConfig.Links: another container under a name of this one's own. `name`: what that was called when the link was made. */
+export interface ContainerLink { containerId: string; name: string; alias: string }
+/** A link at the start of its container. `ports`: "5432/tcp", what the other exposes. */
+export interface ResolvedLink { alias: string; name: string; hostname: string; address: string; ports: string[]; env: string[] }
 
 /** The same places, under the container's new name. */
 export function renamedIn(attachments: NetworkAttachment[], from: string, to: string): NetworkAttachment[] {
@@ -133,6 +140,7 @@ export interface Container {
   name: string;
   /** account/name, unique: the store itself refuses a second owner of a name. */
   accountName: string;
+  links?: ContainerLink[];
   spec: ContainerSpec;
   /** The request's Config.Image. */
   imageReference: string;

@@ -105,7 +105,9 @@ test('networks: by name or id, with aliases and addresses', async () => {
 const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['no image', {Image: 'nope'}, 'No such image: nope:latest'],
   ['bad reference', {Image: 'UPPER'}, /^invalid reference format/],
-  ['links', {HostConfig: {Links: ['a:b']}}, /^HostConfig.Links is not supported/],
+  ['link to nobody', {HostConfig: {Links: ['nope:db']}}, 'could not get container for nope: No such container: nope'],
+  ['link of three', {HostConfig: {Links: ['a:b:c']}}, 'bad format for links: a:b:c'],
+  ['link with the host\'s network', {HostConfig: {NetworkMode: 'host', Links: ['a:b']}}, /^(conflicting options: host type networking can't be used with links|HostConfig.NetworkMode host is not allowed)/],
   ['unknown option', {HostConfig: {Sorcery: true} as never}, /^HostConfig.Sorcery is not supported/],
   ['privileged', {HostConfig: {Privileged: true}}, /^HostConfig.Privileged is not allowed/],
   ['bind outside', {HostConfig: {Binds: ['/etc:/x']}}, 'bind mount of /etc is not allowed on this datacenter'],

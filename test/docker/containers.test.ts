@@ -36,7 +36,6 @@ describe('create', () => {
     [{StorageOpt: {size: '10G'}}, 'HostConfig.StorageOpt'],
     [{CpuCount: 2}, 'HostConfig.CpuCount'],
     [{CgroupParent: '/x'}, 'HostConfig.CgroupParent'],
-    [{Links: ['db:db']}, 'HostConfig.Links'],
   ])('refuses %j by name', async (hostConfig, option) => {
     const {url, fake} = await world();
     const got = await request(url).post('/containers/create').send({Image: 'x', HostConfig: hostConfig});

@@ -202,6 +202,7 @@ export class FakeDatacenter {
           this.add(container);
           return {id: container.id, warnings: []};
         },
+        linkNames: async () => new Map(),
         list: async (caller, query) => {
           this.called('list', caller, query);
           return [...this.held.values()].map((h) => h.container).filter((c) => query.all || c.status === 'running');

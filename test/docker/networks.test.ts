@@ -21,7 +21,6 @@ describe('networks', () => {
     ['/networks/create', {Name: 5}, 'cannot unmarshal number into Go struct field NetworkCreateRequest.Name of type string'],
     ['/networks/create', {Name: 'n', Scope: 'swarm'}, 'the option Scope'],
     ['/networks/n/connect', {Container: ''}, 'value is empty'],
-    ['/networks/n/connect', {Container: 'c', EndpointConfig: {Links: ['x']}}, 'EndpointConfig.Links'],
     ['/networks/n/connect', {Container: 'c', EndpointConfig: {DriverOpts: {a: 'b'}}}, 'EndpointConfig.DriverOpts'],
     ['/containers/create', {Image: 'x', NetworkingConfig: {EndpointsConfig: {n: {DriverOpts: {a: 'b'}}}}}, 'EndpointsConfig[n].DriverOpts'],
     ['/volumes/create', {ClusterVolumeSpec: {Group: 'x'}}, 'ClusterVolumeSpec'],

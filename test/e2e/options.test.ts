@@ -213,7 +213,7 @@ const REFUSED: [flags: string[], names: RegExp][] = [
   [['--isolation', 'hyperv'], /Isolation/],
   [['--storage-opt', 'size=1g'], /StorageOpt/],
   [['--cgroup-parent', '/elsewhere'], /CgroupParent/],
-  [['--link', 'other:o'], /Links/],
+  [['--link', 'other:o'], /could not get container for other: No such container: other/],
   [['--volume-driver', 'nfs', '-v', 'data:/d'], /create data: error looking up volume plugin nfs: plugin "nfs" not found/],
   [['--log-driver', 'gelf'], /no log driver named 'gelf'/],
   [['--log-driver', 'syslog', '--log-opt', 'syslog-facility=nosuch'], /invalid syslog facility/],

@@ -2,7 +2,8 @@
 import {CetusError} from '../../base/errors';
 import {SHORT_ID_LENGTH} from '../../base/ids';
 import type {ResolvSettings} from '../network/network';
-import type {ContainerSpec, NetworkAttachment} from '../../schema/container';
+import {linkHosts} from '../spec/links';
+import type {ContainerSpec, NetworkAttachment, ResolvedLink} from '../../schema/container';
 
 const LOCAL = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n';
 
@@ -10,13 +11,13 @@ export function hostnameOf(spec: ContainerSpec, nodeName: string): string {
   return spec.config.Hostname || (spec.networkMode === 'host' ? nodeName : spec.id.slice(0, SHORT_ID_LENGTH));
 }
 
-export function hostsFile(spec: ContainerSpec, hostname: string, attachments: NetworkAttachment[]): string {
+export function hostsFile(spec: ContainerSpec, hostname: string, attachments: NetworkAttachment[], links: readonly ResolvedLink[] = []): string {
   const domain = spec.config.Domainname;
   const names = domain ? `${hostname}.${domain} ${hostname}` : hostname;
   const gateway = (attachments.find((a) => a.isDefaultRoute) ?? attachments[0])?.gateway;
   const extra = (spec.hostConfig.ExtraHosts ?? []).map((entry) => extraHost(entry, gateway));
   const own = attachments.map((a) => `${a.address}\t${names}\n`);
-  return LOCAL + extra.join('') + own.join('');
+  return LOCAL + extra.join('') + linkHosts(links) + own.join('');
 }
 
 /** "name:address" or "name=address"; the address "host-gateway" stands for the node as the container sees it. */

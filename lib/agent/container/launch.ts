@@ -6,8 +6,9 @@
 import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {CetusError} from '../../base/errors';
-import type {NetworkAttachment} from '../../schema/container';
+import type {ContainerSpec, ResolvedLink} from '../../schema/container';
 import type {ContainerLog} from '../logs/log';
+import {linkEnvironment, withEnvironment} from '../spec/links';
 import {DEFAULT_SHM_BYTES} from '../spec/mounts';
 import type {OciSpec, SnapshotMount} from '../runtime/runtime';
 import type {StdioHub} from '../stdio/hub';
@@ -54,7 +55,7 @@ export class Launcher {
   async launch(launch: Launch, hub: StdioHub, log: ContainerLog | undefined): Promise<number> {
     const {runtime} = this.parts;
     const {spec} = this.stored();
-    const built = this.built ?? this.build();
+    const built = this.built ?? this.build(launch.links);
     // Used once: sources of binds are looked at anew by the next start.
     this.built = undefined;
     try {
@@ -72,10 +73,10 @@ export class Launcher {
   }
 
   /** Its networks change while it runs. */
-  async writeNames(attachments: NetworkAttachment[]): Promise<void> {
+  async writeNames({attachments, links}: Launch): Promise<void> {
     const {spec} = this.stored();
     if (spec.networkMode !== 'networks') return;
-    this.parts.store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostnameOf(spec, this.parts.nodeName), attachments));
+    this.parts.store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostnameOf(spec, this.parts.nodeName), attachments, links));
     this.parts.store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await this.parts.network.resolvConf(attachments)));
   }
 
@@ -122,19 +123,20 @@ export class Launcher {
     }
   }
 
-  private async build(): Promise<Built> {
+  private async build(links?: readonly ResolvedLink[]): Promise<Built> {
     const sources = await this.parts.volumes.sources(this.stored().spec);
     try {
-      return {oci: await this.specOver(sources.mounts), release: () => sources.release()};
+      return {oci: await this.specOver(sources.mounts, links), release: () => sources.release()};
     } catch (err) {
       await sources.release();
       throw err;
     }
   }
 
-  private async specOver(mounts: MountSources['mounts']): Promise<OciSpec> {
+  private async specOver(mounts: MountSources['mounts'], links?: readonly ResolvedLink[]): Promise<OciSpec> {
     const {parts} = this;
-    const {spec, image} = this.stored();
+    const {image} = this.stored();
+    const spec = linkedSpec(this.stored().spec, links);
     // A joined container's own files are shown, so that its names and servers hold for both.
     const filesDir = parts.store.dir(containerIn(spec.networkMode) ?? spec.id);
     return await parts.specs.container({
@@ -163,15 +165,21 @@ export class Launcher {
       store.saveMounted(spec.id, 'resolv.conf', spec.hostConfig.Dns?.length ? resolvConf(spec, {nameservers: [], search: [], options: []}) : readOwn('/etc/resolv.conf'));
       return;
     }
-    store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostname, launch.attachments));
+    store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostname, launch.attachments, launch.links));
     store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await network.resolvConf(launch.attachments)));
   }
 
   /** Namespaces of other containers are known only when both run; a shared /dev/shm is mounted by the start, and what containers can rewrite is looked up by it. */
   private dependsOnOthers(): boolean {
     const {hostConfig, networkMode, mounts} = this.stored().spec;
-    return sharesIpc(hostConfig) || mounts.some((mount) => this.parts.volumes.isLate(mount)) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
+    return sharesIpc(hostConfig) || Boolean(hostConfig.Links?.length) || mounts.some((mount) => this.parts.volumes.isLate(mount)) || [networkMode, hostConfig.PidMode, hostConfig.IpcMode].some((mode) => mode?.startsWith('container:'));
   }
+}
+
+/** With the variables that tell of linked containers; execs have them too. */
+export function linkedSpec(spec: ContainerSpec, links: readonly ResolvedLink[] | undefined): ContainerSpec {
+  if (!links?.length) return spec;
+  return {...spec, config: {...spec.config, Env: withEnvironment(spec.config.Env ?? [], linkEnvironment(spec.name, links))}};
 }
 
 function containerIn(mode: string): string | undefined {

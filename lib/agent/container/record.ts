@@ -1,10 +1,10 @@
 /** What the node remembers of a container beside its spec: the last line of state.log, written before anybody is told. Only its own unit writes it. */
 import {ZERO_TIME} from '../../base/clock';
 import type {NodeNetwork} from '../../schema/agent';
-import type {ContainerObservation, NetworkAttachment, PublishedPort} from '../../schema/container';
+import type {ContainerObservation, NetworkAttachment, PublishedPort, ResolvedLink} from '../../schema/container';
 
 /** What the last start brought with it: enough to start again without asking anybody. */
-export interface Launch { networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[] }
+export interface Launch { networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]; links?: ResolvedLink[] }
 
 export interface ContainerRecord {
   observation: ContainerObservation;

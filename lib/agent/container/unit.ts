@@ -219,7 +219,7 @@ export class ContainerUnit {
       const launch = await change(this.record.launch);
       this.record = {...this.record, launch};
       this.save();
-      await this.launcher.writeNames(launch.attachments);
+      await this.launcher.writeNames(launch);
     });
   }
 

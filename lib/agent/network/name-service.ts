@@ -90,9 +90,13 @@ export class NameService {
     const on = (id: string): NetworkAttachment[] => plugs.filter(p => p.networkId === id).map(p => p.attachment);
     const outward = asking.plugs.some(p => !p.attachment.internal);
     return {
-      networks: asking.plugs.map(p => p.attachment).filter(named).map(({networkId: id, networkName}) => ({
+      networks: asking.plugs.map(p => p.attachment).filter(named).map(({networkId: id, networkName, links = []}) => ({
         network: networkName,
-        addresses: name => on(id).filter(a => a.aliases.some(alias => alias.toLowerCase() === name)).map(a => a.address),
+        addresses: asked => {
+          // A link's alias is this container's alone, and goes before what others are called.
+          const name = links.find(link => link.alias.toLowerCase() === asked)?.name.toLowerCase() ?? asked;
+          return on(id).filter(a => a.aliases.some(alias => alias.toLowerCase() === name)).map(a => a.address);
+        },
         nameOf: wanted => on(id).find(a => a.address === wanted)?.aliases[0],
       })),
       servers: !outward ? [] : asking.dns ?? await nodeServers(this.parts.files),

@@ -11,7 +11,7 @@ import {createContainer} from '../create/create';
 import {checkResources, checkRestartPolicy, reservationOf} from '../create/hostconfig';
 import {checkSignal} from '../create/merge';
 import {checkName} from '../create/names';
-import {asksNothing, checkOption, rowOf, unsupported} from '../create/options';
+import {asksNothing, checkOption, rowOf} from '../create/options';
 import {containerAttributes, pruned} from '../events';
 import {acceptFilters, labelFilters, untilFilter} from '../filters';
 import {descendants} from '../images/lineage';
@@ -20,6 +20,7 @@ import {BUCKETS} from '../../schema/buckets';
 import type {Image} from '../../schema/objects';
 import type {PredefinedNetworks} from '../networks-predefined';
 import type {Caller, ContainerVerbs} from '../verbs';
+import {linkNames, linkOwner, unlink} from './links';
 import {checkListFilters, selectContainers} from './list';
 import {isUp, notRunning, peekContainer, requireRunning, resolveContainer, restarting} from './resolve';
 import {armWait} from './wait';
@@ -139,7 +140,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
     },
 
     async remove(caller, nameOrId, options) {
-      if (options.link) throw unsupported('removing a link', 'containers find each other by their names on a network');
+      if (options.link) return await change(await linkOwner(context, caller, nameOrId), unlink(context, caller, nameOrId));
       const c = await resolve(caller, nameOrId);
       const refused = (why: string): CetusError => new CetusError('conflict', `cannot remove container "/${c.name}": ${why}`);
       if (c.status === 'removing') throw alreadyRemoving(c);
@@ -147,6 +148,8 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       if (!options.force && (c.status === 'running' || c.status === 'restarting')) throw refused(`container is ${c.status}: stop the container before removing or force remove`);
       await change(c, context.run(caller, 'container.destroy', {containerId: c.id, force: options.force, removeVolumes: options.volumes}));
     },
+
+    linkNames: async (caller) => linkNames(await context.views.list(caller.account)),
 
     async prune(caller, filters) {
       acceptFilters(filters, ['label', 'label!', 'until']);

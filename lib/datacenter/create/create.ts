@@ -22,6 +22,7 @@ import {reservationOf, settleHostConfig} from './hostconfig';
 import {checkConfig, mergeConfig} from './merge';
 import {inheritMounts, parseVolumesFrom, wantedMounts, type WantedMount} from './mounts';
 import {checkName, randomName} from './names';
+import {settleLinks} from './links';
 import {settleNetworking} from './networking';
 import {checkOptions} from './options';
 import {checkPlatformText} from './platform';
@@ -86,6 +87,9 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
     host[key] = `container:${shared.id}`;
     hints.push(`constraint:node==${shared.nodeId}`);
   }
+  const {links, linked} = await settleLinks(context, caller, host.Links ?? [], networking.networkMode);
+  // A bridge is its node's.
+  for (const other of networking.networkMode === 'bridge' ? linked : []) hints.push(`constraint:node==${other.nodeId}`);
   // Containers that share namespaces share a node. By the node's id, not by affinity: placement may not have heard yet of a container that was just made.
   if (networking.sharedNode) hints.push(`constraint:node==${networking.sharedNode}`);
 
@@ -102,7 +106,7 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
     hostConfig: {...host, NetworkMode: networking.networkMode}, logConfig: host.LogConfig!, mounts, networkMode: networking.specMode, createdAt,
   };
   const container: ContainerDraft = {
-    id, account: caller.account, name: '', accountName: '', spec, imageReference: given.Image, imageId: image.id, status: 'created',
+    id, account: caller.account, name: '', accountName: '', ...(links.length ? {links} : {}), spec, imageReference: given.Image, imageId: image.id, status: 'created',
     observation: {containerId: id, generation: 0, status: 'created', pid: 0, exitCode: 0, error: '', oomKilled: false, startedAt: ZERO_TIME, finishedAt: ZERO_TIME, restartCount: 0},
     autoRemove: host.AutoRemove ?? false, labels, networks: networking.networks, attachments: [], requestedPorts: ports, publishedPorts: [],
     volumeIds: [...new Set(volumeMounts.map((m) => m.volumeId))], anonymousVolumeIds: volumeMounts.filter((m) => m.anonymous).map((m) => m.volumeId),

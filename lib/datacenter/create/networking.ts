@@ -5,6 +5,7 @@ import type {NetworkRequest} from '../../schema/container';
 import type {Config, CreateContainerBody, EndpointSettings, HostConfig} from '../../schema/docker';
 import type {Network} from '../../schema/objects';
 import {asksNothing, gate, unsupported} from './options';
+import {parseLink} from './links';
 import type {Context} from '../context';
 import {resolveContainer} from '../containers/resolve';
 import {resolveNetwork} from '../networks-resolve';
@@ -24,7 +25,7 @@ export interface Networking {
 
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
 const MAC = /^[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}$/;
-const SETTINGS = new Set(['IPAMConfig', 'Aliases', 'MacAddress', 'NetworkID', 'EndpointID', 'Gateway', 'IPAddress', 'IPPrefixLen', 'IPv6Gateway', 'GlobalIPv6Address', 'GlobalIPv6PrefixLen', 'DNSNames', 'GwPriority']);
+const SETTINGS = new Set(['IPAMConfig', 'Links', 'Aliases', 'MacAddress', 'NetworkID', 'EndpointID', 'Gateway', 'IPAddress', 'IPPrefixLen', 'IPv6Gateway', 'GlobalIPv6Address', 'GlobalIPv6PrefixLen', 'DNSNames', 'GwPriority']);
 
 function inSubnet(address: string, subnet: string): boolean {
   const number = (ip: string): number => ip.split('.').reduce((n, part) => n * 256 + Number(part), 0);
@@ -47,6 +48,7 @@ export function checkEndpointSettings(network: Network, settings: EndpointSettin
     if (network.subnetOfPool) throw invalid('user specified IP address is supported only when connecting to networks with user configured subnets');
     if (!inSubnet(ipam.IPv4Address, network.subnet)) throw invalid(`no configured subnet or ip-range contain the IP address ${ipam.IPv4Address}`);
   }
+  for (const link of settings.Links ?? []) parseLink(link);
   if (settings.Aliases?.length && network.predefined) throw invalid('network-scoped alias is supported only for containers in user defined networks');
 }
 

@@ -16,12 +16,13 @@ async function list(x: Exchange): Promise<void> {
   const all = x.query.bool('all');
   const filters = x.query.filters();
   const containers = await x.datacenter.containers.list(x.caller, {all, size, filters, ...(limit && limit > 0 ? {limit} : {})});
+  const linked = await x.datacenter.containers.linkNames(x.caller);
   const now = Date.now();
-  if (!size) return x.json(200, containers.map((container) => containerListEntry(container, now)));
+  if (!size) return x.json(200, containers.map((container) => containerListEntry(container, now, undefined, linked.get(container.id))));
   const rows: object[] = [];
   for (let at = 0; at < containers.length; at += SIZES_AT_ONCE) {
     const some = containers.slice(at, at + SIZES_AT_ONCE);
-    rows.push(...await Promise.all(some.map(async (container) => containerListEntry(container, now, await x.datacenter.containers.size(x.caller, container)))));
+    rows.push(...await Promise.all(some.map(async (container) => containerListEntry(container, now, await x.datacenter.containers.size(x.caller, container), linked.get(container.id)))));
   }
   x.json(200, rows);
 }
@@ -105,7 +106,8 @@ async function update(x: Exchange): Promise<void> {
 }
 
 async function remove(x: Exchange): Promise<void> {
-  await x.datacenter.containers.remove(x.caller, x.param('id'), {force: x.query.bool('force'), volumes: x.query.bool('v'), link: x.query.bool('link')});
+  // The name of a link has a slash in it.
+  await x.datacenter.containers.remove(x.caller, x.param('name'), {force: x.query.bool('force'), volumes: x.query.bool('v'), link: x.query.bool('link')});
   x.empty(204);
 }
 

@@ -6,11 +6,12 @@ interface PortView { IP?: string; PrivatePort: number; PublicPort?: number; Type
 
 const noSource = (): string => '';
 
-export function containerListEntry(container: Container, nowMs: number, size?: {sizeRw: number; sizeRootFs: number}): object {
+/** `linked`: what containers that are linked to it call it: "/web/db". */
+export function containerListEntry(container: Container, nowMs: number, size?: {sizeRw: number; sizeRootFs: number}, linked: readonly string[] = []): object {
   const annotations = container.spec.hostConfig.Annotations;
   return {
     Id: container.id,
-    Names: [`/${container.name}`],
+    Names: [`/${container.name}`, ...linked],
     Image: container.imageReference,
     ImageID: container.imageId,
     Command: commandLine(argv(container)),

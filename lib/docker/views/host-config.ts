@@ -37,7 +37,7 @@ export function hostConfigView(container: Container): object {
     GroupAdd: h.GroupAdd ?? null,
     IpcMode: h.IpcMode || 'private',
     Cgroup: '',
-    Links: h.Links ?? null,
+    Links: container.links?.length ? container.links.map(({name, alias}) => `/${name}:/${container.name}/${alias}`) : null,
     OomScoreAdj: h.OomScoreAdj ?? 0,
     PidMode: h.PidMode ?? '',
     Privileged: h.Privileged ?? false,

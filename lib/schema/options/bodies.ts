@@ -9,7 +9,7 @@ export const ENDPOINT = struct('network.EndpointSettings', {
   IPAMConfig: struct('network.EndpointIPAMConfig', {
     IPv4Address: text(), IPv6Address: refused(text(), 'networks are IPv4 in this version'), LinkLocalIPs: refused(strings, 'networks have no link-local addresses'),
   }),
-  Links: refused(strings, 'legacy links do not exist: on a network of their own, containers find each other by name'),
+  Links: strings,
   Aliases: strings, MacAddress: text(), DriverOpts: refused(stringMap, 'networks have no options per container'), GwPriority: int,
   NetworkID: ignored(text(), ANSWER), EndpointID: ignored(text(), ANSWER), Gateway: ignored(text(), ANSWER), IPAddress: ignored(text(), ANSWER), IPPrefixLen: ignored(int, ANSWER),
   IPv6Gateway: ignored(text(), ANSWER), GlobalIPv6Address: ignored(text(), ANSWER), GlobalIPv6PrefixLen: ignored(int, ANSWER), DNSNames: ignored(strings, ANSWER),

@@ -66,7 +66,7 @@ const hostConfig = {
   VolumesFrom: strings, Mounts: list(MOUNT), ConsoleSize: honoured(pair(uint32('uint')), 'the terminal at start'), Annotations: honoured(stringMap, 'kept and shown'),
   CapAdd: words, CapDrop: words, CgroupnsMode: text('container.CgroupnsMode'), Cgroup: refused(text('container.CgroupSpec'), 'joining the cgroup of another container is not supported'),
   Dns: strings, DnsOptions: strings, DnsSearch: strings, ExtraHosts: strings, GroupAdd: strings, IpcMode: text('container.IpcMode'),
-  Links: refused(strings, 'legacy links do not exist: on a network of their own, containers find each other by name'),
+  Links: honoured(strings, 'on the default bridge: names in /etc/hosts and variables; on other networks the alias of EndpointSettings'),
   OomScoreAdj: int, PidMode: text('container.PidMode'), Privileged: gated(bool), PublishAllPorts: bool, ReadonlyRootfs: bool, SecurityOpt: strings,
   StorageOpt: refused(stringMap, 'the overlay snapshotter has no storage options per container'),
   Tmpfs: stringMap, UTSMode: text('container.UTSMode'), UsernsMode: text('container.UsernsMode'), ShmSize: int64(), Sysctls: stringMap,
