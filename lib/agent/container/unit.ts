@@ -156,6 +156,8 @@ export class ContainerUnit {
   exited(exit: ProcessExit): Promise<void> {
     return this.lock.hold(async () => {
       if (this.gone || !this.running || exit.pid !== this.observation.pid) return;
+      // Word of it may be here before an agent that starts has taken up what the process last wrote.
+      await this.reattach();
       await this.drain();
       await this.apply({kind: 'exit', exitCode: exit.exitCode, at: exit.exitedAt, ranForMs: this.ranForMs(exit.exitedAt)});
     });
