@@ -68,6 +68,7 @@ export const BODY_SAMPLES: Record<string, BodySample> = {
   'RestartPolicy.Name': {value: 'always'},
   'RestartPolicy.MaximumRetryCount': {with: {RestartPolicy: {Name: 'on-failure'}}},
   'HostConfig.VolumesFrom': {value: ['other:ro']},
+  'HostConfig.Links': {value: ['other:zz']},
   'HostConfig.VolumeDriver': {with: host({Binds: ['zz:/zz']}), fails: /zz/},
   'HostConfig.Mounts[].Type': {value: 'tmpfs', with: mount({})},
   'HostConfig.Mounts[].Source': {with: mount({})},
