@@ -27,7 +27,7 @@ export class EntryScanner {
   pastUntil = false;
 
   constructor(private readonly options: ScanOptions) {
-    this.out = Buffer.allocUnsafe(256 * 1024);
+    this.out = Buffer.allocUnsafe(64 * 1024);
   }
 
   get size(): number {
