@@ -15,8 +15,9 @@ import type {Duplex} from 'node:stream';
 import {type Clock, systemClock} from '../../base/clock';
 import {asCetusError, CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
-import {join} from './join';
 import {bindFile, mountsOn, unmountTop} from '../mounts';
+import {Turns} from '../turns';
+import {join} from './join';
 
 /** A container that opens more is let wait by the kernel. */
 const MAX_CONNECTIONS = 1_000;
@@ -33,7 +34,7 @@ export interface DockerSocketsOptions {
 
 export class DockerSockets {
   private readonly servers = new Map<string, {server: Server; clients: Set<Socket>}>();
-  private readonly busy = new Map<string, Promise<unknown>>();
+  private readonly turns = new Turns();
   private readonly clock: Clock;
 
   constructor(private readonly options: DockerSocketsOptions) {
@@ -51,7 +52,7 @@ export class DockerSockets {
 
   /** For a start: a new socket, mounted on itself so that a later one can be put there. Answers what is to be bound, with propagation rslave. */
   async open(containerId: string): Promise<string> {
-    return await this.exclusive(containerId, async () => {
+    return await this.turns.hold(containerId, async () => {
       if (!this.options.dial) throw new CetusError('unavailable', 'this node has no control plane that could answer a Docker socket');
       const path = this.path(containerId);
       await mkdir(this.dir, {recursive: true, mode: 0o700});
@@ -66,7 +67,7 @@ export class DockerSockets {
   async release(containerId: string): Promise<void> {
     // Synchronous, since nearly always there is none.
     if (!existsSync(this.path(containerId))) return;
-    await this.exclusive(containerId, () => this.remove(containerId));
+    await this.turns.hold(containerId, () => this.remove(containerId));
   }
 
   /** At the agent's start: sockets of containers that may run answer again; what others have left goes. */
@@ -81,7 +82,7 @@ export class DockerSockets {
       const path = joinPath(this.dir, name);
       const owner = owners.get(path);
       try {
-        if (owner !== undefined && layers.has(path)) await this.exclusive(owner, () => this.takeUp(owner, path, layers.get(path)!));
+        if (owner !== undefined && layers.has(path)) await this.turns.hold(owner, () => this.takeUp(owner, path, layers.get(path)!));
         else await this.takeAway(path, layers.get(path) ?? 0);
       } catch (err) {
         this.options.log.error({err, path}, 'a Docker socket could not be taken up again');
@@ -165,17 +166,6 @@ export class DockerSockets {
       }
     }
     throw last;
-  }
-
-  private exclusive<T>(containerId: string, work: () => Promise<T>): Promise<T> {
-    const before = this.busy.get(containerId) ?? Promise.resolve();
-    const mine = before.catch(() => undefined).then(work);
-    this.busy.set(containerId, mine);
-    const clear = (): void => {
-      if (this.busy.get(containerId) === mine) this.busy.delete(containerId);
-    };
-    mine.then(clear, clear);
-    return mine;
   }
 }
 

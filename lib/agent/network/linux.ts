@@ -9,6 +9,7 @@ import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {NodeNetwork} from '../../schema/agent';
 import {type NetworkAttachment, type PublishedPort, renamedIn, withDefaultRoute} from '../../schema/container';
+import {Turns} from '../turns';
 import {type Coprocess, ipCoprocess} from './coprocess';
 import {networkingFailed} from './failures';
 import {Flows} from './flows';
@@ -68,7 +69,8 @@ class LinuxNetworking implements NodeNetworking {
   private readonly closed = new AbortController();
   /** Networks whose bridge and rules are known to stand, by what they were made of. */
   private readonly standing = new Map<string, Promise<string>>();
-  private readonly busy = new Map<string, Promise<unknown>>();
+  /** One change at a time per container and per network. */
+  private readonly turns = new Turns();
   private uplinkMtu = DEFAULT_MTU;
   private watching: Promise<void> = Promise.resolve();
 
@@ -112,7 +114,7 @@ class LinuxNetworking implements NodeNetworking {
     const standing = this.standing.get(network.id);
     if (standing && await standing.catch(() => '') === wanted) return;
     checkNetwork(network);
-    await this.exclusive(`network ${network.id}`, async () => {
+    await this.turns.hold(`network ${network.id}`, async () => {
       if (await this.standing.get(network.id)?.catch(() => '') === wanted) return;
       const made = this.makeNetwork(network).then(() => wanted);
       this.standing.set(network.id, made);
@@ -124,7 +126,7 @@ class LinuxNetworking implements NodeNetworking {
   }
 
   async removeNetwork(networkId: string): Promise<void> {
-    await this.exclusive(`network ${networkId}`, async () => {
+    await this.turns.hold(`network ${networkId}`, async () => {
       const network = this.networks.get(networkId);
       if (!network) return;
       const users = this.sandboxRecords.all().filter(s => s.plugs.some(p => p.networkId === networkId)).map(s => s.containerId);
@@ -142,7 +144,7 @@ class LinuxNetworking implements NodeNetworking {
     checkContainerId(request.containerId);
     request.attachments.forEach(checkAttachment);
     request.ports.forEach(port => checkHostIp(port.hostIp));
-    return this.exclusive(request.containerId, async () => {
+    return this.turns.hold(request.containerId, async () => {
       await Promise.all(request.networks.map(network => this.ensureNetwork(network)));
       await this.nameService.serve(request.attachments);
       const old = this.sandboxRecords.get(request.containerId);
@@ -157,7 +159,7 @@ class LinuxNetworking implements NodeNetworking {
 
   createEmptySandbox(containerId: string): Promise<{netnsPath: string}> {
     checkContainerId(containerId);
-    return this.exclusive(containerId, async () => {
+    return this.turns.hold(containerId, async () => {
       const old = this.sandboxRecords.get(containerId);
       if (old && old.plugs.length === 0 && await isNamespace(old.namespace)) return {netnsPath: `${NETNS_DIR}/${old.namespace}`};
       if (old) await this.dismantle(old);
@@ -173,7 +175,7 @@ class LinuxNetworking implements NodeNetworking {
     checkAttachment(attachment);
     await this.ensureNetwork(network);
     await this.nameService.serve([attachment]);
-    await this.exclusive(containerId, async () => {
+    await this.turns.hold(containerId, async () => {
       const record = this.sandboxRecords.need(containerId);
       if (record.plugs.some(p => p.networkId === network.id)) return;
       const taken = new Set(record.plugs.map(p => p.inside));
@@ -187,7 +189,7 @@ class LinuxNetworking implements NodeNetworking {
   }
 
   async disconnect(containerId: string, networkId: string): Promise<void> {
-    await this.exclusive(containerId, async () => {
+    await this.turns.hold(containerId, async () => {
       const record = this.sandboxRecords.get(containerId);
       const plug = record?.plugs.find(p => p.networkId === networkId);
       if (!record || !plug) return;
@@ -201,7 +203,7 @@ class LinuxNetworking implements NodeNetworking {
   }
 
   async removeSandbox(containerId: string): Promise<void> {
-    await this.exclusive(containerId, async () => {
+    await this.turns.hold(containerId, async () => {
       const record = this.sandboxRecords.get(containerId);
       if (record) await this.dismantle(record);
     });
@@ -213,7 +215,7 @@ class LinuxNetworking implements NodeNetworking {
   resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings> { return this.nameService.resolvConf(attachments); }
 
   async rename(containerId: string, from: string, to: string): Promise<void> {
-    await this.exclusive(containerId, async () => {
+    await this.turns.hold(containerId, async () => {
       const record = this.sandboxRecords.get(containerId);
       if (!record) return;
       this.sandboxRecords.put(containerId, {...record, plugs: record.plugs.map(plug => ({...plug, attachment: renamedIn([plug.attachment], from, to)[0]!}))});
@@ -225,7 +227,7 @@ class LinuxNetworking implements NodeNetworking {
     this.closed.abort(new CetusError('canceled', 'networking closes'));
     await this.watching;
     await this.warm.close();
-    await Promise.all(this.busy.values()).catch(() => undefined);
+    await this.turns.settled();
     await this.reservations.releaseAll();
     this.nameService.close();
     this.table.close();
@@ -348,15 +350,6 @@ class LinuxNetworking implements NodeNetworking {
 
   private async ourBridges(): Promise<{name: string; networkId: string}[]> {
     return ourBridges(await tool('ip', ['-j', 'link', 'show', 'type', 'bridge']), this.names.aliasPrefix);
-  }
-  /** One change at a time per container and per network. */
-  private exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
-    const before = this.busy.get(key) ?? Promise.resolve();
-    const next = before.then(work, work);
-    this.busy.set(key, next);
-    const clear = (): void => { if (this.busy.get(key) === next) this.busy.delete(key); };
-    next.then(clear, clear);
-    return next;
   }
 }
 

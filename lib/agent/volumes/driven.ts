@@ -8,6 +8,7 @@ import {mkdir} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {asCetusError, CetusError} from '../../base/errors';
 import {readJson, writeWhole} from '../store';
+import {Turns} from '../turns';
 import {isBindOption, mountCalls, mountFailure, needsMount, parseMountOptions, withoutPassword} from './driver-options';
 import type {Mounter} from './mounter';
 import type {Pin} from './pin';
@@ -27,7 +28,7 @@ export interface DrivenParts {
 
 export class DrivenVolumes {
   private readonly holders = new Map<string, Set<string>>();
-  private readonly busy = new Map<string, Promise<unknown>>();
+  private readonly turns = new Turns();
 
   constructor(private readonly parts: DrivenParts) {}
 
@@ -51,7 +52,7 @@ export class DrivenVolumes {
   async hold(volumeId: string, holder: string): Promise<void> {
     const driver = this.driver(volumeId);
     if (!driver || !needsMount(driver.options)) return;
-    await this.exclusive(volumeId, async () => {
+    await this.turns.hold(volumeId, async () => {
       const holders = this.holders.get(volumeId) ?? new Set();
       if (!holders.size && !this.depth(volumeId)) await this.mount(volumeId, driver);
       this.holders.set(volumeId, holders.add(holder));
@@ -60,7 +61,7 @@ export class DrivenVolumes {
 
   /** All that it holds. Repeatable. */
   async release(holder: string): Promise<void> {
-    await Promise.all([...this.holders].filter(([, holders]) => holders.has(holder)).map(([volumeId]) => this.exclusive(volumeId, async () => {
+    await Promise.all([...this.holders].filter(([, holders]) => holders.has(holder)).map(([volumeId]) => this.turns.hold(volumeId, async () => {
       const holders = this.holders.get(volumeId);
       if (!holders?.delete(holder) || holders.size) return;
       this.holders.delete(volumeId);
@@ -83,7 +84,7 @@ export class DrivenVolumes {
   /** Before the volume's directory is removed with all that is in it. Refuses where something stays mounted there. */
   async forget(volumeId: string): Promise<void> {
     if (!this.driver(volumeId)) return;
-    await this.exclusive(volumeId, async () => {
+    await this.turns.hold(volumeId, async () => {
       if (this.holders.get(volumeId)?.size) throw new CetusError('conflict', 'volume is in use');
       await this.unmount(volumeId);
       if (this.depth(volumeId)) throw new CetusError('internal', `volume ${volumeId} stays mounted`, {shown: 'the volume could not be unmounted'});
@@ -133,16 +134,5 @@ export class DrivenVolumes {
 
   private file(volumeId: string): string {
     return join(dirname(this.parts.path(volumeId)), FILE);
-  }
-
-  private exclusive<T>(volumeId: string, work: () => Promise<T>): Promise<T> {
-    const before = this.busy.get(volumeId) ?? Promise.resolve();
-    const mine = before.catch(() => undefined).then(work);
-    this.busy.set(volumeId, mine);
-    const clear = (): void => {
-      if (this.busy.get(volumeId) === mine) this.busy.delete(volumeId);
-    };
-    mine.then(clear, clear);
-    return mine;
   }
 }

@@ -2,8 +2,9 @@
  * Local volumes of this node: dataDir/volumes/ID/_data. Filled from the image at their first use (copy-up), as the Engine does: when a
  * container is created, if the volume is empty and the image has something there; owners and modes are kept.
  *
- * What a driver's options mount is there from the first container's start to the last one's end (driven.ts). Bind sources are made where the request allows it. Containers write into volumes
- * while this reads and writes there: nothing here goes through a path that one of them can turn into a link (pin.ts; `fill`).
+ * What a driver's options mount is there from the first container's start to the last one's end (driven.ts). Bind sources are made where the
+ * request allows it. Containers write into volumes while this reads and writes there: nothing here goes through a path that one of them can turn
+ * into a link (pin.ts; `fill`).
  */
 import {execFile} from 'node:child_process';
 import {chmod, chown, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat} from 'node:fs/promises';
@@ -14,6 +15,7 @@ import type {ContainerSpec, ResolvedMount} from '../../schema/container';
 import type {DockerSockets} from '../docker-socket/sockets';
 import {RootfsHelper} from '../rootfs/helper';
 import type {SnapshotMount} from '../runtime/runtime';
+import {Turns} from '../turns';
 import {DrivenVolumes} from './driven';
 import {linuxMounter, type Mounter} from './mounter';
 import {isBelow, pin, type Pin, unpin} from './pin';
@@ -51,8 +53,7 @@ export interface VolumesOptions {
 
 export class Volumes {
   /** Copy-ups of the same volume by two containers at once run one after the other. */
-  private readonly filling = new Map<string, Promise<void>>();
-
+  private readonly filling = new Turns();
   private readonly sockets: DockerSockets | undefined;
   private readonly driven: DrivenVolumes;
   private readonly rootfs: RootfsHelper;
@@ -213,10 +214,7 @@ export class Volumes {
       for (const mount of mounts) {
         const source = await resolveInRoot(root, mount.destination);
         if (!source || !(await stat(source)).isDirectory()) continue;
-        const before = this.filling.get(mount.volumeId) ?? Promise.resolve();
-        const mine = before.catch(() => undefined).then(() => (this.driven.isDriven(mount.volumeId) ? this.fillDriven(containerId, mount.volumeId, source) : fill(source, this.path(mount.volumeId))));
-        this.filling.set(mount.volumeId, mine);
-        await mine.finally(() => this.filling.get(mount.volumeId) === mine && this.filling.delete(mount.volumeId));
+        await this.filling.hold(mount.volumeId, () => (this.driven.isDriven(mount.volumeId) ? this.fillDriven(containerId, mount.volumeId, source) : fill(source, this.path(mount.volumeId))));
       }
     });
   }
