@@ -16,6 +16,8 @@ import {startRegistry, type TestRegistry} from '../harness/registry';
 import {type Endpoint, send} from '../harness/requests';
 
 const SETUP_TIMEOUT_MS = 240_000;
+/** One machine cannot be at the same address in two networks. */
+const SUBNETS: Record<string, string> = {docker: '10.214.7', cetus: '10.215.7'};
 const ONLY = process.env['CETUS_DIFFERENTIAL'] ? process.env['CETUS_DIFFERENTIAL'].split(',') : undefined;
 
 interface Side { name: string; endpoint: Endpoint; registry: TestRegistry; outcomes: Outcome[][] }
@@ -39,7 +41,7 @@ beforeAll(async () => {
   const wanted = (list: Script[]): Script[] => list.filter((s) => !ONLY || ONLY.includes(s.noun));
   await Promise.all(sides.map(async (side) => {
     const play = async (list: Script[]): Promise<Outcome[][]> => {
-      const player = new Player(side.endpoint, {registry: side.registry.host, boxdigest: image.digest});
+      const player = new Player(side.endpoint, {registry: side.registry.host, boxdigest: image.digest, subnet: SUBNETS[side.name]!});
       const outcomes: Outcome[][] = [];
       for (const script of wanted(list)) outcomes.push(await player.play(script));
       return outcomes;
