@@ -4,7 +4,7 @@
  * ("No such container: x", ...). Answers are stored objects; Docker's JSON is made from them in lib/docker/views.
  */
 import type {Duplex, Readable} from 'node:stream';
-import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LogsQuery} from '../schema/agent';
+import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LogsQuery, RegistryAnswers, SearchResult} from '../schema/agent';
 import type {Container, ContainerStatus} from '../schema/container';
 import type {Config, CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
 import type {Job} from '../schema/job';
@@ -96,6 +96,12 @@ export interface ImageVerbs {
   save(caller: Caller, names: string[]): Promise<Readable>;
   /** `tag` '': the one in the name, or every tag of the repository. Progress as the Engine's; what the registry refuses comes after the first line. */
   push(caller: Caller, name: string, tag: string, options: {platform?: WantedPlatform}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
+  /** Of a registry: whether it takes the credentials. `unauthorized` where not. Nothing is kept. */
+  login(caller: Caller, auth: RegistryAuth): Promise<{identityToken: string}>;
+  /** Of Docker Hub, or of the registry that the term begins with. */
+  search(caller: Caller, term: string, options: {limit?: number; filters: Filters}, auth?: RegistryAuth): Promise<SearchResult[]>;
+  /** What a name stands for in its registry. */
+  inspectRemote(caller: Caller, name: string, auth?: RegistryAuth): Promise<RegistryAnswers['inspect']>;
   /** An image of a container's files. Answered when it is recorded. */
   commit(caller: Caller, containerNameOrId: string, options: CommitOptions): Promise<{imageId: string}>;
   tag(caller: Caller, source: string, repository: string, tag: string): Promise<void>;

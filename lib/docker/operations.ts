@@ -19,7 +19,6 @@ export interface Operation {
 type Row = [id: string, method: Operation['method'], path: string, said?: string];
 
 const handled = (group: Group, rows: Row[]): Operation[] => rows.map(([id, method, path]) => ({id, method, path, group, handled: true}));
-const later = (group: Group, rows: Row[]): Operation[] => rows.map(([id, method, path, said]) => ({id, method, path, group, handled: false, said}));
 
 export const OPERATIONS: readonly Operation[] = [
   ...handled('system', [
@@ -29,9 +28,6 @@ export const OPERATIONS: readonly Operation[] = [
     ['SystemPingHead', 'HEAD', '/_ping'],
     ['SystemEvents', 'GET', '/events'],
     ['SystemDataUsage', 'GET', '/system/df'],
-  ]),
-  ...later('system', [
-    ['SystemAuth', 'POST', '/auth', 'docker login'],
   ]),
   ...handled('containers', [
     ['ContainerList', 'GET', '/containers/json'],
@@ -82,6 +78,9 @@ export const OPERATIONS: readonly Operation[] = [
     ['ImageGetAll', 'GET', '/images/get'],
     ['ImageLoad', 'POST', '/images/load'],
     ['ImageCommit', 'POST', '/commit'],
+    ['ImageSearch', 'GET', '/images/search'],
+    ['DistributionInspect', 'GET', '/distribution/{name}/json'],
+    ['SystemAuth', 'POST', '/auth'],
     ['ImagePush', 'POST', '/images/{name}/push'],
   ]),
   // The last two are not in the API's description; the Engine has them, and its clients use them.
@@ -91,10 +90,6 @@ export const OPERATIONS: readonly Operation[] = [
     ['Session', 'POST', '/session'],
     ['BuildCancel', 'POST', '/build/cancel'],
     ['BuildControl', 'POST', '/grpc'],
-  ]),
-  ...later('images', [
-    ['ImageSearch', 'GET', '/images/search', 'docker search'],
-    ['DistributionInspect', 'GET', '/distribution/{name}/json', 'docker manifest inspect'],
   ]),
   ...handled('volumes', [
     ['VolumeList', 'GET', '/volumes'],

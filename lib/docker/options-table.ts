@@ -10,7 +10,7 @@ const WIDTH = 160;
 interface Row { name: string; disposition: Disposition }
 
 const OPERATION: Record<keyof typeof BODIES, string> = {
-  containerCreate: 'ContainerCreate', containerUpdate: 'ContainerUpdate', execCreate: 'ContainerExec', execStart: 'ExecStart', imageCommit: 'ImageCommit',
+  containerCreate: 'ContainerCreate', containerUpdate: 'ContainerUpdate', execCreate: 'ContainerExec', execStart: 'ExecStart', imageCommit: 'ImageCommit', systemAuth: 'SystemAuth',
   networkCreate: 'NetworkCreate', networkConnect: 'NetworkConnect', networkDisconnect: 'NetworkDisconnect', volumeCreate: 'VolumeCreate',
 };
 

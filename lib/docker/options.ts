@@ -58,6 +58,7 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   ImageGetAll: {...honoured('names'), ...refused('an image has one platform here', 'platform')},
   ImageLoad: {...honoured('quiet'), ...refused('an image has one platform here', 'platform')},
   ImagePush: honoured('tag', 'platform'),
+  ImageSearch: honoured('term', 'limit', 'filters'),
   ImageCommit: honoured('container', 'repo', 'tag', 'comment', 'author', 'pause', 'changes'),
   ExecResize: honoured('h', 'w'),
   VolumeList: honoured('filters'),

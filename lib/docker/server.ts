@@ -18,6 +18,7 @@ import {fileHandlers} from './endpoints/files';
 import {imageHandlers} from './endpoints/images';
 import {networkHandlers} from './endpoints/networks';
 import {pluginHandlers} from './endpoints/plugins';
+import {registryHandlers} from './endpoints/registry';
 import {streamHandlers} from './endpoints/streams';
 import {swarmHandlers} from './endpoints/swarm';
 import {systemHandlers} from './endpoints/system';
@@ -67,7 +68,7 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 interface Routed { match: Match; version: string; rawQuery: string; path: string; requestId: string; startedAt: bigint }
 
 const allHandlers = (): Handlers => ({
-  ...systemHandlers, ...containerHandlers, ...streamHandlers, ...fileHandlers, ...execHandlers, ...imageHandlers, ...buildHandlers, ...volumeHandlers, ...networkHandlers,
+  ...systemHandlers, ...containerHandlers, ...streamHandlers, ...fileHandlers, ...execHandlers, ...imageHandlers, ...registryHandlers, ...buildHandlers, ...volumeHandlers, ...networkHandlers,
   ...pluginHandlers, ...swarmHandlers,
 });
 

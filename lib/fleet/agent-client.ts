@@ -7,7 +7,7 @@ import type {Duplex, Readable} from 'node:stream';
 import {Pool, type Dispatcher} from 'undici';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
-import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
+import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -125,6 +125,9 @@ export class HttpAgentClient implements AgentClient {
 
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine> {
     return this.progress<PullLine>('/v1/images/pull', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
+  }
+  askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal?: AbortSignal): Promise<RegistryAnswers[Q['kind']]> {
+    return this.json('POST', '/v1/registry', {json: question, headers: credentials(auth), deadlineMs: TASK_DEADLINE_MS, signal});
   }
   push(request: PushRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PushLine> {
     return this.progress<PushLine>('/v1/images/push', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});

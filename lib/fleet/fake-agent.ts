@@ -7,8 +7,9 @@ import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
-import type {BuiltNames, ExecObservation, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {BuiltNames, ExecObservation, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
+import type {RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
 import type {AgentBuilds, AgentClient} from './fleet';
 
@@ -294,6 +295,12 @@ export class FakeAgent implements AgentClient {
   async *load(archive: Readable): AsyncIterable<LoadLine> {
     archive.resume();
     yield {result: {images: []}};
+  }
+  /** What registries answer; replace to script it. */
+  ask: (question: RegistryQuestion, auth?: RegistryAuth) => RegistryAnswers[RegistryQuestion['kind']] = () => { throw new CetusError('unavailable', 'there are no registries here'); };
+  async askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined): Promise<RegistryAnswers[Q['kind']]> {
+    this.reach();
+    return this.ask(question, auth) as RegistryAnswers[Q['kind']];
   }
   async *push(request: PushRequest): AsyncIterable<PushLine> {
     this.reach();

@@ -121,6 +121,15 @@ export const PUSH_REQUEST_SCHEMA = {
   },
 } as const;
 
+export const REGISTRY_QUESTION_SCHEMA = {
+  type: 'object', required: ['kind'], discriminator: {propertyName: 'kind'},
+  oneOf: [
+    {required: ['server'], properties: {kind: {const: 'login'}, server: {type: 'string', maxLength: 1024}}},
+    {required: ['reference'], properties: {kind: {const: 'inspect'}, reference: {type: 'string', minLength: 1, maxLength: 1024}}},
+    {required: ['term', 'limit'], properties: {kind: {const: 'search'}, term: {type: 'string', maxLength: 1024}, limit: {type: 'integer', minimum: 1, maximum: 100}}},
+  ],
+} as const;
+
 export const SAVE_REQUEST_SCHEMA = {
   type: 'object', required: ['images'],
   properties: {images: {type: 'array', maxItems: 10_000, items: {type: 'object', required: ['imageId', 'manifest', 'references'], properties: {imageId: digest, manifest: {type: 'object'}, references: {type: 'array', items: name}}}}},

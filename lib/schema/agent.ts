@@ -23,6 +23,7 @@
  *   POST /v1/images/pull                PullRequest; registry credentials in X-Registry-Auth -> NDJSON of PullLine, the last one {result}
  *   POST /v1/images/load                ?account=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
+ *   POST /v1/registry                   RegistryQuestion; registry credentials in X-Registry-Auth -> its answer (RegistryAnswers)
  *   POST /v1/images/push                PushRequest; registry credentials in X-Registry-Auth -> NDJSON of PushLine, the last one {result}
  *   POST /v1/builds/prepare             BuildPrepare -> {hold}: the account's build engine runs and has these images; the hold ends with release, or
  *                                       a minute after its last stream
@@ -185,6 +186,15 @@ export interface PushRequest {
 /** The manifest as the registry has it now. */
 export interface PushResult { digest: string; size: number; mediaType: string }
 export type PushLine = ProgressMessage | {result: PushResult};
+/** Asked of a registry by a node, because nodes are who reach registries. `server` as people name it; '' is Docker Hub. */
+export type RegistryQuestion = {kind: 'login'; server: string} | {kind: 'inspect'; reference: string} | {kind: 'search'; term: string; limit: number};
+export interface SearchResult { name: string; description: string; isOfficial: boolean; stars: number }
+export interface RegistryAnswers {
+  /** What may stand for the password from now on; '' where the registry gives nothing. */
+  login: {identityToken: string};
+  inspect: {descriptor: Descriptor; platforms: NonNullable<Descriptor['platform']>[]};
+  search: {results: SearchResult[]};
+}
 /** What to write for each image: names for manifest.json and repositories. */
 export interface SaveRequest { images: {imageId: string; manifest: Descriptor; references: string[]}[] }
 

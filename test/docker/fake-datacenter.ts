@@ -350,6 +350,20 @@ export class FakeDatacenter {
           this.lastAuth = auth;
           return (async function* lines() { yield {status: `The push refers to repository [${name}]`}; })();
         },
+        login: async (caller, auth) => {
+          this.called('login', caller, auth.serveraddress);
+          this.lastAuth = auth;
+          if (auth.password === 'wrong') throw new CetusError('unauthorized', 'login attempt to http://r/v2/ failed with status: 401 Unauthorized');
+          return {identityToken: ''};
+        },
+        search: async (caller, term, options) => {
+          this.called('search', caller, term, options);
+          return [{name: 'found', description: 'a find', isOfficial: true, stars: 3}];
+        },
+        inspectRemote: async (caller, name) => {
+          this.called('inspectRemote', caller, name);
+          return {descriptor: {mediaType: 'm', digest: IMAGE_ID, size: 1}, platforms: [{os: 'linux', architecture: 'amd64'}]};
+        },
         commit: async (caller, container, options) => {
           this.called('commit', caller, container, options);
           return {imageId: IMAGE_ID};

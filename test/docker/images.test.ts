@@ -128,6 +128,33 @@ describe('load and save', () => {
   });
 });
 
+describe('registries', () => {
+  it('login, search, and what a name stands for', async () => {
+    const {url, fake} = await world();
+    expect((await request(url).post('/auth').send({username: 'u', password: 'p', serveraddress: 'r:5000', email: 'x'})).body).toEqual({Status: 'Login Succeeded', IdentityToken: ''});
+    expect(fake.lastAuth).toEqual({username: 'u', password: 'p', serveraddress: 'r:5000'});
+    expect((await request(url).post('/auth').send({password: 'wrong'})).status).toBe(401);
+    expect((await request(url).get('/images/search?term=x&limit=3&filters={"stars":["2"]}')).body).toEqual([{name: 'found', description: 'a find', is_official: true, is_automated: false, star_count: 3}]);
+    expect(fake.calls.at(-1)!.args).toEqual(['x', {limit: 3, filters: {stars: ['2']}}]);
+    expect((await request(url).get('/images/search?term=x&limit=a')).status).toBe(400);
+    expect((await request(url).get('/distribution/r:5000/a/b:1/json')).body).toMatchObject({Descriptor: {mediaType: 'm', size: 1}, Platforms: [{os: 'linux', architecture: 'amd64'}]});
+    expect(fake.calls.at(-1)!.args).toEqual(['r:5000/a/b:1']);
+  });
+
+  it('push and commit say what was asked', async () => {
+    const {url, fake} = await world();
+    const platform = encodeURIComponent('{"os":"linux","architecture":"arm64"}');
+    await request(url).post(`/images/r:5000/a/b/push?tag=1&platform=${platform}`);
+    expect(fake.calls.at(-1)!.args).toEqual(['r:5000/a/b', '1', {platform: {os: 'linux', architecture: 'arm64'}}]);
+    expect((await request(url).post('/images/a/push?platform=x')).status).toBe(400);
+    const made = await request(url).post('/commit?container=c&repo=r&tag=t&author=a&comment=m&pause=0&changes=USER+x&changes=CMD+y').send({Cmd: 'one', OnBuild: ['RUN x']});
+    expect(made.status).toBe(201);
+    expect(fake.calls.at(-1)!.args).toEqual(['c', {repository: 'r', tag: 't', author: 'a', comment: 'm', pause: false, changes: ['USER x', 'CMD y'], config: {Cmd: ['one'], OnBuild: ['RUN x']}}]);
+    await request(url).post('/commit?container=c');
+    expect(fake.calls.at(-1)!.args).toEqual(['c', {repository: '', tag: '', author: '', comment: '', pause: true, changes: []}]);
+  });
+});
+
 describe('by API version', () => {
   it('takes the name filter of before 1.41', async () => {
     const {url, fake} = await world();

@@ -34,6 +34,9 @@ const BEYOND: Record<string, string> = {
   'NetworkCreate CheckDuplicate': 'of the API until 1.43; clients still send it',
   'ImageCommit HostConfig': 'of the body that commit shares with create',
   'ImageCommit NetworkingConfig': 'of the body that commit shares with create',
+  'SystemAuth auth': 'clients keep it and send it',
+  'SystemAuth identitytoken': 'clients keep it and send it',
+  'SystemAuth registrytoken': 'clients keep it and send it',
   'ContainerList ?since': 'of the API until 1.23',
   'ContainerList ?before': 'of the API until 1.23',
   'ContainerLogs ?details': 'the docker CLI sends it',
@@ -181,6 +184,8 @@ describe('what is ignored never gets behind the edge', () => {
 interface Whole { real: Real; edge: DockerServer; url: string }
 async function whole(config: Parameters<typeof createWorld>[0]): Promise<Whole> {
   const real = await createWorld(config);
+  // A registry that answers with what it was asked, and by whom.
+  real.agent.ask = (question, auth) => ({identityToken: JSON.stringify([question, auth])});
   await real.image('default', 'docker.io/library/busybox:latest');
   await real.image('default', 'docker.io/library/other:latest');
   const edge = createDockerServer({datacenter: real.dc, log: silentLog(), config: {version: '0'}});
@@ -217,7 +222,7 @@ describe('what is honoured changes what is stored', () => {
     real.ran.length = 0;
     if (use.operation === 'ExecStart') spied.mockImplementationOnce(async () => ({stream: null, tty: false}));
     const got = await send(url, 'POST', at, body);
-    const told = use.operation === 'ContainerExec' || use.operation === 'ExecStart' ? spied.mock.calls.map((call) => call.slice(2)) : real.ran.map(({workflow, params}) => ({workflow, params}));
+    const told = use.operation === 'ContainerExec' || use.operation === 'ExecStart' ? spied.mock.calls.map((call) => call.slice(2)) : use.operation === 'SystemAuth' ? got.text : real.ran.map(({workflow, params}) => ({workflow, params}));
     spied.mockRestore();
     for (const path of use.undo ?? []) await send(url, path.split(' ')[0]!, path.split(' ')[1]!, use.undoBody);
     return without([got.status >= 400 ? `${got.status} ${got.message}` : got.status, told]);

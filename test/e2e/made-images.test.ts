@@ -1,5 +1,7 @@
-/** Images that are made here and taken elsewhere: commit and push, with the stock client. */
-import {startRegistry, type TestRegistry} from '../harness/registry';
+/** Images that are made here and taken elsewhere: commit, push and login, with the stock client. */
+import path from 'node:path';
+import {JILL, startRegistry, type TestRegistry} from '../harness/registry';
+import {whereKept} from '../harness/secrets';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 
 let registry: TestRegistry;
@@ -72,5 +74,30 @@ describe('push', () => {
     [`busybox@sha256:${'0'.repeat(64)}`, /cannot push a digest reference/],
   ])('%s', async (name, message) => {
     expect((await dc.docker(['push', name])).stderr).toMatch(message);
+  });
+});
+
+describe('a registry that asks for a password', () => {
+  let locked: TestRegistry;
+  beforeAll(async () => { locked = await startRegistry({htpasswd: JILL.htpasswd}); });
+  afterAll(() => locked?.stop());
+
+  test('login, push, pull, and no word of the password is kept', async () => {
+    const env = {DOCKER_CONFIG: path.join(dc.dataDir, 'client-of-jill')};
+    const name = `${locked.host}/jill/box:1`;
+    const login = (password: string) => dc.docker(['login', '-u', JILL.name, '--password-stdin', locked.host], {env, input: password});
+    const wrong = await login('wrong-guess-78');
+    expect(wrong).toMatchObject({status: 1, stderr: expect.stringContaining(`login attempt to http://${locked.host}/v2/ failed with status: 401 Unauthorized`) as string});
+    await dc.ok(['tag', 'busybox', name]);
+    expect((await dc.docker(['push', name], {env})).stderr).toMatch(/no basic auth credentials/);
+    expect((await login(JILL.password)).stdout).toContain('Login Succeeded');
+    expect(await dc.ok(['push', name], {env})).toMatch(/^1: digest: sha256:/m);
+    expect(await dc.ok(['pull', '-q', name], {env})).toBe(name);
+    expect((await fetch(`${dc.host.replace('tcp:', 'http:')}/distribution/${name}/json`)).status).toBe(401);
+    const auth = Buffer.from(JSON.stringify({username: JILL.name, password: JILL.password})).toString('base64url');
+    const remote = await fetch(`${dc.host.replace('tcp:', 'http:')}/distribution/${name}/json`, {headers: {'X-Registry-Auth': auth}});
+    expect(await remote.json()).toMatchObject({Descriptor: {digest: expect.stringMatching(/^sha256:/) as string}, Platforms: [{os: 'linux'}]});
+    await dc.ok(['rmi', name]);
+    expect(await whereKept(dc, [JILL.password, 'wrong-guess-78', Buffer.from(`jill:${JILL.password}`).toString('base64')])).toEqual([]);
   });
 });

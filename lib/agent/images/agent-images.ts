@@ -7,7 +7,7 @@ import {type Clock, systemClock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import {systemIds, type Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
-import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, SaveRequest} from '../../schema/agent';
+import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import {DEFAULT_ACCOUNT} from '../../schema/objects';
 import type {ContainerdClient} from '../containerd/connect';
@@ -22,6 +22,7 @@ import {parseConfig, parseManifest} from './manifest';
 import {pullImage} from './pull';
 import {pushImage} from './push';
 import {unpackPlan} from './record';
+import {askRegistry} from './registry/questions';
 import {Transport} from './registry/transport';
 import {saveImages} from './save';
 import {BlobStore} from './store';
@@ -96,6 +97,11 @@ class ContainerdImages implements AgentImages {
     const result = yield* withLines(signal, (emit, either) => canceledBy(either, pushImage({store, transport, limits, clock}, request, auth, emit, either)));
     this.log.info({reference: request.reference, imageId: request.imageId, ms: clock.now() - started}, 'image pushed');
     yield {result};
+  }
+
+  askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal: AbortSignal): Promise<RegistryAnswers[Q['kind']]> {
+    const {transport, limits, clock} = this;
+    return canceledBy(signal, askRegistry({transport, limits, clock}, question, auth, signal));
   }
 
   async save(request: SaveRequest, signal: AbortSignal): Promise<Readable> {

@@ -1,6 +1,6 @@
 /** What the agent asks of its image store: containerd's content store, snapshots and diff service behind it. */
 import type {Readable} from 'node:stream';
-import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, SaveRequest} from '../../schema/agent';
+import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import type {CommitRequest} from './commit';
 
@@ -9,6 +9,8 @@ export interface AgentImages {
   /** `account` holds what was loaded until `remove`; default: the default account. */
   load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   push(request: PushRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PushLine>;
+  /** Nothing is fetched or kept. */
+  askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal: AbortSignal): Promise<RegistryAnswers[Q['kind']]>;
   /** A tar: OCI layout plus manifest.json; blobs byte for byte as stored. */
   save(request: SaveRequest, signal: AbortSignal): Promise<Readable>;
   /** A container's files as an image; see commit.ts. */

@@ -4,11 +4,11 @@ import type {Socket} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
-import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
+import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, REGISTRY_QUESTION_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
 
 const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
 export const checks = {
-  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
+  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), registry: ajv.compile(REGISTRY_QUESTION_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
   buildPrepare: ajv.compile(BUILD_PREPARE_SCHEMA), built: ajv.compile(BUILT_SCHEMA), take: ajv.compile(TAKE_SCHEMA),
 };
 

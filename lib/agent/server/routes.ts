@@ -2,7 +2,7 @@
 import type http from 'node:http';
 import {CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
-import type {Inventory, PullRequest, PushRequest, SaveRequest, Task} from '../../schema/agent';
+import type {Inventory, PullRequest, PushRequest, RegistryQuestion, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
@@ -25,6 +25,10 @@ const FIXED: Record<string, Route> = {
   'POST /v1/images/load': load,
   'POST /v1/images/save': save,
   'POST /v1/images/push': push,
+  'POST /v1/registry': async ({req, res, parts, signal}) => {
+    const question = await readJsonBody<RegistryQuestion>(req, checks.registry);
+    json(res, await parts.images.askRegistry(question, registryAuth(req.headers['x-registry-auth']), signal));
+  },
 };
 
 type ItemRoute = (context: Context, id: string) => Promise<void>;

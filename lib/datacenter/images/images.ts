@@ -18,6 +18,7 @@ import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
 import {commit} from './commit';
 import {followProgress} from './progress';
 import {push} from './push';
+import {inspectRemote, login, search} from './registry';
 import {imageKey, noSuchImage, refKey, resolveImage} from './resolve';
 import {SharedPulls} from './shared-pulls';
 
@@ -132,6 +133,9 @@ export function imageVerbs(context: Context): ImageVerbs {
       throw failure;
     },
 
+    login: (caller, auth) => login(context, caller, auth),
+    search: (caller, term, options, auth) => search(context, caller, term, options, auth),
+    inspectRemote: (caller, name, auth) => inspectRemote(context, caller, name, auth),
     push: (caller, name, tag, options, auth) => push(context, caller, name, tag, options, auth),
 
     commit: (caller, container, options) => commit(context, caller, container, options),

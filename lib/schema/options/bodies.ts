@@ -42,6 +42,9 @@ export const BODIES = {
   imageCommit: struct('runconfig.ContainerConfigWrapper', {
     ...CONFIG.fields, ArgsEscaped: bool, HostConfig: ignored(HOST_CONFIG, IMAGE), NetworkingConfig: ignored(NETWORKING_CONFIG, IMAGE),
   }),
+  systemAuth: struct('registry.AuthConfig', {
+    username: text(), password: text(), auth: text(), email: ignored(text(), 'registries have long stopped to ask for it'), serveraddress: text(), identitytoken: text(), registrytoken: text(),
+  }),
   networkConnect: struct('types.NetworkConnect', {Container: text(), EndpointConfig: ENDPOINT}),
   networkDisconnect: struct('types.NetworkDisconnect', {Container: text(), Force: bool}),
   volumeCreate: struct('volume.VolumeCreateBody', {

@@ -14,7 +14,7 @@ const MAX_TOKEN_ANSWER = 256 * 1024;
 const SCOPE = /^[\x21-\x7e]+( [\x21-\x7e]+)*$/;
 
 /** What a token is to allow: to read the repository, to write it (and to read those that layers are taken from), or nothing but to show who one is. */
-export type Access = {kind: 'pull'} | {kind: 'push'; from: readonly string[]} | {kind: 'login'};
+export type Access = {kind: 'pull'} | {kind: 'inspect'} | {kind: 'push'; from: readonly string[]} | {kind: 'login'};
 
 export interface AuthorizerOptions { transport: Transport; reference: Reference; registryHost: string; auth: RegistryAuth | undefined; access?: Access; signal: AbortSignal }
 
@@ -83,7 +83,7 @@ export class Authorizer {
     if (answer.statusCode !== 200) {
       const body = await readErrorBody(answer);
       const err = registryError({status: answer.statusCode, statusText: '', body, challenges: []}, reference, this.access.kind);
-      throw new CetusError(answer.statusCode === 401 || answer.statusCode === 403 ? 'unauthorized' : err.kind, `Get "${bare(realm)}": ${tokenError(answer.statusCode, err)}`, {info: err.info});
+      throw new CetusError(answer.statusCode === 401 || answer.statusCode === 403 ? 'unauthorized' : err.kind, `Get "${this.access.kind === 'login' ? `https://${registryHost}/v2/` : bare(realm)}": ${tokenError(answer.statusCode, err)}`, {info: err.info});
     }
     const body = await readBody(answer, MAX_TOKEN_ANSWER, 'the answer of the token server');
     let parsed: {token?: unknown; access_token?: unknown; refresh_token?: unknown};
@@ -120,7 +120,7 @@ function scopesOf(access: Access, offered: string | undefined, reference: Refere
   return [offered && SCOPE.test(offered) && offered.includes(reference.repository) ? offered : wanted];
 }
 
-function basicOf(auth: RegistryAuth | undefined): {username: string; password: string} | undefined {
+export function basicOf(auth: RegistryAuth | undefined): {username: string; password: string} | undefined {
   if (auth?.username && auth.password !== undefined && auth.password !== '') return {username: auth.username, password: auth.password};
   if (!auth?.auth) return undefined;
   const decoded = Buffer.from(auth.auth, 'base64').toString('utf8');
@@ -128,6 +128,6 @@ function basicOf(auth: RegistryAuth | undefined): {username: string; password: s
   return colon > 0 ? {username: decoded.slice(0, colon), password: decoded.slice(colon + 1)} : undefined;
 }
 
-function basicHeader({username, password}: {username: string; password: string}): string {
+export function basicHeader({username, password}: {username: string; password: string}): string {
   return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
 }

@@ -2,6 +2,7 @@
  * One repository of one registry, for the length of one pull or push (OCI distribution). Gives manifests whose digest was checked and streams
  * of blobs from any offset; what a blob holds is checked by whoever stores it. Errors are worded as the Engine's.
  */
+import {STATUS_CODES} from 'node:http';
 import type {Readable} from 'node:stream';
 import type {Clock} from '../../../base/clock';
 import {CetusError, isCetusError} from '../../../base/errors';
@@ -50,6 +51,17 @@ export class Repository {
   /** That the registry answers, before anything else is said. */
   async reach(): Promise<void> {
     await this.open();
+  }
+
+  /** Shows the registry who one is; answers what it gives in the password's place, '' for nothing. */
+  async login(): Promise<string> {
+    const {transport, signal} = this.options;
+    const base = await this.open();
+    const answer = await transport.send({method: 'GET', url: base, authorization: await this.authorizer.authorization(), signal});
+    await discard(answer);
+    const {statusCode: status} = answer;
+    if (status === 200) return this.authorizer.refreshToken;
+    throw new CetusError(status === 401 ? 'unauthorized' : 'unavailable', `login attempt to ${base.href} failed with status: ${status} ${STATUS_CODES[status] ?? ''}`.trim(), {info: {status, registry: this.host}});
   }
 
   /** Where a tag points, by HEAD; undefined where the registry does not tell: then the manifest itself must be fetched. */

@@ -11,7 +11,7 @@ const STATUS_TEXT: Record<number, string> = {
 };
 
 /** What was asked of the registry: of a pull alone the Engine says more than the registry did. */
-export type Purpose = 'pull' | 'push' | 'login';
+export type Purpose = 'pull' | 'push' | 'inspect' | 'login';
 
 export function registryError(answer: RegistryAnswer, reference: Reference, purpose: Purpose = 'pull'): CetusError {
   const {status} = answer;
