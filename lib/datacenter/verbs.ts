@@ -84,6 +84,17 @@ export interface CommitOptions {
   /** In place of the container's own. */
   config?: Config;
 }
+export interface ImportOptions {
+  /** As the person wrote them; '' for an image without a name. */
+  repository: string;
+  tag: string;
+  /** '' for "Imported from" and the source. */
+  message: string;
+  /** Dockerfile instructions. */
+  changes: string[];
+  /** "linux/arm64"; undefined = the node's own. */
+  platform?: string;
+}
 export type {WantedPlatform};
 export interface ListedImage { image: Image; references: string[]; containers: number }
 export interface ImageVerbs {
@@ -94,6 +105,8 @@ export interface ImageVerbs {
   pull(caller: Caller, reference: string, options: {platform?: string; allTags?: boolean}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
   load(caller: Caller, archive: Readable, options: {quiet: boolean}): AsyncIterable<ProgressMessage>;
   save(caller: Caller, names: string[]): Promise<Readable>;
+  /** From a tar, or from an address where one can be had. The last line is the image's id. */
+  import(caller: Caller, source: Readable | string, options: ImportOptions): AsyncIterable<ProgressMessage>;
   /** `tag` '': the one in the name, or every tag of the repository. Progress as the Engine's; what the registry refuses comes after the first line. */
   push(caller: Caller, name: string, tag: string, options: {platform?: WantedPlatform}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
   /** Of a registry: whether it takes the credentials. `unauthorized` where not. Nothing is kept. */

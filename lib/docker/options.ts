@@ -48,7 +48,7 @@ export const QUERIES: Readonly<Record<string, Options>> = {
   },
   BuildCancel: honoured('id'),
   ImageList: {...honoured('all', 'filters', 'filter'), ...ignored('digests are always in the answer', 'digests'), ...ignored('shown as -1, "not computed"', 'shared-size'), ...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests')},
-  ImageCreate: {...honoured('fromImage', 'tag', 'platform'), ...refused('importing an image is not implemented yet', 'fromSrc', 'repo', 'message', 'changes')},
+  ImageCreate: honoured('fromImage', 'tag', 'platform', 'fromSrc', 'repo', 'message', 'changes'),
   ImageInspect: {...ignored('manifest lists are not kept; only the pulled manifest is', 'manifests'), ...refused('an image has one platform here', 'platform')},
   ImageHistory: refused('an image has one platform here', 'platform'),
   ImageTag: honoured('repo', 'tag'),

@@ -3,11 +3,11 @@
  * breaks is `unavailable`, a late answer `timeout`, everything else the agent's own error. Long streams have connections of their own, so that
  * a thousand followers of logs do not stand in the way of a task.
  */
-import type {Duplex, Readable} from 'node:stream';
+import {type Duplex, Readable} from 'node:stream';
 import {Pool, type Dispatcher} from 'undici';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
-import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
+import type {AttachQuery, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -129,6 +129,14 @@ export class HttpAgentClient implements AgentClient {
   askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal?: AbortSignal): Promise<RegistryAnswers[Q['kind']]> {
     return this.json('POST', '/v1/registry', {json: question, headers: credentials(auth), deadlineMs: TASK_DEADLINE_MS, signal});
   }
+  /** The request goes first, as a line, and the archive behind it. */
+  import(request: ImportRequest, archive: Readable | undefined, signal?: AbortSignal): AsyncIterable<ImportLine> {
+    const body = Readable.from((async function* all() {
+      yield Buffer.from(`${JSON.stringify(request)}\n`);
+      if (archive) yield* archive as AsyncIterable<Buffer>;
+    })(), {objectMode: false, highWaterMark: 1024 * 1024});
+    return this.progress<ImportLine>('/v1/images/import', {body, silenceMs: SILENCE_MS, signal});
+  }
   push(request: PushRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PushLine> {
     return this.progress<PushLine>('/v1/images/push', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
   }
@@ -141,7 +149,7 @@ export class HttpAgentClient implements AgentClient {
     await Promise.all([this.calls.destroy(), this.streams.destroy()]);
   }
 
-  private async *progress<L extends PullLine | LoadLine | PushLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
+  private async *progress<L extends PullLine | LoadLine | PushLine | ImportLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
     const answer = await this.answered(this.streams, 'POST', path, options);
     let complete = false;
     try {

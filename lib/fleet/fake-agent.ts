@@ -7,7 +7,7 @@ import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
-import type {BuiltNames, ExecObservation, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {BuiltNames, ExecObservation, ImportLine, ImportRequest, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
 import type {RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -301,6 +301,19 @@ export class FakeAgent implements AgentClient {
   async askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined): Promise<RegistryAnswers[Q['kind']]> {
     this.reach();
     return this.ask(question, auth) as RegistryAnswers[Q['kind']];
+  }
+  async *import(request: ImportRequest, archive: Readable | undefined): AsyncIterable<ImportLine> {
+    this.reach();
+    archive?.resume();
+    const digest = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}`;
+    const manifest = {mediaType: 'application/vnd.oci.image.manifest.v1+json', digest: digest(`manifest of import ${request.message}`), size: 500};
+    const image: NodeImage = {
+      imageId: digest(`import ${request.message} ${JSON.stringify(request.config)}`), manifest, resolvedDigest: manifest.digest, layers: [], size: 1000, references: [],
+      config: {architecture: 'amd64', os: 'linux', rootfs: {type: 'layers', diff_ids: []}, created: request.created, config: request.config, history: [{created: request.created, comment: request.message}]},
+    };
+    this.images.set(image.imageId, image);
+    if (request.url !== undefined) yield {status: `Downloading from ${request.url}`};
+    yield {result: {image}};
   }
   async *push(request: PushRequest): AsyncIterable<PushLine> {
     this.reach();

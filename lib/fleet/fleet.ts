@@ -1,6 +1,6 @@
 /** The control plane's side of nodes: who they are, whether they live, and a client to the agent on each. */
 import type {Duplex, Readable} from 'node:stream';
-import type {AttachQuery, BuildPrepare, BuiltNames, ExecObservation, ExecStartQuery, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
+import type {AttachQuery, BuildPrepare, BuiltNames, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {Node, NodeFacts} from '../schema/node';
@@ -35,6 +35,8 @@ export interface AgentClient {
   /** `account` holds the images against the node's collector until remove; default: the default account. */
   load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine>;
   askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal?: AbortSignal): Promise<RegistryAnswers[Q['kind']]>;
+  /** `archive` where the request names no URL. */
+  import(request: ImportRequest, archive: Readable | undefined, signal?: AbortSignal): AsyncIterable<ImportLine>;
   push(request: PushRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PushLine>;
   save(request: SaveRequest, signal?: AbortSignal): Promise<Readable>;
   readonly builds: AgentBuilds;

@@ -2,7 +2,7 @@
 import type {Readable} from 'node:stream';
 import {CetusError} from '../base/errors';
 import type {BatchOp} from '../moray/moray';
-import type {LoadLine, NodeImage, PullLine} from '../schema/agent';
+import type {ImportLine, ImportRequest, LoadLine, NodeImage, PullLine} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {PullSecrets} from '../schema/chains';
 import type {Container} from '../schema/container';
@@ -44,6 +44,12 @@ export async function pullTo(ctx: Ctx<unknown>, nodeId: string, request: {accoun
 export async function loadTo(ctx: Ctx<unknown>, nodeId: string, archive: Readable, account: string): Promise<NodeImage[]> {
   const agent = await ctx.services.fleet.agent(nodeId);
   return (await readToResult<Result<LoadLine>>(ctx, agent.load(archive, ctx.signal, account), 'load')).images;
+}
+
+/** `archive` where the request names no address. */
+export async function importTo(ctx: Ctx<unknown>, nodeId: string, request: ImportRequest, archive: Readable | undefined): Promise<NodeImage> {
+  const agent = await ctx.services.fleet.agent(nodeId);
+  return (await readToResult<Result<ImportLine>>(ctx, agent.import(request, archive, ctx.signal), 'import')).image;
 }
 
 /** True where the node had to fetch the image first: by digest, so that it is the very same. */

@@ -121,6 +121,11 @@ export const PUSH_REQUEST_SCHEMA = {
   },
 } as const;
 
+export const IMPORT_REQUEST_SCHEMA = {
+  type: 'object', required: ['account', 'created', 'message', 'config'],
+  properties: {account: name, created: name, message: {type: 'string', maxLength: 65_536}, config: {type: 'object'}, platform: {type: 'string', maxLength: 255}, url: {type: 'string', maxLength: 65_536}},
+} as const;
+
 export const REGISTRY_QUESTION_SCHEMA = {
   type: 'object', required: ['kind'], discriminator: {propertyName: 'kind'},
   oneOf: [

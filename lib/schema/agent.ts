@@ -22,6 +22,7 @@
  *   POST /v1/execs/ID/resize            ?h=&w=
  *   POST /v1/images/pull                PullRequest; registry credentials in X-Registry-Auth -> NDJSON of PullLine, the last one {result}
  *   POST /v1/images/load                ?account=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
+ *   POST /v1/images/import              ImportRequest as one line of JSON, then the tar (plain, gzip, bzip2, xz, zstd) unless it names a URL -> NDJSON of ImportLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
  *   POST /v1/registry                   RegistryQuestion; registry credentials in X-Registry-Auth -> its answer (RegistryAnswers)
  *   POST /v1/images/push                PushRequest; registry credentials in X-Registry-Auth -> NDJSON of PushLine, the last one {result}
@@ -186,6 +187,17 @@ export interface PushRequest {
 /** The manifest as the registry has it now. */
 export interface PushResult { digest: string; size: number; mediaType: string }
 export type PushLine = ProgressMessage | {result: PushResult};
+export interface ImportRequest {
+  account: string;
+  created: string;
+  message: string;
+  config: Config;
+  /** "linux/amd64[/variant]"; undefined = the node's own. */
+  platform?: string;
+  /** Where the archive is, if it does not follow. May hold a password: never stored or logged. */
+  url?: string;
+}
+export type ImportLine = ProgressMessage | {result: {image: NodeImage}};
 /** Asked of a registry by a node, because nodes are who reach registries. `server` as people name it; '' is Docker Hub. */
 export type RegistryQuestion = {kind: 'login'; server: string} | {kind: 'inspect'; reference: string} | {kind: 'search'; term: string; limit: number};
 export interface SearchResult { name: string; description: string; isOfficial: boolean; stars: number }

@@ -58,6 +58,10 @@ export interface LoadResult { images: {imageId: string; references: string[]}[] 
 /** What builds of `hold`, on that node, made. `takeId`: a fresh uuid. */
 export interface TakeParams { account: string; takeId: string; nodeId: string; hold: string; images: BuiltNames[] }
 export interface TakeResult { images: {imageId: string; references: string[]}[] }
+/** Archive or address travel as `secrets: ImportSecrets` (an address may hold a password). `importId`: a fresh uuid. `reference` (normalised): '' for none. */
+export interface ImportParams { account: string; importId: string; reference: string; message: string; config: Config; platform?: string }
+export type ImportSecrets = {archive: Readable} | {url: string};
+export interface ImportResult { imageId: string }
 
 /**
  * `config` is the image's, merged and changed by the verb; `containerConfig` what the container ran with. `reference` (normalised): the name to give it, '' for none.
@@ -102,6 +106,7 @@ export interface ChainTypes {
   'container.destroy': {params: DestroyParams; result: null};
   'image.pull': {params: PullParams; result: PullResult};
   'image.load': {params: LoadParams; result: LoadResult};
+  'image.import': {params: ImportParams; result: ImportResult};
   'image.commit': {params: CommitParams; result: CommitResult};
   'image.take': {params: TakeParams; result: TakeResult};
   'image.remove': {params: ImageRemoveParams; result: ImageRemoveResult};

@@ -211,6 +211,7 @@ export interface ImageConfigFile {
   config?: Config;
   /** The container that was committed. */
   container?: string;
+  comment?: string;
   container_config?: Config;
   docker_version?: string;
   rootfs: {type: string; diff_ids: string[]};

@@ -350,6 +350,11 @@ export class FakeDatacenter {
           this.lastAuth = auth;
           return (async function* lines() { yield {status: `The push refers to repository [${name}]`}; })();
         },
+        import: (caller, source, options) => {
+          this.called('import', caller, typeof source === 'string' ? source : 'body', options);
+          if (typeof source !== 'string') source.resume();
+          return (async function* lines() { yield {status: IMAGE_ID}; })();
+        },
         login: async (caller, auth) => {
           this.called('login', caller, auth.serveraddress);
           this.lastAuth = auth;

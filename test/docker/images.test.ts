@@ -57,7 +57,7 @@ describe('pull', () => {
     expect(refused.body).toEqual({message: 'unauthorized: incorrect username or password'});
   });
 
-  it.each([['fromImage=', 400], ['fromSrc=-', 400], ['fromImage=UPPER', 400], ['fromImage=a&changes=CMD', 400]])('refuses ?%s', async (query, status) => {
+  it.each([['fromImage=', 400], ['fromImage=UPPER', 400]])('refuses ?%s', async (query, status) => {
     const {url} = await world();
     expect((await request(url).post(`/images/create?${query}`)).status).toBe(status);
   });

@@ -135,6 +135,7 @@ export const QUERY_SAMPLES: Record<string, {value: string; with?: string; api?: 
   'ImageCommit author': {value: 'zz', with: 'container=c'}, 'ImageCommit pause': {value: '0', with: 'container=c'}, 'ImageCommit changes': {value: 'USER zz', with: 'container=c'},
   'ImageSearch term': {value: 'zz'}, 'ImageSearch limit': {value: '7', with: 'term=x'}, 'ImageSearch filters': {value: '{"stars":["7"]}', with: 'term=x'},
   'ImagePush tag': {value: '7'}, 'ImagePush platform': {value: '{"os":"linux","architecture":"amd64"}', with: 'tag=7'},
+  'ImageCreate fromSrc': {value: '-'}, 'ImageCreate repo': {value: 'zz', with: 'fromSrc=-'}, 'ImageCreate message': {value: 'zz', with: 'fromSrc=-'}, 'ImageCreate changes': {value: 'USER zz', with: 'fromSrc=-'},
   'ImageCreate platform': {value: 'linux/amd64', with: 'fromImage=busybox&tag=1'}, 'ImageCreate tag': {value: '7', with: 'fromImage=busybox'}, 'ImageTag tag': {value: '7', with: 'repo=zz'},
   'NetworkInspect scope': {value: 'swarm'}, 'ImageList filter': {value: 'busybox', api: '1.40'},
   'SystemEvents since': {value: '5', with: 'until=1800000000'}, 'SystemEvents until': {value: '1800000000'}, 'SystemEvents filters': {value: '{"label":["zz"]}', with: 'until=1800000000'},

@@ -1,16 +1,20 @@
 /** Pull, load, save and rmi over a real containerd and a real registry; after each test neither blobs nor snapshots remain. */
+import {execFileSync} from 'node:child_process';
 import {createHash} from 'node:crypto';
+import fs from 'node:fs';
 import http from 'node:http';
 import type {AddressInfo} from 'node:net';
 import {Readable} from 'node:stream';
 import {gzipSync} from 'node:zlib';
+import fc from 'fast-check';
 import {connectContainerd} from '../../lib/agent/containerd/connect';
 import {createAgentImages} from '../../lib/agent/images/agent-images';
 import type {AgentImages} from '../../lib/agent/images/images';
 import {chainIds} from '../../lib/agent/images/manifest';
 import {openSink} from '../../lib/agent/images/placed-blob';
+import {isCetusError} from '../../lib/base/errors';
 import {silentLog} from '../../lib/base/log';
-import type {LoadLine, NodeImage, PullLine} from '../../lib/schema/agent';
+import type {ImportRequest, LoadLine, NodeImage, PullLine} from '../../lib/schema/agent';
 import type {ProgressMessage, RegistryAuth} from '../../lib/schema/docker';
 import {testContainerd, type TestContainerd} from '../harness/containerd';
 import {bigLayers, buildImage, buildLayer, busyboxLayer, digestOf, dockerArchive, noise, ociArchive, pushImage, pushIndex, tarOf, zstd, type BuiltImage} from '../harness/images';
@@ -337,6 +341,99 @@ describe('a registry that asks for tokens', () => {
     const wrong = await pull(`${guarded.host}/jill/private:latest`, {auth: {username: 'jill', password: 'wr0ngpass'}}).catch((err: Error & {cause?: unknown; kind: string}) => err);
     expect(wrong).toMatchObject({kind: 'unauthorized', message: expect.stringMatching(/^Get "http:\/\/127\.0\.0\.1:\d+\/token": unauthorized: incorrect username or password$/)});
     expect(JSON.stringify([wrong, (wrong as Error).cause, (wrong as Error).stack])).not.toContain('wr0ngpass');
+  });
+});
+
+describe('import', () => {
+  const importing = async (archive: Buffer | Readable, more: Partial<ImportRequest> = {}, signal = new AbortController().signal): Promise<{image: NodeImage; lines: ProgressMessage[]}> => {
+    const lines: ProgressMessage[] = [];
+    const request = {account: 'default', created: '2026-01-01T00:00:00Z', message: 'from a test', config: {Cmd: ['sh']}, ...more};
+    for await (const line of images.import(request, Buffer.isBuffer(archive) ? Readable.from(chunked(archive)) : archive, signal)) {
+      if ('result' in line) return {...line.result, lines};
+      lines.push(line);
+    }
+    throw new Error('the import ended without a result');
+  };
+  const packed: Record<string, (tar: Buffer) => Buffer> = {
+    'as it is': (tar) => tar, gzip: (tar) => gzipSync(tar), zstd, xz: (tar) => execFileSync('xz', ['-c'], {input: tar}), bzip2: (tar) => execFileSync('bzip2', ['-c'], {input: tar}),
+  };
+
+  test.each(Object.keys(packed))('a tar, packed %s', async (how) => {
+    const tar = await tarOf([{name: 'etc', type: 'directory'}, {name: 'etc/file', content: how}, {name: 'link', type: 'symlink', linkname: 'etc/file'}]);
+    const {image} = await importing(packed[how]!(tar), {platform: 'linux/arm/v7'});
+    expect(image.layers.map((l) => l.diffId)).toEqual([digestOf(tar)]);
+    expect(image.config).toMatchObject({os: 'linux', architecture: 'arm', variant: 'v7', config: {Cmd: ['sh']}, created: '2026-01-01T00:00:00Z', history: [{comment: 'from a test'}]});
+    expect(await images.prepare(image.imageId, image.manifest.digest)).toMatchObject({parentSnapshot: digestOf(tar)});
+    // The same again is the same image, and held once.
+    expect((await importing(packed[how]!(tar), {platform: 'linux/arm/v7'})).image.imageId).toBe(image.imageId);
+    expect((await load(await save(image, ['docker.io/library/again:1']))).images[0]!.imageId).toBe(image.imageId);
+  });
+
+  test('nothing at all is an image without files', async () => {
+    expect((await importing(Buffer.alloc(0))).image.layers).toHaveLength(1);
+  });
+
+  test('from an address: by redirect, with progress, and with what it says where it refuses', async () => {
+    const tar = gzipSync(await tarOf([{name: 'far', content: noise(500_000)}]));
+    const server = http.createServer((req, res) => {
+      if (req.url === '/moved') return void res.writeHead(302, {location: '/archive?key=s3cret'}).end();
+      if (req.url!.startsWith('/archive')) return void res.writeHead(200, {'content-length': tar.length}).end(tar);
+      if (req.url === '/locked') return void res.writeHead(req.headers.authorization === `Basic ${Buffer.from('jill:pass word').toString('base64')}` ? 200 : 401).end(tar);
+      if (req.url === '/short') return void res.writeHead(200, {'content-length': tar.length}).write(tar.subarray(0, 1000), () => res.destroy());
+      res.writeHead(404).end('there is none');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const none = Readable.from([]);
+    try {
+      const {lines} = await importing(none, {url: `${address}/moved`});
+      expect(lines[0]).toEqual({status: `Downloading from http://${address}/moved`});
+      expect(lines.at(-1)).toMatchObject({status: 'Importing', progressDetail: {current: tar.length, total: tar.length}});
+      await importing(none, {url: `http://jill:pass%20word@${address}/locked`});
+      await expect(importing(none, {url: `${address}/nowhere`})).rejects.toMatchObject({kind: 'notFound', message: `failed to GET http://${address}/nowhere with status 404 Not Found: there is none`});
+      const refused = await importing(none, {url: `http://jill:s3cret@${address}/locked?key=s3cret`}).catch((err: Error) => err) as Error;
+      expect(refused.message + String(refused.stack)).not.toContain('s3cret');
+      await expect(importing(none, {url: `${address}/short`})).rejects.toMatchObject({kind: 'unavailable'});
+      await expect(importing(none, {url: 'ftp://x/y'})).rejects.toMatchObject({kind: 'invalid', message: 'Get "ftp://x/y": unsupported protocol scheme "ftp"'});
+      await expect(importing(none, {url: '127.0.0.1:1/x'})).rejects.toMatchObject({message: 'Get "http://127.0.0.1:1/x": dial tcp 127.0.0.1:1: connect: connection refused'});
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  test('what is no tar, what is cut off and who hangs up leave nothing', async () => {
+    const tar = await tarOf([{name: 'a', content: noise(200_000)}]);
+    await expect(importing(noise(5_000))).rejects.toMatchObject({kind: 'invalid'});
+    for (const how of ['gzip', 'xz', 'bzip2']) await expect(importing(packed[how]!(tar).subarray(0, 100_000))).rejects.toMatchObject({kind: 'invalid'});
+    await expect(importing(tar, {platform: 'windows/amd64'})).rejects.toMatchObject({kind: 'invalid', message: 'operating system is not supported: windows'});
+    const abort = new AbortController();
+    const endless = Readable.from((async function* () {
+      for (;;) {
+        yield Buffer.alloc(65_536);
+        abort.abort();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    })());
+    await expect(importing(endless, {}, abort.signal)).rejects.toMatchObject({kind: 'canceled'});
+    expect(endless.destroyed).toBe(true);
+  });
+
+  test('whatever a tar says stays in its snapshot', async () => {
+    const marker = `/tmp/cetus-import-${process.pid}`;
+    const name = fc.oneof(fc.constantFrom(marker, `../../../../../../..${marker}`, 'out', `out${marker}`, 'dir', 'dir/../..', '.', '', 'a/b', '.wh.dir', 'dir/.wh..wh..opq'), fc.stringMatching(/^[ -~]{1,20}$/));
+    const entry = fc.record({
+      name, type: fc.constantFrom('file', 'directory', 'symlink', 'link', 'fifo', 'character-device', 'block-device'), linkname: fc.constantFrom('/', '/tmp', '..', marker, 'dir', 'out'),
+      devmajor: fc.nat(10), devminor: fc.nat(10), mode: fc.nat(0o7777),
+    });
+    await fc.assert(fc.asyncProperty(fc.array(entry, {minLength: 1, maxLength: 8}), async (entries) => {
+      const tar = await tarOf(entries.map((e) => ({...e, type: e.type as 'file', content: e.type === 'file' ? 'x' : undefined})));
+      const made = await importing(tar).catch((err: unknown) => {
+        if (!isCetusError(err, 'invalid')) throw err;
+      });
+      if (made) await images.remove(made.image.imageId, 'default');
+      expect(fs.existsSync(marker)).toBe(false);
+    }), {numRuns: 15});
   });
 });
 

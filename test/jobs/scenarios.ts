@@ -99,6 +99,13 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     events: ['image load'],
     needsRequest: true,
   },
+  'image.import': {
+    prepare: nothing,
+    params: () => ({account: ACCOUNT, importId: '22222222-2222-4222-8222-222222222222', reference: 'docker.io/library/imported:latest', message: 'from a tar', config: {Cmd: ['sh']}}),
+    secrets: () => ({archive: Readable.from(['tar'])}),
+    events: ['image import', 'image tag'],
+    needsRequest: true,
+  },
   'image.commit': {
     prepare: (dc) => dc.container('c1', 'web', true),
     params: () => ({account: ACCOUNT, containerId: 'c1', reference: 'docker.io/library/committed:latest', author: 'jill', comment: 'as it stands', pause: true, config: {Cmd: ['sh']}, containerConfig: {}}),

@@ -12,7 +12,7 @@ import {createJobServices, DEFAULT_JOB_CONFIG, nodeView} from '../../lib/jobs/se
 import {createMemoryMoray} from '../../lib/moray/memory';
 import type {Moray} from '../../lib/moray/moray';
 import {createPlacementIndex} from '../../lib/placement/index';
-import type {LoadLine, NodeImage, Report, Task} from '../../lib/schema/agent';
+import type {ImportRequest, LoadLine, NodeImage, Report, Task} from '../../lib/schema/agent';
 import {BUCKETS, type BucketName} from '../../lib/schema/buckets';
 import type {ChainName, ChainParams, ContainerDraft} from '../../lib/schema/chains';
 import type {Container} from '../../lib/schema/container';
@@ -47,6 +47,7 @@ class DoomedAgent {
       get: (target, name) => {
         if (name === 'task') return (task: Task) => this.call(`${task.jobId}/${task.step}`, () => target.task(task));
         if (name === 'pull') return (request: {reference: string}) => this.stream('pull', () => target.pull(request as never, undefined));
+        if (name === 'import') return (request: ImportRequest, archive: Readable) => this.stream('import', () => target.import(request, archive));
         if (name === 'load') return (archive: Readable) => this.stream('load', () => this.load(archive));
         const member = Reflect.get(target, name) as unknown;
         return typeof member === 'function' ? member.bind(target) : member;

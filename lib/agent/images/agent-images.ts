@@ -7,7 +7,7 @@ import {type Clock, systemClock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
 import {systemIds, type Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
-import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
+import type {ImportLine, ImportRequest, LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import {DEFAULT_ACCOUNT} from '../../schema/objects';
 import type {ContainerdClient} from '../containerd/connect';
@@ -15,6 +15,7 @@ import {withLines} from './channel';
 import {commitContainer, type CommitRequest} from './commit';
 import {Downloads} from './downloads';
 import type {AgentImages} from './images';
+import {importImage} from './import';
 import {Lending, type ImageLending} from './lending';
 import {DEFAULT_LIMITS, type ImageLimits} from './limits';
 import {loadArchive} from './load';
@@ -87,6 +88,15 @@ class ContainerdImages implements AgentImages {
     const started = clock.now();
     const result = yield* withLines(signal, (emit, either) => canceledBy(either, loadArchive({store, unpacker, limits}, archive, account, emit, either)));
     this.log.info({account, imageIds: result.images.map((image) => image.imageId), ms: clock.now() - started}, 'images loaded');
+    yield {result};
+  }
+
+  async *import(request: ImportRequest, archive: Readable, signal: AbortSignal): AsyncGenerator<ImportLine> {
+    await this.open();
+    const {store, unpacker, transport, limits, clock} = this;
+    const started = clock.now();
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, importImage({store, unpacker, transport, limits, clock}, request, archive, emit, either)));
+    this.log.info({account: request.account, imageId: result.image.imageId, ms: clock.now() - started}, 'image imported');
     yield {result};
   }
 

@@ -1,6 +1,6 @@
 /** What the agent asks of its image store: containerd's content store, snapshots and diff service behind it. */
 import type {Readable} from 'node:stream';
-import type {LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
+import type {ImportLine, ImportRequest, LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import type {CommitRequest} from './commit';
 
@@ -8,6 +8,8 @@ export interface AgentImages {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
   /** `account` holds what was loaded until `remove`; default: the default account. */
   load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
+  /** `archive` is read unless the request names a URL, and ended in any case. */
+  import(request: ImportRequest, archive: Readable, signal: AbortSignal): AsyncIterable<ImportLine>;
   push(request: PushRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PushLine>;
   /** Nothing is fetched or kept. */
   askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal: AbortSignal): Promise<RegistryAnswers[Q['kind']]>;

@@ -43,6 +43,21 @@ export class Unpacker {
     await mine;
   }
 
+  /** A first layer whose diff id nobody has told: its snapshot is named by what it turns out to be. */
+  async unpackFirst(hold: Hold, layer: Descriptor, signal: AbortSignal): Promise<string> {
+    const key = `unpack-${this.ids.uuid()}`;
+    const {mounts} = await prepareSnapshot(hold.client, {snapshotter: SNAPSHOTTER, key, parent: ''});
+    let diffId = '';
+    try {
+      ({digest: diffId} = await this.apply(hold, layer, mounts, key, signal));
+      await hold.client.snapshots.commit({snapshotter: SNAPSHOTTER, key, name: diffId});
+    } catch (err) {
+      await this.discard(key);
+      if (!hasStatus(err, 'ALREADY_EXISTS') || !(await hold.keepSnapshot(diffId))) throw err;
+    }
+    return diffId;
+  }
+
   private async make(hold: Hold, {layer, diffId, chainId, parent}: LayerToUnpack, signal: AbortSignal): Promise<void> {
     const key = `unpack-${this.ids.uuid()}`;
     const {snapshots} = hold.client;

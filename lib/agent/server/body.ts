@@ -1,24 +1,63 @@
 /** Bodies and queries of the agent's protocol, bounded and checked. */
 import type {IncomingMessage} from 'node:http';
 import type {Socket} from 'node:net';
+import {Readable} from 'node:stream';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
-import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, REGISTRY_QUESTION_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
+import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, IMPORT_REQUEST_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, REGISTRY_QUESTION_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
+
+const MAX_HEAD_LINE = 4 * 1024 * 1024;
 
 const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
 export const checks = {
-  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), registry: ajv.compile(REGISTRY_QUESTION_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
+  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), import: ajv.compile(IMPORT_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), registry: ajv.compile(REGISTRY_QUESTION_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
   buildPrepare: ajv.compile(BUILD_PREPARE_SCHEMA), built: ajv.compile(BUILT_SCHEMA), take: ajv.compile(TAKE_SCHEMA),
 };
 
 export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunction): Promise<T> {
-  const message = await readJson(req);
+  return checked<T>(await readJson(req), check);
+}
+
+function checked<T>(message: unknown, check: ValidateFunction): T {
   if (!check(message)) {
     const [first] = check.errors ?? [];
     throw new CetusError('invalid', `${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
   }
   return message as T;
+}
+
+/** One line of JSON, and the stream behind it. */
+export async function readHeadLine<T>(source: Readable, check: ValidateFunction): Promise<{head: T; rest: Readable}> {
+  const chunks = source[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  let read = Buffer.alloc(0);
+  let end = -1;
+  while ((end = read.indexOf(0x0a)) < 0) {
+    const next = read.length > MAX_HEAD_LINE ? undefined : await chunks.next();
+    if (!next || next.done) throw new CetusError('invalid', 'the body does not begin with a line of JSON');
+    read = Buffer.concat([read, next.value]);
+  }
+  const head = parseChecked<T>(read.subarray(0, end), check);
+  const rest = Readable.from((async function* all() {
+    try {
+      if (end + 1 < read.length) yield read.subarray(end + 1);
+      for (let next = await chunks.next(); !next.done; next = await chunks.next()) yield next.value;
+    } finally {
+      source.destroy();
+    }
+  })(), {objectMode: false, highWaterMark: 1024 * 1024});
+  return {head, rest};
+}
+
+function parseChecked<T>(bytes: Buffer, check: ValidateFunction): T {
+  let message: unknown;
+  try {
+    message = JSON.parse(bytes.toString('utf8'));
+  } catch {
+    // No cause: it may quote what must not be told.
+    throw new CetusError('invalid', 'the body does not begin with a line of JSON');
+  }
+  return checked<T>(message, check);
 }
 
 /** How long the rest of a refused body is read and dropped: closing at once would reset the connection, and the reset overtakes the answer. */

@@ -2,13 +2,13 @@
 import type http from 'node:http';
 import {CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
-import type {Inventory, PullRequest, PushRequest, RegistryQuestion, SaveRequest, Task} from '../../schema/agent';
+import type {ImportRequest, Inventory, PullRequest, PushRequest, RegistryQuestion, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
 import {type Sample, sampleLine} from '../stats/sample';
 import {top} from '../top';
-import {checks, type Query, readJsonBody} from './body';
+import {checks, type Query, readHeadLine, readJsonBody} from './body';
 import {drained, json, ndjson} from './answers';
 import {BUILD_ROUTES} from './builds';
 import {exportRoot, getArchive, putArchive, statPath} from './files';
@@ -24,6 +24,7 @@ const FIXED: Record<string, Route> = {
   'POST /v1/images/pull': pull,
   'POST /v1/images/load': load,
   'POST /v1/images/save': save,
+  'POST /v1/images/import': importArchive,
   'POST /v1/images/push': push,
   'POST /v1/registry': async ({req, res, parts, signal}) => {
     const question = await readJsonBody<RegistryQuestion>(req, checks.registry);
@@ -163,6 +164,11 @@ async function stats({res, query, supervisor, stats: collector, signal}: Context
 async function pull({req, res, parts, signal}: Context): Promise<void> {
   const request = await readJsonBody<PullRequest>(req, checks.pull);
   await ndjson(res, parts.images.pull(request, registryAuth(req.headers['x-registry-auth']), signal));
+}
+
+async function importArchive({req, res, parts, signal}: Context): Promise<void> {
+  const {head, rest} = await readHeadLine<ImportRequest>(uploadBody(req), checks.import);
+  await ndjson(res, parts.images.import(head, rest, signal));
 }
 
 async function push({req, res, parts, signal}: Context): Promise<void> {

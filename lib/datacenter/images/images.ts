@@ -16,6 +16,7 @@ import {acceptFilters, booleanFilter, has, labelFilters, labelsMatch, untilFilte
 import {compilePattern} from '../../base/pattern';
 import type {Caller, Filters, ImageVerbs, ListedImage} from '../verbs';
 import {commit} from './commit';
+import {importImage} from './import';
 import {followProgress} from './progress';
 import {push} from './push';
 import {inspectRemote, login, search} from './registry';
@@ -133,6 +134,7 @@ export function imageVerbs(context: Context): ImageVerbs {
       throw failure;
     },
 
+    import: (caller, source, options) => importImage(context, caller, source, options),
     login: (caller, auth) => login(context, caller, auth),
     search: (caller, term, options, auth) => search(context, caller, term, options, auth),
     inspectRemote: (caller, name, auth) => inspectRemote(context, caller, name, auth),

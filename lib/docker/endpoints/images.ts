@@ -1,4 +1,4 @@
-/** Images: list, pull, inspect, history, tag, remove, prune, save, load, commit, push. */
+/** Images: list, pull, inspect, history, tag, remove, prune, save, load, import, commit, push. */
 import {CetusError, isCetusError} from '../../base/errors';
 import type {Config, ProgressMessage} from '../../schema/docker';
 import {familiarReference, invalidTag, isDigest, isTag, parseReference} from '../../schema/reference';
@@ -32,6 +32,19 @@ export function pullReference(fromImage: string, tag: string): {reference: strin
   if (!isTag(tag) && !isDigest(tag)) throw invalidTag();
   const {registry, repository} = asked;
   return {reference: familiarReference(tag.includes(':') ? {registry, repository, digest: tag} : {registry, repository, tag}), allTags: false};
+}
+
+/** One operation of the API with two meanings: a name is pulled, a source is imported. */
+async function create(x: Exchange): Promise<void> {
+  return x.query.text('fromImage') === '' && x.query.has('fromSrc') ? importArchive(x) : pull(x);
+}
+
+async function importArchive(x: Exchange): Promise<void> {
+  const source = x.query.text('fromSrc');
+  const platform = x.speaks(32) ? x.query.text('platform') : '';
+  await x.lines(x.datacenter.images.import(x.caller, source === '-' ? x.bodyStream() : source, {
+    repository: x.query.text('repo'), tag: x.query.text('tag'), message: x.query.text('message'), changes: x.query.all('changes'), ...(platform ? {platform} : {}),
+  }));
 }
 
 async function pull(x: Exchange): Promise<void> {
@@ -114,7 +127,7 @@ async function commit(x: Exchange): Promise<void> {
 
 export const imageHandlers: Handlers = {
   ImageList: list,
-  ImageCreate: pull,
+  ImageCreate: create,
   ImageInspect: inspect,
   ImageHistory: history,
   ImageTag: tag,

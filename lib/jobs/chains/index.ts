@@ -11,6 +11,7 @@ import {start} from './container-start';
 import {stop} from './container-stop';
 import {update} from './container-update';
 import {commit} from './image-commit';
+import {importArchive} from './image-import';
 import {load} from './image-load';
 import {pull} from './image-pull';
 import {remove as removeImage} from './image-remove';
@@ -36,6 +37,7 @@ const BY_NAME: Record<ChainName, AnyChain> = {
   'container.destroy': destroy,
   'image.pull': pull,
   'image.load': load,
+  'image.import': importArchive,
   'image.commit': commit,
   'image.take': take,
   'image.remove': removeImage,

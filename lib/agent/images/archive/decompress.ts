@@ -11,7 +11,8 @@ const XZ = Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a]);
 const BZIP2 = Buffer.from('BZh');
 const SNIFF_BYTES = 6;
 
-export type Compression = 'gzip' | 'zstd' | 'xz' | 'bzip2' | 'none';
+export type LayerCompression = 'gzip' | 'zstd' | 'none';
+export type Compression = LayerCompression | 'xz' | 'bzip2';
 
 export function compressionOf(head: Buffer): Compression {
   return startsWith(head, GZIP) ? 'gzip' : startsWith(head, ZSTD) ? 'zstd' : startsWith(head, XZ) ? 'xz' : startsWith(head, BZIP2) ? 'bzip2' : 'none';
@@ -20,13 +21,24 @@ export function compressionOf(head: Buffer): Compression {
 /** The caller must read the result to its end or destroy it; either ends the source too. */
 export async function decompress(archive: Readable): Promise<Readable> {
   const {head, whole} = await sniff(archive);
-  switch (compressionOf(head)) {
+  return undone(compressionOf(head), whole);
+}
+
+function undone(compression: Compression, whole: Readable): Readable {
+  switch (compression) {
     case 'none': return whole;
     case 'gzip': return through(whole, zlib.createGunzip({chunkSize: 256 * 1024}));
     case 'zstd': return unzstd(whole);
     case 'xz': return throughProgram(whole, 'xz', ['-dcq', '--memlimit-decompress=256MiB', '-']);
     case 'bzip2': return throughProgram(whole, 'bzip2', ['-dcq']);
   }
+}
+
+/** As a layer is kept: what containerd can unpack stays as it came, the rest is undone. */
+export async function layerStream(archive: Readable): Promise<{compression: LayerCompression; body: Readable}> {
+  const {head, whole} = await sniff(archive);
+  const compression = compressionOf(head);
+  return compression === 'xz' || compression === 'bzip2' ? {compression: 'none', body: undone(compression, whole)} : {compression, body: whole};
 }
 
 async function sniff(archive: Readable): Promise<{head: Buffer; whole: Readable}> {
@@ -75,6 +87,8 @@ function throughProgram(source: Readable, program: string, args: string[]): Read
       ? new CetusError('unsupported', `${program} archives need the program ${program} on the node`, {cause: err}) : err));
     child.on('close', (code) => (code === 0 ? resolve() : reject(new CetusError('invalid', `invalid archive: ${complaint.trim() || `${program} failed`}`))));
   });
+  // It may fail before anybody reads it: whoever does then is told all the same.
+  output.on('error', () => undefined);
   output.on('close', () => child.kill('SIGKILL'));
   // Our end of its input may break when it gives up: its exit tells why.
   let sourceError: Error | undefined;

@@ -7,7 +7,7 @@ import {Agent, EnvHttpProxyAgent, request, type Dispatcher} from 'undici';
 import {CetusError} from '../../../base/errors';
 import {isLoopback} from '../../../base/loopback';
 import type {ImageLimits} from '../limits';
-import {networkError} from './network-error';
+import {bare, networkError} from './network-error';
 
 export interface TransportOptions {
   limits: ImageLimits;
@@ -32,12 +32,16 @@ export type Answer = Dispatcher.ResponseData & {url: URL};
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MAX_REDIRECTS = 5;
+/** Go's own, for what is fetched as the Engine fetches it. */
+const MAX_FETCH_REDIRECTS = 10;
 const MAX_ERROR_BODY = 64 * 1024;
 
 export class Transport {
   private readonly verified: Dispatcher;
   private readonly unverified: Dispatcher;
   private readonly local: Dispatcher;
+  /** Loopback as anybody else's: certificates count. */
+  private readonly direct: Dispatcher;
   /** Which scheme an insecure registry answered on, so that only the first pull tries both. */
   readonly schemes = new Map<string, 'https:' | 'http:'>();
 
@@ -46,6 +50,7 @@ export class Transport {
     const common = {headersTimeout: stallMs, bodyTimeout: stallMs, maxHeaderSize: 32 * 1024, pipelining: 1, keepAliveTimeout: 4000};
     this.verified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs}});
     this.unverified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs, rejectUnauthorized: false}, requestTls: {rejectUnauthorized: false}});
+    this.direct = new Agent({...common, connect: {timeout: connectMs}});
     this.local = new Agent({...common, connect: {timeout: connectMs, rejectUnauthorized: false}});
   }
 
@@ -88,8 +93,32 @@ export class Transport {
     }
   }
 
+  /** What is no registry (an archive to import): any host, plain or not, with the name and password that stand in the address, for its own host only. */
+  async fetch(from: URL, signal: AbortSignal): Promise<Answer> {
+    let url = from;
+    for (let hops = 0; ; hops += 1) {
+      const {username, password} = url;
+      const authorization = username === '' ? {} : {authorization: `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}`};
+      const target = new URL(url);
+      [target.username, target.password] = ['', ''];
+      let answer: Dispatcher.ResponseData;
+      try {
+        answer = await request(target, {method: 'GET', dispatcher: isLoopback(target.hostname) ? this.direct : this.verified, signal, headers: {'user-agent': 'cetus', ...authorization}});
+      } catch (err) {
+        if (signal.aborted) throw signal.reason as Error;
+        throw networkError('GET', target, err);
+      }
+      const {location} = answer.headers;
+      if (!REDIRECTS.has(answer.statusCode) || typeof location !== 'string') return Object.assign(answer, {url: target});
+      await discard(answer);
+      if (hops >= MAX_FETCH_REDIRECTS) throw new CetusError('unavailable', `Get "${bare(target)}": stopped after ${MAX_FETCH_REDIRECTS} redirects`);
+      if (!URL.canParse(location, target.href) || !/^https?:$/.test(new URL(location, target).protocol)) throw new CetusError('unavailable', `Get "${bare(target)}": the redirect's address is invalid`);
+      url = new URL(location, target);
+    }
+  }
+
   async close(): Promise<void> {
-    await Promise.all([this.verified.destroy(), this.unverified.destroy(), this.local.destroy()]);
+    await Promise.all([this.verified.destroy(), this.unverified.destroy(), this.local.destroy(), this.direct.destroy()]);
   }
 }
 
