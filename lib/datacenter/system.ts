@@ -28,7 +28,7 @@ export function systemVerbs(context: Context, containers: ContainerVerbs, images
 
     async diskUsage(caller) {
       const [list, all, volumes] = await Promise.all([
-        images.list(caller, {all: true, filters: {}}), context.views.list(caller.account), context.moray.list<Volume>(BUCKETS.volumes.name, eq('account', caller.account)),
+        images.list(caller, {all: true, filters: {}, sharedSize: true}), context.views.list(caller.account), context.moray.list<Volume>(BUCKETS.volumes.name, eq('account', caller.account)),
       ]);
       const sizes: {container: (typeof all)[number]; sizeRw: number}[] = [];
       await inParallel(all, async (container) => {

@@ -96,15 +96,27 @@ export interface ImportOptions {
   platform?: string;
 }
 export type {WantedPlatform};
-export interface ListedImage { image: Image; references: string[]; containers: number }
+export interface ListedImage {
+  image: Image;
+  references: string[];
+  containers: number;
+  /** Ids of those containers. */
+  usedBy?: string[];
+  /** Bytes that other images have as well; absent where nobody asked. */
+  sharedSize?: number;
+}
+/** `ancestors`: what the image was made from, nearest first. */
+export interface ImageHistory extends ListedImage { ancestors: {id: string; references: string[]}[] }
 export interface ImageVerbs {
-  list(caller: Caller, query: {all: boolean; filters: Filters}): Promise<ListedImage[]>;
-  /** By reference, id, unique id prefix, or name@digest. */
-  get(caller: Caller, nameOrId: string): Promise<ListedImage>;
+  /** `usedBy` is told where it is asked for. */
+  list(caller: Caller, query: {all: boolean; filters: Filters; sharedSize?: boolean; usedBy?: boolean}): Promise<ListedImage[]>;
+  history(caller: Caller, nameOrId: string, options?: {platform?: WantedPlatform}): Promise<ImageHistory>;
+  /** `notFound` too where it is for another platform than the wanted one. By reference, id, unique id prefix, or name@digest. */
+  get(caller: Caller, nameOrId: string, options?: {platform?: WantedPlatform}): Promise<ListedImage>;
   /** Progress as the Engine's; throws before the first line where nothing was begun. */
   pull(caller: Caller, reference: string, options: {platform?: string; allTags?: boolean}, auth?: RegistryAuth): AsyncIterable<ProgressMessage>;
-  load(caller: Caller, archive: Readable, options: {quiet: boolean}): AsyncIterable<ProgressMessage>;
-  save(caller: Caller, names: string[]): Promise<Readable>;
+  load(caller: Caller, archive: Readable, options: {quiet: boolean; platform?: WantedPlatform}): AsyncIterable<ProgressMessage>;
+  save(caller: Caller, names: string[], options?: {platform?: WantedPlatform}): Promise<Readable>;
   /** From a tar, or from an address where one can be had. The last line is the image's id. */
   import(caller: Caller, source: Readable | string, options: ImportOptions): AsyncIterable<ProgressMessage>;
   /** `tag` '': the one in the name, or every tag of the repository. Progress as the Engine's; what the registry refuses comes after the first line. */
@@ -118,7 +130,7 @@ export interface ImageVerbs {
   /** An image of a container's files. Answered when it is recorded. */
   commit(caller: Caller, containerNameOrId: string, options: CommitOptions): Promise<{imageId: string}>;
   tag(caller: Caller, source: string, repository: string, tag: string): Promise<void>;
-  remove(caller: Caller, nameOrId: string, options: {force: boolean; noPrune: boolean}): Promise<({Untagged: string} | {Deleted: string})[]>;
+  remove(caller: Caller, nameOrId: string, options: {force: boolean; noPrune: boolean; platforms?: WantedPlatform[]}): Promise<({Untagged: string} | {Deleted: string})[]>;
   prune(caller: Caller, filters: Filters): Promise<{deleted: ({Untagged: string} | {Deleted: string})[]; spaceReclaimed: number}>;
 }
 

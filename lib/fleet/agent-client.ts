@@ -140,8 +140,8 @@ export class HttpAgentClient implements AgentClient {
   push(request: PushRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PushLine> {
     return this.progress<PushLine>('/v1/images/push', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
   }
-  load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine> {
-    return this.progress<LoadLine>('/v1/images/load', {query: {account}, body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
+  load(archive: Readable, signal?: AbortSignal, account?: string, platform?: string): AsyncIterable<LoadLine> {
+    return this.progress<LoadLine>('/v1/images/load', {query: {account, platform}, body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
   }
 
   /** Ends running calls with an error; for the node's removal and the process's end. */

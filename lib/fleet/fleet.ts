@@ -33,7 +33,7 @@ export interface AgentClient {
   resizeExec(execId: string, height: number, width: number): Promise<void>;
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine>;
   /** `account` holds the images against the node's collector until remove; default: the default account. */
-  load(archive: Readable, signal?: AbortSignal, account?: string): AsyncIterable<LoadLine>;
+  load(archive: Readable, signal?: AbortSignal, account?: string, platform?: string): AsyncIterable<LoadLine>;
   askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal?: AbortSignal): Promise<RegistryAnswers[Q['kind']]>;
   /** `archive` where the request names no URL. */
   import(request: ImportRequest, archive: Readable | undefined, signal?: AbortSignal): AsyncIterable<ImportLine>;

@@ -41,9 +41,9 @@ export async function pullTo(ctx: Ctx<unknown>, nodeId: string, request: {accoun
   return readToResult<Result<PullLine>>(ctx, agent.pull(request, secrets?.auth, ctx.signal), `pull ${request.reference}`);
 }
 
-export async function loadTo(ctx: Ctx<unknown>, nodeId: string, archive: Readable, account: string): Promise<NodeImage[]> {
+export async function loadTo(ctx: Ctx<unknown>, nodeId: string, archive: Readable, account: string, platform?: string): Promise<NodeImage[]> {
   const agent = await ctx.services.fleet.agent(nodeId);
-  return (await readToResult<Result<LoadLine>>(ctx, agent.load(archive, ctx.signal, account), 'load')).images;
+  return (await readToResult<Result<LoadLine>>(ctx, agent.load(archive, ctx.signal, account, platform), 'load')).images;
 }
 
 /** `archive` where the request names no address. */

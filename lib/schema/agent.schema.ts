@@ -131,6 +131,7 @@ export const REGISTRY_QUESTION_SCHEMA = {
   oneOf: [
     {required: ['server'], properties: {kind: {const: 'login'}, server: {type: 'string', maxLength: 1024}}},
     {required: ['reference'], properties: {kind: {const: 'inspect'}, reference: {type: 'string', minLength: 1, maxLength: 1024}}},
+    {required: ['reference'], properties: {kind: {const: 'tags'}, reference: {type: 'string', minLength: 1, maxLength: 1024}}},
     {required: ['term', 'limit'], properties: {kind: {const: 'search'}, term: {type: 'string', maxLength: 1024}, limit: {type: 'integer', minimum: 1, maximum: 100}}},
   ],
 } as const;

@@ -21,7 +21,7 @@
  *   GET  /v1/execs/ID                   -> ExecObservation
  *   POST /v1/execs/ID/resize            ?h=&w=
  *   POST /v1/images/pull                PullRequest; registry credentials in X-Registry-Auth -> NDJSON of PullLine, the last one {result}
- *   POST /v1/images/load                ?account=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
+ *   POST /v1/images/load                ?account=&platform=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
  *   POST /v1/images/import              ImportRequest as one line of JSON, then the tar (plain, gzip, bzip2, xz, zstd) unless it names a URL -> NDJSON of ImportLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
  *   POST /v1/registry                   RegistryQuestion; registry credentials in X-Registry-Auth -> its answer (RegistryAnswers)
@@ -199,12 +199,14 @@ export interface ImportRequest {
 }
 export type ImportLine = ProgressMessage | {result: {image: NodeImage}};
 /** Asked of a registry by a node, because nodes are who reach registries. `server` as people name it; '' is Docker Hub. */
-export type RegistryQuestion = {kind: 'login'; server: string} | {kind: 'inspect'; reference: string} | {kind: 'search'; term: string; limit: number};
+export type RegistryQuestion = {kind: 'login'; server: string} | {kind: 'inspect'; reference: string} | {kind: 'tags'; reference: string} | {kind: 'search'; term: string; limit: number};
 export interface SearchResult { name: string; description: string; isOfficial: boolean; stars: number }
 export interface RegistryAnswers {
   /** What may stand for the password from now on; '' where the registry gives nothing. */
   login: {identityToken: string};
   inspect: {descriptor: Descriptor; platforms: NonNullable<Descriptor['platform']>[]};
+  /** Of the repository that the reference names. */
+  tags: {tags: string[]};
   search: {results: SearchResult[]};
 }
 /** What to write for each image: names for manifest.json and repositories. */

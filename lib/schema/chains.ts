@@ -51,7 +51,7 @@ export interface PullSecrets { auth?: RegistryAuth }
 export interface PullResult { imageId: string; reference: string; digest: string; upToDate: boolean }
 
 /** The archive travels as `secrets: LoadSecrets`: it exists only in the process that accepted the request. `loadId`: a fresh uuid. */
-export interface LoadParams { account: string; loadId: string; node?: string }
+export interface LoadParams { account: string; loadId: string; node?: string; /** "linux/arm64": the only one that may be loaded */ platform?: string }
 export interface LoadSecrets { archive: Readable }
 export interface LoadResult { images: {imageId: string; references: string[]}[] }
 
@@ -74,7 +74,16 @@ export interface CommitResult { imageId: string }
  * `reference` (normalised): what the person named, if a name; '' if an id, or the digest form. `shown` is the name as the person wrote
  * it, for the texts. conflict: used by containers, several repositories, children (Engine's texts).
  */
-export interface ImageRemoveParams { account: string; imageId: string; reference: string; shown: string; force: boolean; noPrune: boolean }
+export interface ImageRemoveParams {
+  account: string;
+  imageId: string;
+  reference: string;
+  shown: string;
+  force: boolean;
+  noPrune: boolean;
+  /** conflict where it has a name: it goes only because another went. */
+  nameless?: boolean;
+}
 export type ImageRemoveResult = ({Untagged: string} | {Deleted: string})[];
 
 /**

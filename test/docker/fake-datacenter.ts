@@ -332,6 +332,7 @@ export class FakeDatacenter {
           if (!found) throw noSuch('image', name);
           return found;
         },
+        history: async (caller, name, options) => ({...await this.datacenter().images.get(caller, name, options), ancestors: []}),
         pull: (caller, reference, options, auth) => {
           this.called('pull', caller, reference, options);
           this.lastAuth = auth;
@@ -341,8 +342,8 @@ export class FakeDatacenter {
           this.called('load', caller, options);
           return loadLines(archive, this.failures);
         },
-        save: async (caller, names) => {
-          this.called('save', caller, names);
+        save: async (caller, names, options) => {
+          this.called('save', caller, names, ...(options?.platform ? [options] : []));
           return Readable.from([Buffer.from('tar')]);
         },
         push: (caller, name, tag, options, auth) => {

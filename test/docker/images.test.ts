@@ -57,7 +57,7 @@ describe('pull', () => {
     expect(refused.body).toEqual({message: 'unauthorized: incorrect username or password'});
   });
 
-  it.each([['fromImage=', 400], ['fromImage=UPPER', 400]])('refuses ?%s', async (query, status) => {
+  it.each([['fromImage=', 400], ['fromImage=UPPER', 400], ['fromImage=a&changes=CMD', 400]])('refuses ?%s', async (query, status) => {
     const {url} = await world();
     expect((await request(url).post(`/images/create?${query}`)).status).toBe(status);
   });
@@ -125,6 +125,42 @@ describe('load and save', () => {
     await request(url).get('/images/get?names=a&names=b,c');
     expect(fake.calls.at(-1)!.args).toEqual([['a', 'b', 'c']]);
     expect((await request(url).get('/images/get')).status).toBe(400);
+  });
+});
+
+describe('import', () => {
+  it('from the body and from an address', async () => {
+    const {url, fake} = await world();
+    const got = await request(url).post('/images/create?fromSrc=-&repo=r&tag=t&message=m&changes=USER+x&changes=CMD+y&platform=linux/arm64').send('tar').buffer(true).parse(asText as never);
+    expect(lines(got.body as string)).toEqual([{status: expect.stringMatching(/^sha256:/) as string}]);
+    expect(fake.calls.at(-1)!.args).toEqual(['body', {repository: 'r', tag: 't', message: 'm', changes: ['USER x', 'CMD y'], platform: 'linux/arm64'}]);
+    await request(url).post('/images/create?fromSrc=http://x/y.tar');
+    expect(fake.calls.at(-1)!.args).toEqual(['http://x/y.tar', {repository: '', tag: '', message: '', changes: []}]);
+  });
+});
+
+describe('platforms', () => {
+  const arm = encodeURIComponent('{"os":"linux","architecture":"arm64"}');
+  it('go to the verb, from the version on that knows them', async () => {
+    const {url, fake} = await world();
+    await request(url).get(`/images/busybox/get?platform=${arm}`);
+    expect(fake.calls.at(-1)!.args).toEqual([['busybox'], {platform: {os: 'linux', architecture: 'arm64'}}]);
+    await request(url).get(`/v1.47/images/busybox/get?platform=${arm}`);
+    expect(fake.calls.at(-1)!.args).toEqual([['busybox']]);
+    await request(url).delete(`/images/busybox?platforms=${arm}`);
+    expect(fake.calls.at(-1)!.args).toEqual(['busybox', {force: false, noPrune: false, platforms: [{os: 'linux', architecture: 'arm64'}]}]);
+  });
+
+  it.each([['{}', 'both OS and Architecture must be provided'], ['{"variant":"v8"}', 'optional platform components provided, but OS and Architecture are not provided'], ['[]', 'failed to parse platform: an object is expected'], ['{"os":1}', 'failed to parse platform: os must be a string']])('%s is none', async (text, message) => {
+    const {url} = await world();
+    for (const path of ['json', 'history', 'get']) expect((await request(url).get(`/images/busybox/${path}?platform=${encodeURIComponent(text)}`)).body).toEqual({message});
+  });
+
+  it('and manifests do not go together at inspect', async () => {
+    const {url} = await world();
+    expect((await request(url).get(`/images/busybox/json?manifests=1&platform=${arm}`)).body).toEqual({message: 'conflicting options: manifests and platform options cannot both be set'});
+    expect((await request(url).get('/images/busybox/json?manifests=1')).body).toMatchObject({Manifests: [{Kind: 'image', Available: true, ImageData: {Platform: {os: 'linux'}}}]});
+    expect(((await request(url).get('/images/json?manifests=1')).body as object[])[0]).toMatchObject({Manifests: [{Kind: 'image', Size: {Content: expect.any(Number) as number}}]});
   });
 });
 

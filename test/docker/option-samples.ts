@@ -124,6 +124,8 @@ export const BODY_SAMPLES: Record<string, BodySample> = {
   'VolumeCreate DriverOpts': {value: {type: 'tmpfs', device: 'tmpfs'}},
 };
 
+const PLATFORM = '{"os":"linux","architecture":"amd64"}';
+
 /** A parameter by itself, or for one operation. `with`: what is in both requests; `api`: the version that has it, where the newest has not. */
 export const QUERY_SAMPLES: Record<string, {value: string; with?: string; api?: string}> = {
   all: {value: '1'}, force: {value: '1'}, v: {value: '1'}, link: {value: '1'}, size: {value: '1'}, limit: {value: '7'}, noprune: {value: '1'}, quiet: {value: '0'},
@@ -134,6 +136,8 @@ export const QUERY_SAMPLES: Record<string, {value: string; with?: string; api?: 
   'ImageCommit container': {value: 'c'}, 'ImageCommit repo': {value: 'zz', with: 'container=c'}, 'ImageCommit tag': {value: '7', with: 'container=c&repo=zz'}, 'ImageCommit comment': {value: 'zz', with: 'container=c'},
   'ImageCommit author': {value: 'zz', with: 'container=c'}, 'ImageCommit pause': {value: '0', with: 'container=c'}, 'ImageCommit changes': {value: 'USER zz', with: 'container=c'},
   'ImageSearch term': {value: 'zz'}, 'ImageSearch limit': {value: '7', with: 'term=x'}, 'ImageSearch filters': {value: '{"stars":["7"]}', with: 'term=x'},
+  'ImageList shared-size': {value: '1'}, 'ImageList manifests': {value: '1'}, 'ImageInspect manifests': {value: '1'}, 'ImageInspect platform': {value: '{"os":"linux"}'},
+  'ImageHistory platform': {value: '{"os":"linux"}'}, 'ImageDelete platforms': {value: PLATFORM}, 'ImageGet platform': {value: PLATFORM}, 'ImageGetAll platform': {value: PLATFORM, with: 'names=busybox'}, 'ImageLoad platform': {value: PLATFORM},
   'ImagePush tag': {value: '7'}, 'ImagePush platform': {value: '{"os":"linux","architecture":"amd64"}', with: 'tag=7'},
   'ImageCreate fromSrc': {value: '-'}, 'ImageCreate repo': {value: 'zz', with: 'fromSrc=-'}, 'ImageCreate message': {value: 'zz', with: 'fromSrc=-'}, 'ImageCreate changes': {value: 'USER zz', with: 'fromSrc=-'},
   'ImageCreate platform': {value: 'linux/amd64', with: 'fromImage=busybox&tag=1'}, 'ImageCreate tag': {value: '7', with: 'fromImage=busybox'}, 'ImageTag tag': {value: '7', with: 'repo=zz'},

@@ -1,5 +1,10 @@
-/** Images that are made here and taken elsewhere: commit, push and login, with the stock client. */
+/** Images that are made here and taken elsewhere: commit, import, push, pull of all tags and login, with the stock client. */
+import fs from 'node:fs';
+import http from 'node:http';
+import type {AddressInfo} from 'node:net';
 import path from 'node:path';
+import {gzipSync} from 'node:zlib';
+import {tarOf} from '../harness/images';
 import {JILL, startRegistry, type TestRegistry} from '../harness/registry';
 import {whereKept} from '../harness/secrets';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
@@ -28,6 +33,7 @@ describe('commit', () => {
     await dc.ok(['stop', '-t', '5', 'writer']);
     await dc.ok(['commit', 'writer', 'made:2']);
     expect(await dc.ok(['run', '--rm', 'made:2', 'cat', '/made/file'])).toBe('here');
+    expect((await dc.docker(['image', 'inspect', '--platform', 'linux/s390x', 'made:2'])).stderr).toMatch(/does not match the specified platform \(linux\/s390x\)/);
     const events = await dc.ok(['events', '--since', '5m', '--until', String(Date.now() / 1000), '--filter', 'container=writer', '--format', '{{.Action}}']);
     expect(events.split('\n').filter((e) => /pause|commit/.test(e))).toEqual(['pause', 'unpause', 'commit', 'commit']);
   });
@@ -37,10 +43,34 @@ describe('commit', () => {
     const id = await dc.ok(['commit', 'idle']);
     // Nothing was changed: no layer of its own, and a step of the history that says so.
     expect(await dc.ok(['image', 'inspect', '-f', '{{len .RootFS.Layers}} {{len .RepoTags}}', id])).toBe('1 0');
-    expect(await dc.ok(['history', '-q', '--no-trunc', id])).toBe(`${id}\n<missing>`);
+    expect(await dc.ok(['history', '-q', '--no-trunc', id])).toBe(`${id}\n${await dc.ok(['inspect', '-f', '{{.Id}}', 'busybox'])}`);
     await dc.ok(['rmi', id]);
     expect((await dc.docker(['commit', '-c', 'RUN x', 'idle'])).stderr).toMatch(/run is not a valid change command/);
     expect((await dc.docker(['commit', 'nobody'])).stderr).toMatch(/No such container: nobody/);
+  });
+});
+
+describe('import', () => {
+  test('a tar from stdin and one from an address are images that run', async () => {
+    const tar = await tarOf([{name: 'bin', type: 'directory'}, {name: 'bin/busybox', content: fs.readFileSync('/bin/busybox'), mode: 0o755}, {name: 'here', content: 'from a tar\n'}]);
+    const id = await dc.ok(['import', '-m', 'by hand', '-c', 'ENTRYPOINT ["/bin/busybox"]', '-c', 'CMD ["cat", "/here"]', '-', 'imported:1'], {input: gzipSync(tar)});
+    expect(id).toMatch(/^sha256:[0-9a-f]{64}$/);
+    expect(await dc.ok(['run', '--rm', 'imported:1'])).toBe('from a tar');
+    expect(await dc.ok(['history', '--format', '{{.Comment}}', 'imported:1'])).toBe('by hand');
+    const server = http.createServer((_req, res) => res.end(tar));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/root.tar`;
+    try {
+      const printed = await dc.ok(['import', address, 'imported:2']);
+      expect(printed).toContain(`Downloading from ${address}`);
+      expect(await dc.ok(['run', '--rm', 'imported:2', '/bin/busybox', 'cat', '/here'])).toBe('from a tar');
+      expect(await dc.ok(['image', 'inspect', '-f', '{{.Comment}}', 'imported:2'])).toBe(`Imported from ${address}`);
+    } finally {
+      server.close();
+    }
+    expect((await dc.docker(['import', '-c', 'RUN x', '-'], {input: tar})).stderr).toMatch(/run is not a valid change command/);
+    expect((await dc.docker(['import', '-'], {input: Buffer.alloc(5000, 0x55)})).stderr).toMatch(/invalid tar header|failed to register layer/);
+    await dc.ok(['rmi', 'imported:1', 'imported:2']);
   });
 });
 
@@ -59,6 +89,8 @@ describe('push', () => {
     const all = await dc.ok(['push', '--all-tags', name]);
     expect(all).toMatch(/Layer already exists/);
     expect(all).toContain(`2: digest: ${digest}`);
+    const pulled = await dc.ok(['pull', '--all-tags', name]);
+    expect(pulled).toMatch(new RegExp(`^1: Pulling from made/app[^]*^2: Pulling from made/app[^]*^Status: Image is up to date for ${name}$`, 'm'));
     await dc.ok(['rm', 'source']);
     await dc.ok(['rmi', `${name}:1`, `${name}:2`]);
     expect(await dc.ok(['run', '--rm', `${name}@${digest}`])).toBe('pushed');

@@ -82,11 +82,11 @@ class ContainerdImages implements AgentImages {
     yield {result};
   }
 
-  async *load(archive: Readable, signal: AbortSignal, account = DEFAULT_ACCOUNT): AsyncGenerator<LoadLine> {
+  async *load(archive: Readable, signal: AbortSignal, account = DEFAULT_ACCOUNT, platform?: string): AsyncGenerator<LoadLine> {
     await this.open();
     const {store, unpacker, limits, clock} = this;
     const started = clock.now();
-    const result = yield* withLines(signal, (emit, either) => canceledBy(either, loadArchive({store, unpacker, limits}, archive, account, emit, either)));
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, loadArchive({store, unpacker, limits}, archive, {account, platform}, emit, either)));
     this.log.info({account, imageIds: result.images.map((image) => image.imageId), ms: clock.now() - started}, 'images loaded');
     yield {result};
   }

@@ -6,8 +6,8 @@ import type {CommitRequest} from './commit';
 
 export interface AgentImages {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
-  /** `account` holds what was loaded until `remove`; default: the default account. */
-  load(archive: Readable, signal: AbortSignal, account?: string): AsyncIterable<LoadLine>;
+  /** `account` holds what was loaded until `remove`; default: the default account. `platform`: nothing else may be loaded; default: the node's own is preferred. */
+  load(archive: Readable, signal: AbortSignal, account?: string, platform?: string): AsyncIterable<LoadLine>;
   /** `archive` is read unless the request names a URL, and ended in any case. */
   import(request: ImportRequest, archive: Readable, signal: AbortSignal): AsyncIterable<ImportLine>;
   push(request: PushRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PushLine>;

@@ -11,20 +11,22 @@ import {EarlyUnpack} from './early-unpack';
 import type {ImageLimits} from './limits';
 import {layerId, progressLine} from './progress';
 import {recordImage, unpackPlan} from './record';
-import {nodePlatform} from './registry/platform';
+import {checkPlatform, nodePlatform, parsePlatform} from './registry/platform';
 import type {BlobStore, Hold} from './store';
 import type {LayerToUnpack, Unpacker} from './unpack';
 
 export interface LoadParts { store: BlobStore; unpacker: Unpacker; limits: ImageLimits }
 type Emit = (line: ProgressMessage) => void;
 
-export async function loadArchive(parts: LoadParts, archive: Readable, account: string, emit: Emit, signal: AbortSignal): Promise<{images: NodeImage[]}> {
+export async function loadArchive(parts: LoadParts, archive: Readable, {account, platform}: {account: string; platform?: string}, emit: Emit, signal: AbortSignal): Promise<{images: NodeImage[]}> {
+  const wanted = platform === undefined ? undefined : parsePlatform(platform);
   const {store, limits} = parts;
   const hold = await store.hold('load');
   let done = false;
   try {
     const contents = await readWhileUnpacking(parts, hold, archive, emit, signal);
-    const planned = await planImages(contents, (digest) => store.document(digest), nodePlatform(), limits);
+    const planned = await planImages(contents, (digest) => store.document(digest), wanted ?? nodePlatform(), limits);
+    if (wanted) for (const {config, references: [name = 'without a name']} of planned) checkPlatform(config, wanted, name);
     for (const {manifest, config} of planned)
       for (const step of unpackPlan(manifest, config)) await unpackLayer(parts, hold, step, emit, signal);
     const images: NodeImage[] = [];

@@ -14,7 +14,7 @@ import {parseConfig, parseManifest, type Manifest} from './manifest';
 import {Pace} from './pace';
 import {layerId, progressLine, secondsLine, statusLine, Throttle} from './progress';
 import {Repository, type FetchedManifest} from './registry/client';
-import {choosePlatform, formatPlatform, nodePlatform, parsePlatform, satisfies, type Platform} from './registry/platform';
+import {checkPlatform as mustBeFor, choosePlatform, formatPlatform, nodePlatform, parsePlatform, type Platform} from './registry/platform';
 import type {Transport} from './registry/transport';
 import {recordImage, unpackPlan} from './record';
 import type {BlobStore, Hold} from './store';
@@ -81,10 +81,8 @@ async function fetchConfig({store}: PullParts, hold: Hold, repository: Repositor
 
 function checkPlatform(config: ImageConfigFile, request: PullRequest, reference: Reference, wanted: Platform): void {
   if (config.os !== 'linux') throw new CetusError('unsupported', `image operating system ${JSON.stringify(config.os.slice(0, 40))} cannot be used on this platform`);
-  const offered: Platform = {os: config.os, architecture: config.architecture, variant: config.variant};
   // Without a wish, the Engine takes what there is, also another machine's.
-  if (request.platform !== undefined && !satisfies(wanted, offered))
-    throw new CetusError('notFound', `image with reference ${familiarReference(reference)} was found but its platform (${formatPlatform(offered)}) does not match the specified platform (${formatPlatform(wanted)})`);
+  if (request.platform !== undefined) mustBeFor(config, wanted, familiarReference(reference));
 }
 
 async function fetchLayers(parts: PullParts, hold: Hold, repository: Repository, reference: Reference, manifest: Manifest, config: ImageConfigFile, emit: Emit, signal: AbortSignal): Promise<void> {

@@ -177,7 +177,7 @@ async function push({req, res, parts, signal}: Context): Promise<void> {
 }
 
 async function load({req, res, query, parts, signal}: Context): Promise<void> {
-  await ndjson(res, parts.images.load(uploadBody(req), signal, query.text('account') || undefined));
+  await ndjson(res, parts.images.load(uploadBody(req), signal, query.text('account') || undefined, query.text('platform') || undefined));
 }
 
 async function save({req, res, parts, signal}: Context): Promise<void> {

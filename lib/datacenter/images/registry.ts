@@ -2,7 +2,7 @@
 import {CetusError, isCetusError} from '../../base/errors';
 import type {RegistryAnswers, RegistryQuestion, SearchResult} from '../../schema/agent';
 import type {RegistryAuth} from '../../schema/docker';
-import {formatReference, parseImageName} from '../../schema/reference';
+import {familiarName, formatReference, parseImageName, type Reference} from '../../schema/reference';
 import type {Context} from '../context';
 import {acceptFilters, booleanFilter, has, valuesOf} from '../filters';
 import type {Caller, Filters} from '../verbs';
@@ -17,6 +17,13 @@ export async function login(context: Context, caller: Caller, auth: RegistryAuth
 export async function inspectRemote(context: Context, caller: Caller, name: string, auth?: RegistryAuth): Promise<RegistryAnswers['inspect']> {
   if (/^[0-9a-f]{64}$/.test(name)) throw new CetusError('invalid', `unknown image reference format: ${name}`);
   return ask(context, caller, {kind: 'inspect', reference: formatReference(parseImageName(name))}, auth);
+}
+
+/** Every tag of a repository, as its registry tells them. */
+export async function tagsOf(context: Context, caller: Caller, repository: Reference, auth?: RegistryAuth): Promise<string[]> {
+  const {tags} = await ask(context, caller, {kind: 'tags', reference: formatReference({registry: repository.registry, repository: repository.repository, tag: 'latest'})}, auth);
+  if (tags.length === 0) throw new CetusError('notFound', `no tags of ${familiarName(repository)} in its registry`);
+  return tags;
 }
 
 /** The Engine's rules: `is-automated` is deprecated and finds nothing where it is asked for; of several `stars` the most counts. */

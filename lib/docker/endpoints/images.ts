@@ -1,5 +1,6 @@
 /** Images: list, pull, inspect, history, tag, remove, prune, save, load, import, commit, push. */
 import {CetusError, isCetusError} from '../../base/errors';
+import type {WantedPlatform} from '../../datacenter/verbs';
 import type {Config, ProgressMessage} from '../../schema/docker';
 import {familiarReference, invalidTag, isDigest, isTag, parseReference} from '../../schema/reference';
 import {parseBody} from '../body';
@@ -21,8 +22,10 @@ async function list(x: Exchange): Promise<void> {
   // Before 1.41 a name could be given apart.
   const name = x.speaks(41) ? '' : x.query.text('filter');
   if (name) filters.reference = [...(filters.reference ?? []), name];
-  const images = await x.datacenter.images.list(x.caller, {all: x.query.bool('all'), filters});
-  x.json(200, images.map((image) => imageListEntry(image, options(x))));
+  const manifests = x.speaks(47) && x.query.bool('manifests');
+  const images = await x.datacenter.images.list(x.caller, {all: x.query.bool('all'), filters, sharedSize: x.speaks(42) && x.query.bool('shared-size'), usedBy: manifests});
+  const view = {...options(x), manifests};
+  x.json(200, images.map((image) => imageListEntry(image, view)));
 }
 
 /** `fromImage` may carry the tag itself; `tag` may be a digest. Without either every tag of the repository is meant. */
@@ -36,7 +39,9 @@ export function pullReference(fromImage: string, tag: string): {reference: strin
 
 /** One operation of the API with two meanings: a name is pulled, a source is imported. */
 async function create(x: Exchange): Promise<void> {
-  return x.query.text('fromImage') === '' && x.query.has('fromSrc') ? importArchive(x) : pull(x);
+  if (x.query.text('fromImage') === '' && x.query.has('fromSrc')) return importArchive(x);
+  for (const name of ['repo', 'message', 'changes']) if (x.query.text(name) !== '') throw new CetusError('invalid', `the parameter "${name}" belongs to an import (fromSrc), not to a pull`);
+  return pull(x);
 }
 
 async function importArchive(x: Exchange): Promise<void> {
@@ -68,12 +73,22 @@ async function* registryRefusals(lines: AsyncIterable<ProgressMessage>): AsyncGe
   }
 }
 
+/** The parameter `platform` of the API versions that know it. */
+function platformOf(x: Exchange, since: number): {platform?: WantedPlatform} {
+  const text = x.speaks(since) ? x.query.text('platform') : '';
+  return text ? {platform: parsePlatformJson(text)} : {};
+}
+
 async function inspect(x: Exchange): Promise<void> {
-  x.json(200, imageInspect(await x.datacenter.images.get(x.caller, x.param('name')), {...options(x), containerConfig: COMPOSE_1.test(x.request.headers['user-agent'] ?? '')}));
+  const manifests = x.speaks(48) && x.query.bool('manifests');
+  const wanted = platformOf(x, 49);
+  if (manifests && wanted.platform) throw new CetusError('invalid', 'conflicting options: manifests and platform options cannot both be set');
+  x.json(200, imageInspect(await x.datacenter.images.get(x.caller, x.param('name'), wanted), {
+    manifests, ...options(x), containerConfig: COMPOSE_1.test(x.request.headers['user-agent'] ?? '')}));
 }
 
 async function history(x: Exchange): Promise<void> {
-  x.json(200, imageHistory(await x.datacenter.images.get(x.caller, x.param('name'))));
+  x.json(200, imageHistory(await x.datacenter.images.history(x.caller, x.param('name'), platformOf(x, 48))));
 }
 
 async function tag(x: Exchange): Promise<void> {
@@ -84,7 +99,8 @@ async function tag(x: Exchange): Promise<void> {
 }
 
 async function remove(x: Exchange): Promise<void> {
-  x.json(200, await x.datacenter.images.remove(x.caller, x.param('name'), {force: x.query.bool('force'), noPrune: x.query.bool('noprune')}));
+  const platforms = x.speaks(50) ? x.query.all('platforms').filter((text) => text !== '').map(parsePlatformJson) : [];
+  x.json(200, await x.datacenter.images.remove(x.caller, x.param('name'), {force: x.query.bool('force'), noPrune: x.query.bool('noprune'), ...(platforms.length ? {platforms} : {})}));
 }
 
 async function prune(x: Exchange): Promise<void> {
@@ -93,7 +109,7 @@ async function prune(x: Exchange): Promise<void> {
 }
 
 async function save(x: Exchange): Promise<void> {
-  await x.stream(200, {'Content-Type': TAR}, await x.datacenter.images.save(x.caller, [x.param('name')]));
+  await x.stream(200, {'Content-Type': TAR}, await x.datacenter.images.save(x.caller, [x.param('name')], platformOf(x, 48)));
 }
 
 async function saveAll(x: Exchange): Promise<void> {
@@ -101,18 +117,17 @@ async function saveAll(x: Exchange): Promise<void> {
   const names = x.query.all('names').flatMap((value) => value.split(',')).filter((name) => name !== '');
   if (!names.length) throw new CetusError('invalid', 'no image names given: the parameter "names" is required');
   if (names.length > MAX_SAVED_NAMES) throw new CetusError('invalid', `more than ${MAX_SAVED_NAMES} images in one archive`);
-  await x.stream(200, {'Content-Type': TAR}, await x.datacenter.images.save(x.caller, names));
+  await x.stream(200, {'Content-Type': TAR}, await x.datacenter.images.save(x.caller, names, platformOf(x, 48)));
 }
 
 async function load(x: Exchange): Promise<void> {
   // The Engine has always taken 1 as the default, and clients rely on it.
-  await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true)}));
+  await x.lines(x.datacenter.images.load(x.caller, x.bodyStream(), {quiet: x.query.bool('quiet', true), ...platformOf(x, 48)}));
 }
 
 async function push(x: Exchange): Promise<void> {
-  const platform = x.speaks(46) ? x.query.text('platform') : '';
   const auth = parseRegistryAuth(x.request.headers['x-registry-auth']);
-  await x.lines(x.datacenter.images.push(x.caller, x.param('name'), x.query.text('tag'), platform ? {platform: parsePlatformJson(platform)} : {}, auth));
+  await x.lines(x.datacenter.images.push(x.caller, x.param('name'), x.query.text('tag'), platformOf(x, 46), auth));
 }
 
 async function commit(x: Exchange): Promise<void> {

@@ -77,7 +77,7 @@ async function diskUsage(x: Exchange): Promise<void> {
   const now = Date.now();
   const options = {speaks: (minor: number) => x.speaks(minor), counted: true};
   x.json(200, {
-    ...(wanted('image') ? {LayersSize: usage.layersSize, Images: usage.images.map((image) => ({...imageListEntry(image, options), SharedSize: 0}))} : {}),
+    ...(wanted('image') ? {LayersSize: usage.layersSize, Images: usage.images.map((image) => imageListEntry(image, options))} : {}),
     ...(wanted('container') ? {Containers: usage.containers.map(({container, sizeRw}) => containerListEntry(container, now, {sizeRw, sizeRootFs: 0}))} : {}),
     ...(wanted('volume') ? {Volumes: usage.volumes.map(({volume, size, refCount}) => volumeView(volume, {size, refCount}))} : {}),
     ...(wanted('build-cache') ? buildCacheView(await x.datacenter.builds.usage(x.caller), options) : {}),

@@ -1,5 +1,5 @@
 /** Images: list entry, inspect, history. Sizes are bytes of unpacked layers, as the Engine counts them. */
-import type {ListedImage} from '../../datacenter/verbs';
+import type {ImageHistory, ListedImage} from '../../datacenter/verbs';
 import type {Config} from '../../schema/docker';
 import {familiar, tagsOf} from './names';
 import {unixSeconds} from './time';
@@ -13,9 +13,12 @@ export interface ImageViewOptions {
   containerConfig?: boolean;
   /** The containers of each: the Engine counts them for `system df` only. */
   counted?: boolean;
+  /** Every manifest of the image; here that is the one. */
+  manifests?: boolean;
 }
 
-export function imageListEntry({image, references, containers}: ListedImage, {speaks, counted}: ImageViewOptions): object {
+export function imageListEntry(listed: ListedImage, {speaks, counted, manifests}: ImageViewOptions): object {
+  const {image, references, containers, sharedSize = NOT_COUNTED} = listed;
   const tags = tagsOf(references);
   const digests = image.repoDigests.map(familiar);
   // Until 1.43 an image without any name had a name of its own for that.
@@ -27,23 +30,38 @@ export function imageListEntry({image, references, containers}: ListedImage, {sp
     RepoDigests: digests.length ? digests : noDigests,
     Created: unixSeconds(image.config.created),
     Size: image.size,
-    SharedSize: -1,
+    SharedSize: sharedSize,
     ...(speaks(44) ? {} : {VirtualSize: image.size}),
     Labels: image.config.config?.Labels ?? null,
     Containers: counted ? containers : NOT_COUNTED,
+    ...(speaks(48) ? {Descriptor: image.manifest} : {}),
+    ...(manifests ? {Manifests: [manifestSummary(listed)]} : {}),
   };
 }
 
-export function imageInspect({image, references}: ListedImage, {speaks, containerConfig}: ImageViewOptions): object {
+/** Total: the blobs that are kept and the layers that containers run on. */
+function manifestSummary({image, usedBy = []}: ListedImage): object {
+  const {config} = image;
+  const content = image.manifest.size + image.layers.reduce((sum, layer) => sum + layer.size, 0);
+  return {
+    ID: image.manifest.digest, Descriptor: image.manifest, Available: true, Size: {Content: content, Total: content + image.size}, Kind: 'image',
+    ImageData: {
+      Platform: {architecture: config.architecture, os: config.os, ...(config.variant ? {variant: config.variant} : {})}, Containers: usedBy, Size: {Unpacked: image.size},
+    },
+  };
+}
+
+export function imageInspect(listed: ListedImage, {speaks, containerConfig, manifests}: ImageViewOptions): object {
+  const {image, references} = listed;
   const {config} = image;
   return {
     Id: image.id,
     RepoTags: tagsOf(references),
     RepoDigests: image.repoDigests.map(familiar),
     Parent: image.parent ?? '',
-    Comment: config.history?.at(-1)?.comment ?? '',
+    Comment: config.comment || (config.history?.at(-1)?.comment ?? ''),
     Created: config.created ?? '0001-01-01T00:00:00Z',
-    ...(speaks(45) ? {} : {Container: ''}),
+    ...(speaks(45) ? {} : {Container: config.container ?? ''}),
     ...(speaks(45) && !containerConfig ? {} : {ContainerConfig: {...legacyConfig(config.container_config ?? {}), ...(config.container_config ? {} : {Env: null})}}),
     DockerVersion: config.docker_version ?? '',
     Author: config.author ?? '',
@@ -58,6 +76,7 @@ export function imageInspect({image, references}: ListedImage, {speaks, containe
     RootFS: {Type: 'layers', Layers: config.rootfs.diff_ids},
     Metadata: {LastTagTime: image.lastTaggedAt || '0001-01-01T00:00:00Z'},
     ...(speaks(48) ? {Descriptor: image.manifest} : {}),
+    ...(manifests ? {Manifests: [manifestSummary(listed)]} : {}),
   };
 }
 
@@ -89,8 +108,8 @@ function legacyConfig(c: Config): object {
 
 const notEmpty = (value: object | null | undefined): boolean => !!value && Object.keys(value).length > 0;
 
-/** Newest first; layers without a size of their own (ENV, CMD) have 0, and only the top row has an id. */
-export function imageHistory({image, references}: ListedImage): object[] {
+/** Newest first; layers without a size of their own (ENV, CMD) have 0. The top rows have ids: the image's, and those of what it was made from. */
+export function imageHistory({image, references, ancestors}: ImageHistory): object[] {
   const history = image.config.history ?? [];
   let layer = 0;
   const rows = history.map((step) => ({
@@ -105,7 +124,7 @@ export function imageHistory({image, references}: ListedImage): object[] {
   for (; layer < image.layers.length; layer += 1)
     rows.push({Id: '<missing>', Created: unixSeconds(image.config.created), CreatedBy: '', Tags: null, Size: image.layers[layer]!.unpackedSize, Comment: ''});
   rows.reverse();
-  if (rows[0]) Object.assign(rows[0], {Id: image.id, Tags: tagsOf(references)});
+  for (const [i, known] of [{id: image.id, references}, ...ancestors].entries()) if (rows[i]) Object.assign(rows[i], {Id: known.id, Tags: tagsOf(known.references)});
   return rows;
 }
 

@@ -30,7 +30,7 @@ async function fetch(ctx: Ctx<LoadParams>): Promise<FetchedImages> {
   const {nodeId} = ctx.outputs['choose'] as {nodeId: string};
   const {archive} = (ctx.secrets ?? {}) as Partial<LoadSecrets>;
   if (!archive) throw new CetusError('unavailable', 'the archive went away with the process that was reading it; load it again');
-  return {nodeId, images: await loadTo(ctx, nodeId, archive, ctx.params.account), upToDate: false};
+  return {nodeId, images: await loadTo(ctx, nodeId, archive, ctx.params.account, ctx.params.platform), upToDate: false};
 }
 
 async function record(ctx: Ctx<LoadParams>): Promise<{writes: BatchOp[]}> {

@@ -8,9 +8,9 @@ import type {Clock} from '../../../base/clock';
 import {CetusError, isCetusError} from '../../../base/errors';
 import {retry} from '../../../base/retry';
 import type {RegistryAuth} from '../../../schema/docker';
-import {DEFAULT_REGISTRY, isDigest, type Reference} from '../../../schema/reference';
+import {DEFAULT_REGISTRY, isDigest, isTag, type Reference} from '../../../schema/reference';
 import type {ImageLimits} from '../limits';
-import {ACCEPTED_MANIFESTS, sha256} from '../manifest';
+import {ACCEPTED_MANIFESTS, json, sha256} from '../manifest';
 import {type Access, Authorizer} from './auth';
 import {parseChallenges} from './challenge';
 import {isTransient} from './network-error';
@@ -33,6 +33,8 @@ export interface RepositoryOptions {
 
 /** `path` below the repository, or an address that the registry named. */
 export interface Question { method: Exchange['method']; path: string | URL; headers: Record<string, string>; body?: Exchange['body']; expected: number[] }
+
+const MAX_TAG_PAGES = 100;
 
 const HUB_HOST = 'registry-1.docker.io';
 
@@ -89,6 +91,22 @@ export class Repository {
   async putManifest(tag: string, bytes: Buffer, mediaType: string): Promise<void> {
     const headers = {'content-type': mediaType, 'content-length': String(bytes.length)};
     await discard(await this.patiently({method: 'PUT', path: `manifests/${tag}`, headers, body: bytes, expected: [200, 201, 202]}));
+  }
+
+  /** Every tag, page by page (OCI distribution, "listing tags"). */
+  async tags(): Promise<string[]> {
+    const {documentBytes} = this.options.limits;
+    const tags = new Set<string>();
+    let path: string | URL | undefined = 'tags/list';
+    for (let pages = 0; path !== undefined && pages < MAX_TAG_PAGES; pages += 1) {
+      const answer: Answer = await this.patiently({method: 'GET', path, headers: {}, expected: [200]});
+      const given = (json(await readBody(answer, documentBytes, 'the list of tags'), 'list of tags') as {tags?: unknown} | null)?.tags ?? [];
+      if (!Array.isArray(given)) throw new CetusError('invalid', 'invalid list of tags: a list is expected');
+      for (const tag of given) if (typeof tag === 'string' && isTag(tag)) tags.add(tag);
+      const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(String(answer.headers.link ?? ''))?.[1];
+      path = next !== undefined && URL.canParse(next, answer.url.href) && new URL(next, answer.url).origin === answer.url.origin ? new URL(next, answer.url) : undefined;
+    }
+    return [...tags];
   }
 
   /** A small blob (a config) whole, checked against its digest. */

@@ -1,6 +1,6 @@
 /** Which entry of a manifest list a node runs. Pure. Follows containerd's platform matching: the exact variant first, then the older ones. */
 import {CetusError} from '../../../base/errors';
-import type {Descriptor} from '../../../schema/docker';
+import type {Descriptor, ImageConfigFile} from '../../../schema/docker';
 
 export interface Platform { os: string; architecture: string; variant?: string }
 
@@ -50,6 +50,13 @@ export function runnable(wanted: Platform): Platform[] {
 /** Does an image made for `offered` run where `wanted` is asked? Emulation of 32-bit machines is not counted. */
 export function satisfies(wanted: Platform, offered: Platform): boolean {
   return rank(wanted, offered) >= 0 && wanted.architecture === offered.architecture;
+}
+
+/** `notFound` in the Engine's words where an image is for another platform than the one that was asked for. */
+export function checkPlatform({os, architecture, variant}: Pick<ImageConfigFile, 'os' | 'architecture' | 'variant'>, wanted: Platform, shown: string): void {
+  const offered: Platform = {os, architecture, variant};
+  if (!satisfies(wanted, offered))
+    throw new CetusError('notFound', `image with reference ${shown} was found but its platform (${formatPlatform(offered)}) does not match the specified platform (${formatPlatform(wanted)})`);
 }
 
 /** The best entry of an index, or undefined. Entries that are no images (attestations: platform unknown/unknown) never match. */

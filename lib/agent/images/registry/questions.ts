@@ -17,6 +17,7 @@ export async function askRegistry<Q extends RegistryQuestion>(parts: QuestionPar
   switch (question.kind) {
     case 'login': return await login(parts, question.server, auth, signal) as RegistryAnswers[Q['kind']];
     case 'inspect': return await inspect(parts, parseImageName(question.reference), auth, signal) as RegistryAnswers[Q['kind']];
+    case 'tags': return {tags: await repositoryOf(parts, parseImageName(question.reference), {kind: 'pull'}, auth, signal).tags()} as RegistryAnswers[Q['kind']];
     case 'search': return {results: await searchRegistry(parts.transport, parts.limits, question.term, question.limit, auth, signal)} as RegistryAnswers[Q['kind']];
   }
 }
