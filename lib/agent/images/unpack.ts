@@ -152,6 +152,8 @@ function unpackError(layer: Descriptor, err: unknown): unknown {
   if (!(err instanceof CetusError)) return err;
   if (/no space left on device/.test(err.message)) return new CetusError('noSpace', `failed to register layer: ${err.message}`, {cause: err});
   // What the tar or the compression made containerd stumble over is the image's fault, not ours.
-  if (err.kind === 'internal' || err.kind === 'invalid') return new CetusError('invalid', `failed to register layer: ${layer.digest}: ${err.message}`, {cause: err});
+  // Where containerd had mounted it meanwhile is nobody's business.
+  const why = err.message.replace(/mount callback failed on \S+: /g, '');
+  if (err.kind === 'internal' || err.kind === 'invalid') return new CetusError('invalid', `failed to register layer: ${layer.digest}: ${why}`, {cause: err});
   return err;
 }
