@@ -5,6 +5,7 @@
  */
 import {type Duplex, Readable} from 'node:stream';
 import {Pool, type Dispatcher} from 'undici';
+import {readBytes} from '../base/body';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
 import type {AttachQuery, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
@@ -270,16 +271,10 @@ function errorHeader(answer: Dispatcher.ResponseData): CetusError {
 }
 
 async function readJson<T>(body: Readable): Promise<T> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_JSON_BYTES) throw new CetusError('internal', `an agent's answer is longer than ${MAX_JSON_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  if (size === 0) return undefined as T;
+  const bytes = await readBytes(body, MAX_JSON_BYTES, () => new CetusError('internal', `an agent's answer is longer than ${MAX_JSON_BYTES} bytes`));
+  if (bytes.length === 0) return undefined as T;
   try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8')) as T;
+    return JSON.parse(bytes.toString('utf8')) as T;
   } catch (err) {
     throw new CetusError('internal', 'an agent\'s answer is not JSON', {cause: err});
   }

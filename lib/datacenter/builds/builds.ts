@@ -4,6 +4,7 @@
  * is the engine's alone.
  */
 import type {Duplex, Readable} from 'node:stream';
+import {readBytes} from '../../base/body';
 import {CetusError, isCetusError} from '../../base/errors';
 import type {AgentBuilds} from '../../fleet/fleet';
 import {eq} from '../../moray/filter';
@@ -148,13 +149,11 @@ function nodeNetwork({id, account, name, bridgeName, subnet, gateway, internal, 
 const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
 
 async function readJson<T>(body: Readable): Promise<T> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_ANSWER_BYTES) throw new CetusError('internal', 'a build engine\'s answer is too long');
-    chunks.push(chunk);
+  const bytes = await readBytes(body, MAX_ANSWER_BYTES, () => new CetusError('internal', 'a build engine\'s answer is too long'));
+  try {
+    return JSON.parse(bytes.toString('utf8')) as T;
+  } catch (cause) {
+    throw new CetusError('internal', 'a build engine\'s answer is not JSON', {cause});
   }
-  return JSON.parse(Buffer.concat(chunks).toString('utf8')) as T;
 }
 
