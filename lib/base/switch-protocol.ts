@@ -1,7 +1,7 @@
 /**
- * A protocol switch between two of our processes, as the one who asks: a POST with an Upgrade over a connection made for it, and the raw
- * duplex behind the 101. Half-open both ways where `socket` is: the end of one direction leaves the other as it is. undici's upgrade does
- * not offer that, hence node:http. What was refused rejects with the other side's own error; the rest in the caller's words.
+ * A protocol switch on a node, as the one who asks: a POST with an Upgrade over a connection made for it, and the raw duplex behind the 101.
+ * Half-open both ways where `socket` is: the end of one direction leaves the other as it is. undici's upgrade does not offer that, hence
+ * node:http. What was refused rejects with the other side's own error; the rest in the caller's words.
  */
 import http from 'node:http';
 import type {Socket} from 'node:net';
@@ -22,11 +22,13 @@ export interface SwitchRequest {
   /** It answered, and neither switched nor refused. */
   notSwitched(): CetusError;
   failed(err: unknown): CetusError;
+  /** The error in a refusal's body; where nothing is said, a WireError's. */
+  refused?(status: number, body: string): CetusError;
 }
 
 export function switchProtocol(ask: SwitchRequest): Promise<Duplex> {
   return new Promise((resolve, reject) => {
-    const {socket} = ask;
+    const {socket, refused = (_status, body) => fromWire(parse(body))} = ask;
     const request = http.request({
       method: 'POST', path: ask.path, host: ask.host, createConnection: () => socket,
       headers: {...ask.headers, connection: 'Upgrade', upgrade: ask.protocol, 'content-length': '0'},
@@ -45,7 +47,7 @@ export function switchProtocol(ask: SwitchRequest): Promise<Duplex> {
       resolve(upgraded);
     });
     request.on('response', answer => {
-      collect(answer).then(text => fail(answer.statusCode! >= 400 ? fromWire(parse(text)) : ask.notSwitched()), (err: unknown) => fail(ask.failed(err)));
+      collect(answer).then(text => fail(answer.statusCode! >= 400 ? refused(answer.statusCode!, text) : ask.notSwitched()), (err: unknown) => fail(ask.failed(err)));
     });
     request.on('error', err => fail(ask.failed(err)));
     request.end();

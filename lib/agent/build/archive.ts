@@ -11,8 +11,6 @@ import {decompress} from '../images/archive/decompress';
 import type {LentImage} from '../images/lending';
 import type {LayerToUnpack} from '../images/unpack';
 
-export type MissingLayer = LayerToUnpack;
-
 export function imagesArchive(images: {image: LentImage; names: string[]}[], lacking: ReadonlySet<string>, blob: (digest: string) => Readable, scratch: string): Readable {
   const tar = pack();
   write(tar, images, lacking, blob, scratch).catch((err: Error) => tar.destroy(err));

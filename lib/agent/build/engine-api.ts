@@ -1,10 +1,14 @@
 /** Requests to an engine over its unix socket: bounded JSON for our own questions, streams for what a client asked. */
 import http from 'node:http';
+import net from 'node:net';
 import type {Duplex, Readable} from 'node:stream';
+import {readBytes} from '../../base/body';
 import {CetusError, type ErrorKind} from '../../base/errors';
+import {switchProtocol} from '../../base/switch-protocol';
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 const DEADLINE_MS = 120_000;
+const SWITCH_MS = 15_000;
 /** A load may have gigabytes to unpack. */
 const LOAD_MS = 3_600_000;
 
@@ -49,16 +53,12 @@ export class EngineApi {
   }
 
   /** The connection itself, after the engine has switched to `protocol`. */
-  upgrade(path: string, protocol: string, headers: http.OutgoingHttpHeaders): Promise<Duplex> {
-    return new Promise((resolve, reject) => {
-      const request = http.request({socketPath: this.socketPath, method: 'POST', path, agent: false, headers: {host: 'engine', ...headers, connection: 'Upgrade', upgrade: protocol, 'content-length': '0'}});
-      request.once('upgrade', (_answer, socket, head) => {
-        if (head.length) socket.unshift(head);
-        resolve(socket);
-      });
-      request.once('response', (answer) => void collect(answer).then((text) => reject(refusal(answer.statusCode!, text)), reject));
-      request.once('error', (err) => reject(gone(err)));
-      request.end();
+  upgrade(path: string, protocol: string, headers: Record<string, string | string[]>): Promise<Duplex> {
+    return switchProtocol({
+      socket: net.connect({path: this.socketPath}), path, host: 'engine', protocol, headers, deadlineMs: SWITCH_MS, refused: refusal,
+      timedOut: () => new CetusError('timeout', `the build engine did not answer ${path} within ${SWITCH_MS / 1000} s`),
+      notSwitched: () => new CetusError('internal', `the build engine did not switch protocols for ${path}`),
+      failed: (err) => gone(err as Error),
     });
   }
 }
@@ -78,12 +78,5 @@ export function refusal(status: number, text: string): CetusError {
 const gone = (cause: Error): CetusError => (cause instanceof CetusError ? cause : new CetusError('unavailable', `the build engine cannot be reached: ${cause.message}`, {cause, shown: 'the build engine has ended'}));
 
 export async function collect(answer: Readable): Promise<string> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of answer as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_JSON_BYTES) throw new CetusError('internal', `an answer of the build engine is longer than ${MAX_JSON_BYTES} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+  return (await readBytes(answer, MAX_JSON_BYTES, () => new CetusError('internal', `an answer of the build engine is longer than ${MAX_JSON_BYTES} bytes`))).toString('utf8');
 }

@@ -15,8 +15,9 @@ import type {Descriptor} from '../../schema/docker';
 import {familiarReference, normalizeReference, parseReference} from '../../schema/reference';
 import type {BuiltLayer, ImageLending, LentImage} from '../images/lending';
 import {chainIds} from '../images/manifest';
+import type {LayerToUnpack} from '../images/unpack';
 import type {NodeNetworking} from '../network/network';
-import {imagesArchive, type MissingLayer} from './archive';
+import {imagesArchive} from './archive';
 import type {EngineApi} from './engine-api';
 import {LayerStore, type LentLayer} from './layer-store';
 import {EngineProcess, places, sweepCgroups, type EngineSettings} from './process';
@@ -227,8 +228,8 @@ export class BuildEngine {
     return this.described;
   }
 
-  private missing(images: ReadonlyMap<string, LentImage>): MissingLayer[] {
-    const layers = new Map<string, MissingLayer>();
+  private missing(images: ReadonlyMap<string, LentImage>): LayerToUnpack[] {
+    const layers = new Map<string, LayerToUnpack>();
     for (const image of images.values()) for (const layer of image.layers) if (!this.store.has(layer.chainId)) layers.set(layer.chainId, layer);
     return [...layers.values()];
   }
