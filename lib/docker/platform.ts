@@ -1,5 +1,6 @@
 /** The parameter `platform` of newer APIs: JSON of an OCI platform, in the Engine's words where it is none. */
 import {CetusError} from '../base/errors';
+import {parseJson} from '../base/json-syntax';
 import type {WantedPlatform} from '../datacenter/verbs';
 
 const FIELDS = ['os', 'architecture', 'variant', 'os.version'] as const;
@@ -8,7 +9,7 @@ export function parsePlatformJson(text: string): WantedPlatform {
   const wrong = (why: string): CetusError => new CetusError('invalid', `failed to parse platform: ${why}`);
   let given: unknown;
   try {
-    given = JSON.parse(text);
+    given = parseJson(text);
   } catch (err) {
     throw wrong((err as Error).message);
   }
