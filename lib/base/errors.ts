@@ -19,7 +19,7 @@ export type ErrorKind =
   | 'timeout'        // the deadline passed
   | 'canceled'
   | 'unavailable'    // a part we need cannot be reached now; retrying is sensible
-  | 'notImplemented' // a whole operation that does not exist yet, named in the message
+  | 'notImplemented' // what is there cannot do it, whatever is asked: a log driver that cannot be read, a call that containerd has not
   | 'internal';
 
 const KINDS: ReadonlySet<string> = new Set<ErrorKind>(['invalid', 'unsupported', 'unauthorized', 'forbidden',

@@ -1,6 +1,6 @@
 /**
- * Every operation of the Engine API 1.51, as data: what is answered, by which group, and what is refused with 501 and which words.
- * server.ts mounts exactly these rows; an operation marked `handled` without a handler (or the other way round) stops the program at start.
+ * Every operation of the Engine API 1.51, and two that the Engine has besides, as data: what is answered, and by which group. server.ts mounts
+ * exactly these rows; one without a handler stops the program at start.
  */
 export type Group = 'system' | 'containers' | 'streams' | 'files' | 'exec' | 'images' | 'build' | 'volumes' | 'networks' | 'plugins' | 'swarm';
 
@@ -11,17 +11,14 @@ export interface Operation {
   /** `{name}` stands for one or more path segments (image names contain slashes), any other placeholder for exactly one. */
   path: string;
   group: Group;
-  handled: boolean;
-  /** How a person calls it, for the 501 answer. */
-  said?: string;
 }
 
-type Row = [id: string, method: Operation['method'], path: string, said?: string];
+type Row = [id: string, method: Operation['method'], path: string];
 
-const handled = (group: Group, rows: Row[]): Operation[] => rows.map(([id, method, path]) => ({id, method, path, group, handled: true}));
+const group = (name: Group, rows: Row[]): Operation[] => rows.map(([id, method, path]) => ({id, method, path, group: name}));
 
 export const OPERATIONS: readonly Operation[] = [
-  ...handled('system', [
+  ...group('system', [
     ['SystemInfo', 'GET', '/info'],
     ['SystemVersion', 'GET', '/version'],
     ['SystemPing', 'GET', '/_ping'],
@@ -29,7 +26,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['SystemEvents', 'GET', '/events'],
     ['SystemDataUsage', 'GET', '/system/df'],
   ]),
-  ...handled('containers', [
+  ...group('containers', [
     ['ContainerList', 'GET', '/containers/json'],
     ['ContainerCreate', 'POST', '/containers/create'],
     ['ContainerInspect', 'GET', '/containers/{id}/json'],
@@ -46,27 +43,27 @@ export const OPERATIONS: readonly Operation[] = [
     ['ContainerDelete', 'DELETE', '/containers/{name}'],
     ['ContainerPrune', 'POST', '/containers/prune'],
   ]),
-  ...handled('streams', [
+  ...group('streams', [
     ['ContainerLogs', 'GET', '/containers/{id}/logs'],
     ['ContainerStats', 'GET', '/containers/{id}/stats'],
     ['ContainerAttach', 'POST', '/containers/{id}/attach'],
     ['ContainerAttachWebsocket', 'GET', '/containers/{id}/attach/ws'],
     ['ContainerWait', 'POST', '/containers/{id}/wait'],
   ]),
-  ...handled('files', [
+  ...group('files', [
     ['ContainerChanges', 'GET', '/containers/{id}/changes'],
     ['ContainerExport', 'GET', '/containers/{id}/export'],
     ['ContainerArchive', 'GET', '/containers/{id}/archive'],
     ['PutContainerArchive', 'PUT', '/containers/{id}/archive'],
     ['ContainerArchiveInfo', 'HEAD', '/containers/{id}/archive'],
   ]),
-  ...handled('exec', [
+  ...group('exec', [
     ['ContainerExec', 'POST', '/containers/{id}/exec'],
     ['ExecStart', 'POST', '/exec/{id}/start'],
     ['ExecResize', 'POST', '/exec/{id}/resize'],
     ['ExecInspect', 'GET', '/exec/{id}/json'],
   ]),
-  ...handled('images', [
+  ...group('images', [
     ['ImageList', 'GET', '/images/json'],
     ['ImageCreate', 'POST', '/images/create'],
     ['ImageInspect', 'GET', '/images/{name}/json'],
@@ -84,14 +81,14 @@ export const OPERATIONS: readonly Operation[] = [
     ['ImagePush', 'POST', '/images/{name}/push'],
   ]),
   // The last two are not in the API's description; the Engine has them, and its clients use them.
-  ...handled('build', [
+  ...group('build', [
     ['ImageBuild', 'POST', '/build'],
     ['BuildPrune', 'POST', '/build/prune'],
     ['Session', 'POST', '/session'],
     ['BuildCancel', 'POST', '/build/cancel'],
     ['BuildControl', 'POST', '/grpc'],
   ]),
-  ...handled('volumes', [
+  ...group('volumes', [
     ['VolumeList', 'GET', '/volumes'],
     ['VolumeCreate', 'POST', '/volumes/create'],
     ['VolumeInspect', 'GET', '/volumes/{name}'],
@@ -99,7 +96,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['VolumePrune', 'POST', '/volumes/prune'],
     ['VolumeUpdate', 'PUT', '/volumes/{name}'],
   ]),
-  ...handled('networks', [
+  ...group('networks', [
     ['NetworkList', 'GET', '/networks'],
     ['NetworkInspect', 'GET', '/networks/{id}'],
     ['NetworkDelete', 'DELETE', '/networks/{id}'],
@@ -108,7 +105,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['NetworkDisconnect', 'POST', '/networks/{id}/disconnect'],
     ['NetworkPrune', 'POST', '/networks/prune'],
   ]),
-  ...handled('plugins', [
+  ...group('plugins', [
     ['PluginList', 'GET', '/plugins'],
     ['PluginInspect', 'GET', '/plugins/{name}/json'],
     ['GetPluginPrivileges', 'GET', '/plugins/privileges'],
@@ -121,7 +118,7 @@ export const OPERATIONS: readonly Operation[] = [
     ['PluginPush', 'POST', '/plugins/{name}/push'],
     ['PluginSet', 'POST', '/plugins/{name}/set'],
   ]),
-  ...handled('swarm', [
+  ...group('swarm', [
     ['NodeList', 'GET', '/nodes'],
     ['NodeInspect', 'GET', '/nodes/{id}'],
     ['NodeDelete', 'DELETE', '/nodes/{id}'],
@@ -196,9 +193,4 @@ export function matchOperation(method: string, path: string): Match | undefined 
     return {operation, params};
   }
   return undefined;
-}
-
-export function notImplementedMessage(operation: Operation): string {
-  const said = operation.said ? `${operation.said} (${operation.id})` : operation.id;
-  return `${said}: ${operation.method} ${operation.path} is not implemented by Cetus yet`;
 }

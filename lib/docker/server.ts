@@ -1,7 +1,7 @@
 /**
  * The HTTP edge: a restify server that mounts every row of operations.ts. A request passes: request id -> version prefix -> operation ->
- * handler, and is answered once, by an Exchange. What is not in the API is the Engine's "page not found"; what is not built yet is 501 and
- * says so. No body parser, no query plugin: endpoints read what they need, so that streams stay streams and /_ping stays fast.
+ * handler, and is answered once, by an Exchange. What is not in the API is the Engine's "page not found". No body parser, no query
+ * plugin: endpoints read what they need, so that streams stay streams and /_ping stays fast.
  */
 import {randomUUID} from 'node:crypto';
 import type {IncomingMessage, Server as HttpServer, ServerResponse} from 'node:http';
@@ -27,7 +27,7 @@ import {errorBody} from './errors';
 import {type DockerConfig, type Edge, Exchange, type Handler, type Handlers} from './exchange';
 import {claimHijacks, closeGently} from './hijack';
 import {type ListenAddress, requireTlsUnlessLoopback} from './listen';
-import {type Match, OPERATIONS, type Operation, matchOperation, notImplementedMessage} from './operations';
+import {type Match, OPERATIONS, type Operation, matchOperation} from './operations';
 import {Query} from './query';
 import {HttpTransport, RawTransport, type Transport} from './transport';
 import {MAX_API, MAX_API_TEXT, parseVersion, splitVersion} from './version';
@@ -151,12 +151,11 @@ function transportOf(req: IncomingMessage, res: ServerResponse & {claimUpgrade?:
   return new RawTransport(req, socket, head);
 }
 
-/** Data and code must agree about what is handled; found out at start, not by a client. */
-function handlerOf(operation: Operation, handlers: Handlers): Handler {
-  const handler = handlers[operation.id];
-  if (operation.handled !== (handler !== undefined))
-    throw new CetusError('internal', `operation ${operation.id} is ${operation.handled ? 'declared as handled and has no handler' : 'declared as not implemented and has a handler'}`);
-  return handler ?? (() => { throw new CetusError('notImplemented', notImplementedMessage(operation)); });
+/** One that is missing is found out at start, not by a client. */
+function handlerOf({id}: Operation, handlers: Handlers): Handler {
+  const handler = handlers[id];
+  if (!handler) throw new CetusError('internal', `operation ${id} has no handler`);
+  return handler;
 }
 
 /** The Engine does not look at their queries. */
