@@ -19,6 +19,7 @@ const LINGER_MS = 5_000;
 const KEEP_ALIVE_MS = 5_000;
 const HEADER_BYTES = 8;
 const KEY = /^[+/0-9A-Za-z]{22}==$/;
+const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 const server = new WebSocketServer({noServer: true, clientTracking: false, perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES, skipUTF8Validation: true});
 
@@ -27,15 +28,17 @@ export const asksForWebSocket = (req: Pick<IncomingMessage, 'headers'>): boolean
 
 /** The handshake's own faults, in the words of the Engine's library. */
 export function checkHandshake({headers}: Pick<IncomingMessage, 'headers'>): void {
-  if (!asksForWebSocket({headers})) throw new CetusError('invalid', 'not websocket protocol');
+  if (headers.upgrade?.toLowerCase() !== 'websocket') throw new CetusError('invalid', 'not websocket protocol');
   if (!/\bupgrade\b/i.test(headers.connection ?? '')) throw new CetusError('invalid', 'missing or bad upgrade');
   if (headers['sec-websocket-version'] !== '13' && headers['sec-websocket-version'] !== '8') throw new CetusError('invalid', 'missing or bad WebSocket Version');
   if (!KEY.test(headers['sec-websocket-key'] ?? '')) throw new CetusError('invalid', 'mismatch challenge/response');
+  const protocols = headers['sec-websocket-protocol']?.split(',').map((protocol) => protocol.trim()) ?? [];
+  if (new Set(protocols).size < protocols.length || !protocols.every((protocol) => PROTOCOL.test(protocol))) throw new CetusError('invalid', 'missing or bad WebSocket-Protocol');
 }
 
-/** Answers the handshake, which has been checked. The bytes behind the request head must be back in the socket. */
+/** Answers the handshake, which has been checked. The bytes behind the request head must be back in the socket. Rejects where nobody is there any more. */
 export function acceptWebSocket(req: IncomingMessage, socket: Socket, headers: Record<string, string>): Promise<WebSocket> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const add = (lines: string[], of: IncomingMessage): void => {
       if (of === req) lines.push(...Object.entries(headers).map(([name, value]) => `${name}: ${value}`));
     };
@@ -43,6 +46,8 @@ export function acceptWebSocket(req: IncomingMessage, socket: Socket, headers: R
     // Answered within the call: no other request comes in between.
     server.handleUpgrade(req, socket, Buffer.alloc(0), resolve);
     server.off('headers', add);
+    // Said to none that has ended its side already, and then nothing is called back. Changes nothing where it was.
+    reject(new CetusError('canceled', 'the client left'));
     // A peer that is gone without a word is found out by the kernel.
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
   });

@@ -48,6 +48,7 @@ async function over(carrier: Carrier): Promise<World & {talk(url: string, option
 }
 
 const opened = (ws: WebSocket): Promise<void> => new Promise((resolve, reject) => void ws.once('open', () => resolve()).once('error', reject));
+const HANDSHAKE = 'Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n';
 const EVERYTHING = 'stream=1&stdin=1&stdout=1&stderr=1';
 
 describe.each<Carrier>(['tcp', 'unix', 'tls'])('over %s', (carrier) => {
@@ -137,6 +138,9 @@ describe('as the Engine', () => {
     ['another upgrade', 'Connection: Upgrade\r\nUpgrade: tcp\r\n', 'not websocket protocol'],
     ['no version', 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n', 'missing or bad WebSocket Version'],
     ['a bad key', 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n', 'mismatch challenge/response'],
+    ['another upgrade too', `${HANDSHAKE}Upgrade: websocket, h2c\r\n`, 'not websocket protocol'],
+    ['a protocol that is none', `${HANDSHAKE}Upgrade: websocket\r\nSec-WebSocket-Protocol: ,,\r\n`, 'missing or bad WebSocket-Protocol'],
+    ['the same protocol twice', `${HANDSHAKE}Upgrade: websocket\r\nSec-WebSocket-Protocol: a, a\r\n`, 'missing or bad WebSocket-Protocol'],
     ['no Connection header', 'Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n', 'missing or bad upgrade'],
   ])('%s is 400', async (_name, headers, message) => {
     const {fake, raw} = await over('tcp');
@@ -146,6 +150,16 @@ describe('as the Engine', () => {
     const head = await client.head();
     expect(head.status).toBe(400);
     expect(JSON.parse((await client.body(Number(head.headers['content-length']))).toString())).toEqual({message});
+    expect(fake.calls.filter(({verb}) => verb === 'attach')).toEqual([]);
+  });
+
+  it('a client that ends its side with its handshake leaves no stream', async () => {
+    const {fake, raw} = await over('tcp');
+    const {container, process} = fake.add(fakeContainer());
+    const client = await raw();
+    client.send(`GET /containers/${container.id}/attach/ws?${EVERYTHING} HTTP/1.1\r\nHost: x\r\n${HANDSHAKE}Upgrade: websocket\r\n\r\n`);
+    client.socket.end();
+    await until('the stream to go', () => process.output.destroyed);
   });
 
   it('a page of the web is refused, also under a name that points here; a client that names the endpoint as its origin is not', async () => {

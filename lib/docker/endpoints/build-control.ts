@@ -20,6 +20,12 @@ const {performServerHandshake} = http2 as unknown as {performServerHandshake(soc
 
 /** Resolves when either side is gone. */
 export function proxyControl(client: Socket, engine: Duplex, settle: (imageIds: string[]) => Promise<void>, log: Log): Promise<void> {
+  // Before there are sessions: Node's end the process where they are destroyed in the turn in which they were made.
+  if ([client, engine].some((socket) => socket.readableEnded || socket.destroyed)) {
+    client.destroy();
+    engine.destroy();
+    return Promise.resolve();
+  }
   return new Promise((resolve) => {
     const settings = {settings: {initialWindowSize: WINDOW_BYTES}};
     const inner = http2.connect('http://engine', {createConnection: () => engine, ...settings});
@@ -33,7 +39,8 @@ export function proxyControl(client: Socket, engine: Duplex, settle: (imageIds: 
     };
     // What ends one connection ends the other; a client that leaves is the normal end.
     for (const session of [inner, outer]) session.on('error', (err) => log.debug({err}, 'a connection of the control API broke')).once('close', end);
-    client.once('close', end);
+    // HTTP/2 has no half: who has ended one direction has left. Half-open sockets would stay.
+    for (const socket of [client, engine]) socket.once('end', end).once('close', end);
     outer.on('stream', (stream, headers) => passOn(stream, headers, inner, settle, log));
   });
 }

@@ -20,7 +20,8 @@ async function session(x: Exchange): Promise<void> {
   const held = await x.datacenter.builds.open(x.caller);
   try {
     const stream = await held.stream('/session', pick(x.request.headers, 'x-docker-expose-session-'));
-    await joinStreams(x.takeOver('', 'h2c'), stream);
+    if (x.gone) stream.destroy();
+    else await joinStreams(x.takeOver('', 'h2c'), stream);
   } finally {
     await held.close();
   }
@@ -31,7 +32,8 @@ async function control(x: Exchange): Promise<void> {
   const held = await x.datacenter.builds.open(x.caller);
   try {
     const stream = await held.stream('/grpc', {});
-    await proxyControl(x.takeOver('', 'h2c'), stream, (imageIds) => held.settle(imageIds), x.log);
+    if (x.gone) stream.destroy();
+    else await proxyControl(x.takeOver('', 'h2c'), stream, (imageIds) => held.settle(imageIds), x.log);
   } finally {
     await held.close();
   }

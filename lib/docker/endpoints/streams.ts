@@ -43,7 +43,11 @@ async function attachWebSocket(x: Exchange): Promise<void> {
     stream.destroy();
     return;
   }
-  await joinWebSocket(await x.takeOverWebSocket(), stream, {binary: x.speaks(28), framed: !tty});
+  const ws = await x.takeOverWebSocket().catch((err: unknown) => {
+    stream.destroy();
+    throw err;
+  });
+  await joinWebSocket(ws, stream, {binary: x.speaks(28), framed: !tty});
 }
 
 async function logs(x: Exchange): Promise<void> {
