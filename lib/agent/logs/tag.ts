@@ -5,6 +5,7 @@
 import {CetusError} from '../../base/errors';
 import type {ContainerSpec} from '../../schema/container';
 
+/** What of a container a log's options may speak of. */
 export type Tagged = Pick<ContainerSpec, 'id' | 'name' | 'image' | 'config'>;
 const SHORT = 12;
 

@@ -200,6 +200,14 @@ describe('log options', () => {
     checkLogOptions({Config: {'max-size': '1k', 'max-file': '1000'}}, spec);
   });
 
+  it('names are chosen by patterns, in linear time', () => {
+    const labelled = {...spec, config: {Labels: {'app.name': '1', other: '2', [`${'a'.repeat(200)}!`]: '3'}}};
+    expect(parseLogOptions({Config: {'labels-regex': '^app\\.'}}, labelled).attrs).toBe('{"app.name":"1"}');
+    // A backtracking engine would be at it for ever.
+    expect(parseLogOptions({Config: {'labels-regex': '^(a+)+$'}}, labelled).attrs).toBe('');
+    expect(() => parseLogOptions({Config: {'labels-regex': '('}}, labelled)).toThrow('invalid regular expression');
+  });
+
   it('mode, buffer and cache are every driver\'s', () => {
     expect(parseLogOptions({Config: {mode: 'non-blocking', 'max-buffer-size': '4k', 'cache-disabled': 'true'}}, spec)).toMatchObject({cached: true, bufferBytes: 4096});
     expect(parseLogOptions({Type: 'syslog', Config: {'cache-max-size': '1m', 'cache-max-file': '2', 'cache-compress': 'false'}}, spec))

@@ -9,7 +9,7 @@ import net from 'node:net';
 import tls from 'node:tls';
 import {CetusError} from '../../../base/errors';
 import {UnixDatagrams} from './datagrams';
-import type {SyslogAddress, SyslogOptions} from './options';
+import type {SyslogOptions} from './options';
 
 export interface Carrier {
   /** Takes the message, now or when there is room; the memory is its own from then on. */
@@ -221,5 +221,3 @@ class DatagramCarrier implements Carrier {
     this.socket.close();
   }
 }
-
-export type {SyslogAddress};
