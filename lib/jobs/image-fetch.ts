@@ -10,7 +10,7 @@ import type {Image, ImageRef} from '../schema/objects';
 import {normalizeReference} from '../schema/reference';
 import {formatNs} from '../base/clock';
 import {NOTHING_RESERVED, type Ctx} from './services';
-import {IMAGES, usersOfImage} from './steps';
+import {IMAGES, undoTask, usersOfImage} from './steps';
 
 export const IMAGE_REFS = BUCKETS.image_refs.name;
 
@@ -92,11 +92,12 @@ export async function recordImage(ctx: Ctx<unknown>, arrival: Arrival): Promise<
   ];
 }
 
-/** Takes the account's hold on a node away again, where the image never came to be the account's. */
-export async function dropUnrecorded(ctx: Ctx<unknown>, nodeId: string, account: string, imageIds: string[], drop: (imageId: string) => Promise<void>): Promise<void> {
+/** The undo of `step`: takes the account's hold on a node away again, where the image never came to be the account's. */
+export async function dropUnrecorded(ctx: Ctx<{account: string}>, step: string, nodeId: string, imageIds: string[]): Promise<void> {
+  const {account} = ctx.params;
   for (const imageId of imageIds) {
     const stored = await ctx.moray.peek<Image>(IMAGES, `${account}/${imageId}`);
     if (stored?.value.nodes.includes(nodeId) || (await usersOfImage(ctx, account, imageId)).some((c) => c.nodeId === nodeId)) continue;
-    await drop(imageId);
+    await undoTask(ctx, nodeId, `${step}.${imageId}`, {kind: 'image.remove', imageId, account});
   }
 }

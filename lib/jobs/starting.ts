@@ -2,14 +2,14 @@
 import {asCetusError, fromWire, isCetusError, type ErrorKind, type WireError} from '../base/errors';
 import {applyObservation} from '../fleet/observe';
 import type {BatchOp} from '../moray/moray';
-import type {TaskOutput} from '../schema/agent';
+import {nodeNetwork, type TaskOutput} from '../schema/agent';
 import type {Container, ContainerObservation} from '../schema/container';
 import type {Network} from '../schema/objects';
 import type {Held} from './attach';
 import {resolveLinks} from './links';
 import {refusedPorts} from './ports';
 import type {Ctx} from './services';
-import {container, CONTAINERS, eventPut, letGo, nodeNetwork, NETWORKS, putContainer, task} from './steps';
+import {container, CONTAINERS, eventPut, letGo, NETWORKS, putContainer, task} from './steps';
 
 export interface Began { nodeId: string; refused?: WireError }
 

@@ -4,10 +4,10 @@ import {containerEvent, disconnectEvents, putEvent} from '../fleet/events';
 import {applyObservation, letsGo, releaseLeases} from '../fleet/observe';
 import {and, eq} from '../moray/filter';
 import type {BatchOp, Stored} from '../moray/moray';
-import type {NodeNetwork, TaskBody, TaskOutput} from '../schema/agent';
+import type {TaskBody, TaskOutput} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {Container, ContainerObservation} from '../schema/container';
-import type {DatacenterEvent, EventType, Network} from '../schema/objects';
+import type {DatacenterEvent, EventType} from '../schema/objects';
 import type {Ctx} from './services';
 
 export const CONTAINERS = BUCKETS.containers.name;
@@ -36,11 +36,6 @@ export async function undoTask(ctx: Ctx<unknown>, nodeId: string, step: string, 
   } catch (err) {
     if (!isCetusError(err, 'notFound')) throw err;
   }
-}
-
-export function nodeNetwork(network: Network): NodeNetwork {
-  const {id, account, name, bridgeName, subnet, gateway, internal, options} = network;
-  return {id, account, name, bridgeName, subnet, gateway, internal, options};
 }
 
 // ---- containers

@@ -55,6 +55,7 @@
 import type {WireError} from '../base/errors';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort, ResolvedLink} from './container';
 import type {Config, Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
+import type {Network} from './objects';
 
 /** What a node must know of a network to carry it. */
 export interface NodeNetwork {
@@ -67,6 +68,11 @@ export interface NodeNetwork {
   internal: boolean;
   /** com.docker.network.* options that the node honours. */
   options: Record<string, string>;
+}
+
+export function nodeNetwork(network: Network): NodeNetwork {
+  const {id, account, name, bridgeName, subnet, gateway, internal, options} = network;
+  return {id, account, name, bridgeName, subnet, gateway, internal, options};
 }
 
 export type TaskBody =

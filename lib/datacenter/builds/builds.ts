@@ -8,9 +8,9 @@ import {readBytes} from '../../base/body';
 import {CetusError, isCetusError} from '../../base/errors';
 import type {AgentBuilds} from '../../fleet/fleet';
 import {eq} from '../../moray/filter';
-import type {BuiltNames} from '../../schema/agent';
+import {type BuiltNames, nodeNetwork} from '../../schema/agent';
 import {BUCKETS} from '../../schema/buckets';
-import type {Image, ImageRef, Network} from '../../schema/objects';
+import type {Image, ImageRef} from '../../schema/objects';
 import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Context} from '../context';
 import {imageKey, refKey} from '../images/resolve';
@@ -140,10 +140,6 @@ class HeldBuild implements OpenBuild {
     if (repoDigests.length === 0) for (const reference of references) events.emit(account, {type: 'image', action: 'tag', actorId: imageId, attributes: {name: familiarReference(parseImageName(reference))}});
     return false;
   }
-}
-
-function nodeNetwork({id, account, name, bridgeName, subnet, gateway, internal, options}: Network): Parameters<AgentBuilds['prepare']>[0]['network'] {
-  return {id, account, name, bridgeName, subnet, gateway, internal, options};
 }
 
 const MAX_ANSWER_BYTES = 32 * 1024 * 1024;

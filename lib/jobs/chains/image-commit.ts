@@ -12,7 +12,7 @@ import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
 import {dropUnrecorded, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {container, containerPut, CONTAINERS, eventPut, IMAGES, observed, task, undoTask} from '../steps';
+import {container, containerPut, CONTAINERS, eventPut, IMAGES, observed, task} from '../steps';
 
 const COMMIT_MS = 2 * 3600_000;
 
@@ -30,8 +30,7 @@ export const commit: Chain<CommitParams, JobServices> = {
       undo: async (ctx, output) => {
         const {nodeId} = ctx.outputs['begin'] as Begun;
         const {image} = (output ?? {}) as Partial<Committed>;
-        const {account} = ctx.params;
-        await dropUnrecorded(ctx, nodeId, account, image ? [image.imageId] : [], (imageId) => undoTask(ctx, nodeId, `commit.${imageId}`, {kind: 'image.remove', imageId, account}));
+        await dropUnrecorded(ctx, 'commit', nodeId, image ? [image.imageId] : []);
       },
     },
     {kind: 'plan', name: 'record', plan: record},

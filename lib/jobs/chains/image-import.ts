@@ -7,7 +7,7 @@ import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
 import {chooseNode, dropUnrecorded, importTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut, undoTask} from '../steps';
+import {eventPut} from '../steps';
 
 export const importArchive: Chain<ImportParams, JobServices> = {
   name: 'image.import',
@@ -19,8 +19,7 @@ export const importArchive: Chain<ImportParams, JobServices> = {
       kind: 'act', name: 'import', do: make, tries: 1, timeoutMs: 6 * 3600_000, interruptible: true,
       undo: async (ctx, output) => {
         const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
-        const {account} = ctx.params;
-        await dropUnrecorded(ctx, nodeId, account, images.map((i) => i.imageId), (imageId) => undoTask(ctx, nodeId, `import.${imageId}`, {kind: 'image.remove', imageId, account}));
+        await dropUnrecorded(ctx, 'import', nodeId, images.map((i) => i.imageId));
       },
     },
     {kind: 'plan', name: 'record', plan: record},

@@ -5,7 +5,7 @@ import {targets, type FetchedImages, type LoadParams, type LoadResult, type Load
 import type {Chain} from '../../workflow/chain';
 import {chooseNode, dropUnrecorded, loadTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut, undoTask} from '../steps';
+import {eventPut} from '../steps';
 
 export const load: Chain<LoadParams, JobServices> = {
   name: 'image.load',
@@ -17,8 +17,7 @@ export const load: Chain<LoadParams, JobServices> = {
       kind: 'act', name: 'load', do: fetch, tries: 1, timeoutMs: 6 * 3600_000,
       undo: async (ctx, output) => {
         const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
-        const {account} = ctx.params;
-        await dropUnrecorded(ctx, nodeId, account, images.map((i) => i.imageId), (imageId) => undoTask(ctx, nodeId, `load.${imageId}`, {kind: 'image.remove', imageId, account}));
+        await dropUnrecorded(ctx, 'load', nodeId, images.map((i) => i.imageId));
       },
     },
     {kind: 'plan', name: 'record', plan: record},

@@ -5,7 +5,7 @@ import {familiarName, familiarReference, parseImageName} from '../../schema/refe
 import type {Chain} from '../../workflow/chain';
 import {chooseNode, dropUnrecorded, pullTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut, undoTask} from '../steps';
+import {eventPut} from '../steps';
 
 interface Pulled extends FetchedImages { digest: string }
 
@@ -22,8 +22,7 @@ export const pull: Chain<PullParams, JobServices> = {
       worthAgain: (err) => err.info['registry'] === undefined,
       undo: async (ctx, output) => {
         const {nodeId, images} = (output ?? {images: []}) as Pulled;
-        const {account} = ctx.params;
-        await dropUnrecorded(ctx, nodeId, account, images.map((i) => i.imageId), (imageId) => undoTask(ctx, nodeId, `pull.${imageId}`, {kind: 'image.remove', imageId, account}));
+        await dropUnrecorded(ctx, 'pull', nodeId, images.map((i) => i.imageId));
       },
     },
     {kind: 'plan', name: 'record', plan: record},

@@ -9,7 +9,7 @@ import {familiarName, familiarReference, parseImageName} from '../../schema/refe
 import type {Chain} from '../../workflow/chain';
 import {dropUnrecorded, readToResult, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut, IMAGES, undoTask} from '../steps';
+import {eventPut, IMAGES} from '../steps';
 
 export const take: Chain<TakeParams, JobServices> = {
   name: 'image.take',
@@ -22,8 +22,7 @@ export const take: Chain<TakeParams, JobServices> = {
       worthAgain: (err) => err.kind === 'unavailable' || err.kind === 'timeout',
       undo: async (ctx, output) => {
         const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
-        const {account} = ctx.params;
-        await dropUnrecorded(ctx, nodeId, account, images.map((i) => i.imageId), (imageId) => undoTask(ctx, nodeId, `take.${imageId}`, {kind: 'image.remove', imageId, account}));
+        await dropUnrecorded(ctx, 'take', nodeId, images.map((i) => i.imageId));
       },
     },
     {kind: 'plan', name: 'record', plan: record},

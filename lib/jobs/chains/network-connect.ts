@@ -2,13 +2,14 @@
 import {CetusError} from '../../base/errors';
 import {and, eq} from '../../moray/filter';
 import type {BatchOp} from '../../moray/moray';
+import {nodeNetwork} from '../../schema/agent';
 import {targets, type NetworkConnectParams} from '../../schema/chains';
 import {type Container, type NetworkAttachment, withDefaultRoute} from '../../schema/container';
 import type {Network} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import {attachment, usableNetwork} from '../attach';
 import type {Ctx, JobServices} from '../services';
-import {ADDRESSES, container, CONTAINERS, eventPut, isRunning, nodeNetwork, NETWORKS, putContainer, task, undoTask} from '../steps';
+import {ADDRESSES, container, CONTAINERS, eventPut, isRunning, NETWORKS, putContainer, task, undoTask} from '../steps';
 
 interface Connecting { nodeId: string; networkName: string; /** null where the container does not run */ attachment: NetworkAttachment | null }
 
