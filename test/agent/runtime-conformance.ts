@@ -246,6 +246,17 @@ export function runtimeConformance(make: () => Promise<ConformanceWorld>): void 
     await eventually(async () => events.some(event => event.kind === 'paused' && event.containerId === id) && events.some(event => event.kind === 'resumed' && event.containerId === id));
   });
 
+  test('a SIGKILL ends what is paused; who pauses or resumes an ended process is told that there is none', async () => {
+    const {id} = await started(['sleep', '1000']);
+    await runtime.pause(id);
+    await runtime.kill(id, '', 9);
+    // Thawed by the signal, ended by it, or still to be thawed.
+    await runtime.resume(id).catch((err: unknown) => expect(err).toMatchObject({kind: 'notFound'}));
+    expect((await exitOf(id)).exitCode).toBe(137);
+    await expect(runtime.resume(id)).rejects.toMatchObject({kind: 'notFound'});
+    await expect(runtime.pause(id)).rejects.toMatchObject({kind: 'notFound'});
+  });
+
   test('an agent that restarts finds the process, its stdin open and its output whole', async () => {
     const {id, io} = await started(['cat'], INPUT);
     io.stdin!.write('before ');

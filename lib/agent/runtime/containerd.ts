@@ -47,6 +47,7 @@ const ROOT_LABEL = 'containerd.io/gc.root';
 // containerd's own rule for identifiers; ours become file names too.
 const IDENTIFIER = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 const IDENTIFIER_MAX = 76;
+const GONE = /cannot (pause|resume) a (stopped|deleted) |container not (running|paused)\b/;
 const run = promisify(execFile);
 
 export function createContainerdRuntime(options: ContainerdRuntimeOptions): Runtime {
@@ -209,11 +210,11 @@ class ContainerdRuntime implements Runtime {
   }
 
   async pause(id: string): Promise<void> {
-    await this.client.tasks.pause({containerId: id});
+    await this.client.tasks.pause({containerId: id}).catch(gone);
   }
 
   async resume(id: string): Promise<void> {
-    await this.client.tasks.resume({containerId: id});
+    await this.client.tasks.resume({containerId: id}).catch(gone);
   }
 
   async updateResources(id: string, resources: Record<string, unknown>): Promise<void> {
@@ -368,4 +369,10 @@ function ignoring(status: 'ALREADY_EXISTS' | 'NOT_FOUND'): (err: unknown) => voi
   return err => {
     if (!hasStatus(err, status)) throw err;
   };
+}
+
+/** The shim has no status for a process that is not there to pause or resume any more; nor has runc, which thaws by itself what it sends a SIGKILL. */
+function gone(err: unknown): never {
+  if (isCetusError(err, 'internal') && GONE.test(err.message)) throw new CetusError('notFound', err.message, {cause: err});
+  throw err;
 }
