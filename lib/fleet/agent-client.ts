@@ -4,7 +4,7 @@
  * a thousand followers of logs do not stand in the way of a task.
  */
 import {type Duplex, Readable} from 'node:stream';
-import {Pool, type Dispatcher} from 'undici';
+import type {Dispatcher, Pool} from 'undici';
 import {readBytes} from '../base/body';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
@@ -15,6 +15,7 @@ import type {NodeFacts} from '../schema/node';
 import {HttpAgentBuilds} from './agent-builds';
 import type {AgentBuilds, AgentClient} from './fleet';
 import {type AgentAddress, type AgentTls, parseAgentUrl, unreachableNode} from './address';
+import {connections} from './connections';
 import {lines} from './ndjson';
 import {upgrade} from './upgrade';
 
@@ -23,11 +24,6 @@ const TASK_DEADLINE_MS = 120_000;
 /** A pull or load that says nothing for so long is dead. */
 const SILENCE_MS = 300_000;
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
-/** Connections for short calls; more wait their turn. */
-const CALL_CONNECTIONS = 64;
-const CONNECT_TIMEOUT_MS = 5_000;
-/** Below the agent's own keep-alive, so that we close first and never write into a closing connection. */
-const KEEP_ALIVE_MS = 4_000;
 /** An agent that restarts is back within two or three seconds; what may be repeated waits for it. A node that is gone is found out by its heartbeats. */
 const PATIENCE_MS = 8_000;
 const BROKEN_TRIES = 3;
@@ -53,10 +49,7 @@ export class HttpAgentClient implements AgentClient {
 
   constructor(readonly node: string, url: string, private readonly tls?: AgentTls, private readonly patienceMs = PATIENCE_MS) {
     this.address = parseAgentUrl(url);
-    const connect = {timeout: CONNECT_TIMEOUT_MS, socketPath: this.address.socketPath, ...tls};
-    const shared = {connect, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS};
-    this.calls = new Pool(this.address.origin, {...shared, connections: CALL_CONNECTIONS});
-    this.streams = new Pool(this.address.origin, shared);
+    ({calls: this.calls, streams: this.streams} = connections(this.address, tls));
     this.builds = new HttpAgentBuilds({
       json: (method, path, options) => this.json(method, path, options), stream: (method, path, options) => this.stream(method, path, options),
       lines: (path, options) => this.progress<LoadLine>(path, options),

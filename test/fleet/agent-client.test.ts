@@ -10,6 +10,7 @@ import {HttpAgentClient, queryString} from '../../lib/fleet/agent-client';
 import {parseAgentUrl} from '../../lib/fleet/address';
 import {statusOf} from '../../lib/schema/wire';
 import type {Task} from '../../lib/schema/agent';
+import {until} from '../harness/wait';
 import {selfSigned} from './certificate';
 
 type Handler = (req: http.IncomingMessage, res: http.ServerResponse) => void;
@@ -168,6 +169,27 @@ describe('HttpAgentClient over a unix socket', () => {
     const logs = await Promise.all(Array.from({length: 100}, () => client.logs('c', query)));
     expect(await client.task(task, {deadlineMs: 2000})).toEqual({});
     for (const log of logs) log.on('error', () => undefined).destroy();
+  });
+
+  test('streams that are let go in the middle, and such as ended, leave no connection', async () => {
+    // As the agent's: long enough to be seen here, were it taken up.
+    server.keepAliveTimeout = 60_000;
+    handler = (req, res) => {
+      res.write('x');
+      if (req.url!.includes('tail=0')) res.end();
+    };
+    const query = {stdout: true, stderr: true, follow: true, timestamps: false, details: false, sinceNs: '', untilNs: '', tail: -1};
+    const abort = new AbortController();
+    const open = await Promise.all(Array.from({length: 20}, (_, n) => client.logs('c', query, n % 2 ? abort.signal : undefined)));
+    const whole = await client.logs('c', {...query, tail: 0});
+    for (const stream of open) stream.on('error', () => undefined);
+    expect(sockets.size).toBe(21);
+    abort.abort();
+    for (const [n, stream] of open.entries()) if (n % 2 === 0) stream.destroy();
+    expect(await text(whole)).toBe('x');
+    await until('all connections to be closed', () => sockets.size === 0, 20_000);
+    // And the pool works on.
+    expect(await text(await client.logs('c', {...query, tail: 0}))).toBe('x');
   });
 
   test('a task call costs little of our own', async () => {
