@@ -38,8 +38,8 @@ export function decideRemoval(facts: ImageFacts, params: ImageRemoveParams): Rem
     if (conflictOf(facts, {force: params.force, references: 0})) return {...untagged, deleteImage: false, answer};
     return {...untagged, deleteImage: true, answer: [...answer, {Deleted: image.id}]};
   }
-  const single = names.length > 0 && isSingle(tags, digests) && !params.nameless;
-  const conflict = conflictOf(facts, {force: params.force, references: single ? 0 : names.length});
+  const together = params.unused || (names.length > 0 && isSingle(tags, digests) && !params.nameless);
+  const conflict = conflictOf(facts, {force: params.force, references: together ? 0 : names.length});
   if (conflict) throw conflict;
   return {untag: tags, dropDigests: digests, deleteImage: true, answer: [...untaggedLines(tags, digests), {Deleted: image.id}]};
 }

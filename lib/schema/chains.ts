@@ -83,6 +83,8 @@ export interface ImageRemoveParams {
   noPrune: boolean;
   /** conflict where it has a name: it goes only because another went. */
   nameless?: boolean;
+  /** All its names go too, of however many repositories; conflict, as ever without force, where a container uses it. */
+  unused?: boolean;
 }
 export type ImageRemoveResult = ({Untagged: string} | {Deleted: string})[];
 

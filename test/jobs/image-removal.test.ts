@@ -49,6 +49,15 @@ describe('by id', () => {
     expect(decideRemoval(facts({users: [stopped]}), byId(true)).deleteImage).toBe(true);
   });
 
+  it('takes all names of what nobody uses where it is pruned, and never what a container uses', () => {
+    const prune = {...byId(), unused: true};
+    const many = {tags: [BUSYBOX, 'docker.io/me/app:1']};
+    expect(decideRemoval(facts(many, [`other/app@sha256:${'9'.repeat(64)}`]), prune).answer)
+      .toEqual([{Untagged: 'busybox:latest'}, {Untagged: 'me/app:1'}, {Untagged: `other/app@sha256:${'9'.repeat(64)}`}, {Deleted: id}]);
+    expect(() => decideRemoval(facts({...many, users: [stopped]}), prune)).toThrow(`image is being used by stopped container ${'c'.repeat(12)}`);
+    expect(() => decideRemoval(facts({...many, hasChildren: true}), prune)).toThrow('image has dependent child images');
+  });
+
   it('deletes what has no name', () => {
     expect(decideRemoval(facts({tags: []}), byId())).toMatchObject({deleteImage: true, answer: [{Deleted: id}]});
   });

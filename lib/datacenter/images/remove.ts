@@ -52,7 +52,8 @@ export async function pruneImages(context: Context, caller: Caller, filters: Fil
   for (const {image, references, containers} of (await allImages(context, caller)).sort((a, b) => createdMs(b.image) - createdMs(a.image))) {
     if (containers > 0 || (dangling && references.length > 0) || !matches(image.config.config?.Labels ?? {}) || (until !== undefined && createdMs(image) > until)) continue;
     try {
-      const gone = await context.run(caller, 'image.remove', {account: caller.account, imageId: image.id, reference: '', shown: image.id, force: references.length > 1, noPrune: false});
+      // Not by force, though it may have names in several repositories: a container that came to use it since we looked must keep it.
+      const gone = await context.run(caller, 'image.remove', {account: caller.account, imageId: image.id, reference: '', shown: image.id, force: false, noPrune: false, unused: true});
       deleted.push(...gone);
       if (takes(gone, image.id)) spaceReclaimed += image.size;
     } catch (err) {
