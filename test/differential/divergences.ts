@@ -14,8 +14,6 @@ export interface Divergence {
   cetus?: RegExp;
   /** What dockerd says becomes what Cetus says when these are applied. */
   rewrite?: [RegExp, string][];
-  /** For what is being built: not in the table, and may find nothing. */
-  pending?: true;
   /** In a person's words, for the table. */
   what: string;
   why: string;
@@ -66,9 +64,10 @@ export const DIVERGENCES: readonly Divergence[] = [
   {at: 'message', docker: /unexpected end of JSON input|json: cannot|invalid character/, cetus: /invalid filter: /, what: 'filters that are no JSON: "invalid filter: " before what is wrong', why: VERSION_28},
   {at: 'message', rewrite: [[/^EOF$/, 'invalid JSON: got EOF while reading request body']], what: 'no body where one is needed', why: VERSION_28},
   {at: 'message', rewrite: WORDS_28, what: 'other words for the same: removing what runs or is paused, restart policies, sizes of terminals, media types, platforms, images that are not there', why: VERSION_28},
-  {at: 'message', docker: /strconv/, cetus: /invalid value for |invalid resize|invalid port|invalid filter/, what: 'a value that is no number: the parameter is named', why: 'who gave several wants to know which'},
+  {at: 'message', docker: /strconv/, cetus: /invalid value for |invalid resize|invalid port|invalid filter|invalid limit/, what: 'a value that is no number: the parameter is named', why: 'who gave several wants to know which'},
   {at: /^(message|body\.State\.Error|body\.Error\.Message)$/, docker: /failed to create shim task/, cetus: /failed to create task for container: failed to create shim task/, what: 'what the runtime says has "failed to create task for container: " before it', why: VERSION_28},
   {step: steps('containers', 'kill with signal -1'), at: 'message', what: 'signal -1 is called -1, not 18446744073709551615', why: VERSION_28},
+  {step: 'containers: remove a link that is none', at: 'status', docker: /500/, cetus: /409/, what: 'to remove the own name of a container as a link is 409', why: 'its text calls it a conflict'},
   {step: steps('containers', 'list before nobody', 'list since nobody'), at: /status|message/, what: 'a filter `before` or `since` that names no container is 404', why: 'as every other name that is not there'},
   {step: steps('images', 'inspect a name in capitals'), at: 'message', docker: /no such image: Nosuch: invalid/, what: 'a name that is none is called so', why: VERSION_28},
 
@@ -89,7 +88,7 @@ export const DIVERGENCES: readonly Divergence[] = [
   {step: /^create: inspect on the host's network$/, at: /EndpointID$/, what: 'on the host\'s network there is no endpoint', why: 'nothing is attached'},
   {step: 'create: inspect with a port', at: /NetworkSettings\.Ports/, what: 'a port that is bound and not exposed is published', why: 'who binds it wants it; the client exposes what it binds'},
   {step: 'create: what it saw', at: 'body.stdout', what: 'resolv.conf has its name servers first', why: VERSION_28},
-  {step: steps('create', 'a block weight of no device'), at: /./, what: 'block weights that the kernel of the node does not have are refused, where dockerd warns', why: 'no silent option'},
+  {step: steps('create', 'a block weight of no device', 'a block weight too small', 'a block weight too high'), at: /./, what: 'block weights that are out of range, or that the kernel of the node does not have, are refused, where dockerd warns that the kernel has none', why: 'no silent option'},
   {step: 'networks: inspect it', at: /Aliases$/, what: 'until 1.44 the short id stands among the aliases also before the start', why: VERSION_28},
   {step: /^volumes: (create|inspect) without a name$/, at: 'body.Labels', what: 'volumes without a name are labelled so', why: VERSION_28},
   {step: /^exec: (a command that is not there|a directory that is not there): inspect$/, at: 'body.ExitCode', docker: /126/, cetus: /127/, what: 'an exec of a command that is not there ends with 127', why: VERSION_28},
@@ -108,11 +107,14 @@ export const DIVERGENCES: readonly Divergence[] = [
   {step: 'create: something behind the JSON', at: /status|message/, what: 'what follows the JSON is refused', why: VERSION_28},
   {step: 'create: null', at: 'message', what: '`null` is no body', why: 'it says nothing'},
   {step: steps('create', 'a working directory that is a file', 'a directory that cannot be entered'), at: /./, what: 'a working directory that cannot be one is found at the start', why: 'create touches no node'},
-  {step: steps('create', 'a stop signal too high', 'a host name with a space', 'a host name that is too long', 'a port that is none', 'a port too high', 'a protocol that is none', 'an address that is no MAC', 'a volume that is relative',
-    'a volume over everything', 'a health check that is none', 'swap below no limit', 'a negative reservation', 'negative shares', 'a block weight too small', 'a block weight too high', 'a limit without a name', 'a soft limit above the hard',
-    'a device with no rights', 'a log size that is none', 'a log count that is none', 'a log count of 0', 'a log count without a size', 'an option of log driver none', 'an IPC mode that is none', 'the IPC of no name', 'a PID mode that is none',
-    'a UTS mode that is none', 'a user mode that is none', 'a name server that is none', 'a host address that is none', 'an address on the default network', 'an alias on the default network', 'a volume mount with options of tmpfs'), at: /status|message|asked/,
-    what: 'values that dockerd 20.10 takes at create and refuses at the start, or passes on: signals, names, ports, addresses, limits, modes, log options', why: REFUSED_EARLY},
+  {step: steps('create', 'a host name that is too long', 'an address that is no MAC', 'a volume over everything', 'negative shares', 'a limit without a name', 'a soft limit above the hard', 'a log size that is none',
+    'a log count that is none', 'a log count of 0', 'an IPC mode that is none', 'the IPC of no name', 'an address on the default network', 'an alias on the default network'), at: /status|message|asked/,
+    what: 'values that dockerd 20.10 takes at create and refuses at each start: a host name of more than 63 letters, MACs, a volume at `/`, shares, ulimits, log sizes and counts, IPC modes, addresses and aliases on the default network', why: REFUSED_EARLY},
+  {step: steps('create', 'a stop signal too high', 'a host name with a space', 'a port that is none', 'a port too high', 'a protocol that is none', 'a health check that is none', 'swap below no limit', 'a negative reservation',
+    'a log count without a size', 'an option of log driver none', 'a PID mode that is none', 'a UTS mode that is none', 'a user mode that is none', 'a name server that is none', 'a host address that is none', 'a volume mount with options of tmpfs'), at: /status|message|asked/,
+    what: 'values with which dockerd 20.10 runs the container as if they were not there, or writes them down unread: a signal that the kernel lacks, a space in a host name, ports and protocols that are none, a health check of no kind, swap below -1, a negative reservation, '
+      + 'log options that do nothing, unknown PID, UTS and user modes, name servers and host addresses that are no addresses, tmpfs options of a volume', why: 'no silent option'},
+  {step: steps('create', 'a device with no rights'), at: /status|message/, what: 'rights of a device other than r, w, m are refused at the start; dockerd drops them', why: 'no silent option'},
   {step: steps('create', 'a network that is none', 'the network of nobody', 'an endpoint of no network'), at: /status|message|asked/, what: 'a create that names a missing network or other container is 400; dockerd creates it and refuses the start', why: '`docker run` takes 404 for a missing image and pulls it first'},
   {step: steps('create', 'a device of no driver', 'a parent of the cgroup', 'a storage option', 'a storage option that is none', 'a runtime that is none', 'an isolation that is none'), at: /status|message|asked/, what: 'known options that are not supported are 400', why: 'no silent option'},
   {step: steps('create', 'a limit that is none'), at: /status|message/, what: 'a limit that the kernel does not have is named, before the runtime is asked', why: REFUSED_EARLY},
@@ -124,13 +126,15 @@ export const DIVERGENCES: readonly Divergence[] = [
   {step: /^images: load /, at: /status|message/, what: 'an archive that is none is 400; dockerd has begun to answer with 200 and tells it in the stream', why: 'clients that look at the status see it'},
   {step: 'images: tag without a name', at: 'message', what: 'a tag without a name: it is said what is missing', why: 'dockerd has no words for it'},
   {step: 'images: pull by digest', at: /\.id$/, what: 'a pull by digest is of the digest, not of the whole reference', why: VERSION_28},
-  {step: 'images: pull from nobody', at: 'status', what: 'a registry that cannot be reached is 503', why: 'it may succeed later'},
+  {step: steps('images', 'pull from nobody', 'search for nothing', 'import from nowhere', 'log in at nobody'), at: 'status', docker: /500/, cetus: /503/, what: 'a registry or an address that cannot be reached is 503', why: 'it may succeed later'},
+  {step: 'images: search for nothing', at: 'message', docker: /lookup index\.docker\.io on /, cetus: /lookup index\.docker\.io/, what: 'what is told of an index that cannot be found has neither the search nor the name server in it', why: 'the server is that of a node; what follows a ? in an address may be a secret'},
+  {step: 'images: import what is no archive', at: 'message', docker: /archive\/tar: /, cetus: /failed to register layer: .*archive\/tar: /, what: 'an import that is no archive is told as a pull tells of such a layer', why: 'one mistake, one text'},
   {step: /^images: pull (nothing|an empty name)$/, at: /status|message/, what: 'a pull of no name is 400', why: 'dockerd asks the network'},
   {step: 'images: pull another platform', at: /status|message/, what: 'a platform that no node has is refused', why: 'features of a datacenter'},
   {step: 'images: pull with credentials that are no JSON', at: /status|message/, what: 'credentials that cannot be read are refused', why: 'dockerd goes on as nobody, and says that what it may not see is not there'},
-  {step: 'images: remove what was pulled', at: 'body', what: 'rmi tells of the image, not of each of its layers', why: 'layers are shared by the accounts of a node'},
+  {step: /^images: remove what was (pulled|imported)$/, at: 'body', what: 'rmi tells of the image, not of each of its layers', why: 'layers are shared by the accounts of a node'},
   {step: /^images: push( without credentials)?$/, at: /./, what: 'push takes no credentials for none, and sends the manifest that is stored', why: VERSION_28 + ' in the first; the digest of an image is its own'},
-  {step: /^images: (inspect|history of) what was committed$/, at: /body\.(Container|ContainerConfig\..*|DockerVersion|Config\.(Hostname|Image|Env\..*)|\d+\.(Id|Tags))$/, what: 'a committed image names neither its container nor the engine, its own variables come first, its history names no images', why: 'these fields went with 1.45'},
+  {step: /^images: (inspect|history of) what was (committed|imported)$/, at: /body\.(Container|ContainerConfig\..*|DockerVersion|Config\.(Hostname|Image|Env\..*)|\d+\.(Id|Tags))$/, what: 'a committed or imported image names neither its container nor the engine, its own variables come first, its history names no images', why: 'these fields went with 1.45'},
 
   // Networks
   {step: steps('networks', 'no name', 'a name with a slash', 'a subnet that is none', 'a subnet of 99 bits', 'a gateway elsewhere', 'a gateway that is none', 'a range elsewhere', 'a range that is none', 'a gateway without a subnet',
@@ -140,13 +144,11 @@ export const DIVERGENCES: readonly Divergence[] = [
   {step: 'networks: connect without a container', at: 'message', what: 'a connect without a container: the field is named', why: 'it is missing'},
   {step: 'networks: list what hangs perhaps', at: 'message', what: 'a filter that takes a truth has the same words everywhere', why: VERSION_28},
   {step: /^archive: get /, at: /^body\.\d+\.mode$/, what: 'the mode of an entry of an archive holds permissions only', why: 'its type has a field of its own'},
-  {step: 'archive: head of the root', at: 'header.x-docker-container-path-stat', what: 'the size of the root directory is that of the node', why: 'each file system has its own'},
+  {step: 'archive: head of the root', at: 'header.x-docker-container-path-stat', what: 'the size of the root directory of a container that does not run is that of a layer in memory', why: 'its files are looked at through one, so that nothing of the container changes (lib/agent/rootfs)'},
   {step: /^archive: get (a file as a directory|below a file)$/, at: 'message', rewrite: [[/^lstat \S+\/merged\//, 'lstat /']], what: 'paths in errors are those of the container', why: VERSION_28},
   {step: /^archive: put /, at: 'message', rewrite: [[/^Error processing tar file\(exit status 1\): /, '']], what: 'what is wrong with an archive has no "Error processing tar file" before it', why: VERSION_28},
   {step: /^archive: (get|put to) no path$/, at: 'message', what: '`path` and what is wrong with it are two words', why: 'a slip of the pen of dockerd'},
 
-  {step: /^images: (search|import|distribution|log in|inspect what was imported|remove what was imported)/, at: /./, pending: true, what: 'login, search, distribution, import', why: 'not here yet'},
-  {step: /^(containers: remove a link that is none|create: (links on the host network|a link to nobody|a link that is none)(, started|, removed)?)$/, at: /./, pending: true, what: 'links', why: 'not here yet'},
 ];
 
 export function explains({step, at, docker, cetus, rewrite}: Divergence, d: Difference): boolean {

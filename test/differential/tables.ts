@@ -19,7 +19,7 @@ export function operationsTable(): string {
 }
 
 export function divergencesTable(): string {
-  return ['| what | why |', '|---|---|', ...DIVERGENCES.filter((row) => !row.pending).map(({what, why}) => `| ${cell(what)} | ${cell(why)} |`)].join('\n');
+  return ['| what | why |', '|---|---|', ...DIVERGENCES.map(({what, why}) => `| ${cell(what)} | ${cell(why)} |`)].join('\n');
 }
 
 const TABLES = {operations: operationsTable, divergences: divergencesTable};

@@ -62,7 +62,7 @@ export function imageInspect(listed: ListedImage, {speaks, containerConfig, mani
     Comment: config.comment || (config.history?.at(-1)?.comment ?? ''),
     Created: config.created ?? '0001-01-01T00:00:00Z',
     ...(speaks(45) ? {} : {Container: config.container ?? ''}),
-    ...(speaks(45) && !containerConfig ? {} : {ContainerConfig: {...legacyConfig(config.container_config ?? {}), ...(config.container_config ? {} : {Env: null})}}),
+    ...(speaks(45) && !containerConfig ? {} : {ContainerConfig: legacyConfig(config.container_config ?? {})}),
     DockerVersion: config.docker_version ?? '',
     Author: config.author ?? '',
     Config: speaks(50) ? imageConfig(config.config ?? {}) : legacyConfig(config.config ?? {}),
@@ -84,7 +84,7 @@ function imageConfig(c: Config): object {
   return {
     ...(c.User ? {User: c.User} : {}),
     ...(notEmpty(c.ExposedPorts) ? {ExposedPorts: c.ExposedPorts} : {}),
-    Env: c.Env ?? [],
+    Env: c.Env ?? null,
     Cmd: c.Cmd ?? null,
     ...(c.Healthcheck ? {Healthcheck: c.Healthcheck} : {}),
     ...(c.ArgsEscaped ? {ArgsEscaped: true} : {}),
