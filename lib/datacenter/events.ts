@@ -44,7 +44,7 @@ export function pruned(type: 'container' | 'image' | 'network' | 'volume' | 'bui
 const bare = (action: string): string => action.split(':')[0]!;
 
 /** A pure test of one event against the Engine's filters; different names must all hold, values of one name may any. */
-export function eventMatcher(filters: Filters): (event: DatacenterEvent) => boolean {
+function eventMatcher(filters: Filters): (event: DatacenterEvent) => boolean {
   acceptFilters(filters, ACCEPTED);
   const any = (name: string, test: (value: string) => boolean): boolean => !has(filters, name) || valuesOf(filters, name).some(test);
   const noun = (event: DatacenterEvent, type: string): boolean =>

@@ -74,7 +74,7 @@ function parameters(mark: (name: string) => string, table: Readonly<Record<strin
   return ['| operation | honoured | others |', '|---|---|---|', ...lines, ''];
 }
 
-export function optionsTable(): string {
+function optionsTable(): string {
   const bodies = Object.entries(BODIES).flatMap(([kind, struct]) => {
     const operation = OPERATION[kind as keyof typeof BODIES];
     const all = rows(struct);

@@ -6,10 +6,10 @@ import {CetusError} from '../base/errors';
 
 export interface ApiVersion { major: number; minor: number }
 
-export const MIN_API: ApiVersion = {major: 1, minor: 24};
+const MIN_API: ApiVersion = {major: 1, minor: 24};
 export const MAX_API: ApiVersion = {major: 1, minor: 51};
 
-export const versionText = (v: ApiVersion): string => `${v.major}.${v.minor}`;
+const versionText = (v: ApiVersion): string => `${v.major}.${v.minor}`;
 export const MAX_API_TEXT = versionText(MAX_API);
 export const MIN_API_TEXT = versionText(MIN_API);
 

@@ -18,7 +18,7 @@ export function operationsTable(): string {
   return ['| operation | | requests | mistakes |', '|---|---|---|---|', ...rows].join('\n');
 }
 
-export function divergencesTable(): string {
+function divergencesTable(): string {
   return ['| what | why |', '|---|---|', ...DIVERGENCES.map(({what, why}) => `| ${cell(what)} | ${cell(why)} |`)].join('\n');
 }
 

@@ -16,7 +16,7 @@ export interface Sent {
 }
 
 /** Status of a request that was not answered in time. */
-export const UNANSWERED = 0;
+const UNANSWERED = 0;
 export interface Received { status: number; headers: http.IncomingHttpHeaders; body: Buffer; /** The connection was cut before its end. */ cut?: true }
 
 export function send(endpoint: Endpoint, {method, path, headers, body, stdin, enough, timeoutMs = 60_000}: Sent): Promise<Received> {

@@ -196,7 +196,7 @@ function readOwn(path: string): string {
 }
 
 /** The spec with the sandbox's path in its network namespace; '' leaves it as built (the node's own). */
-export function withNetns(oci: OciSpec, netnsPath: string): OciSpec {
+function withNetns(oci: OciSpec, netnsPath: string): OciSpec {
   if (!netnsPath) return oci;
   const linux = (oci.linux ?? {}) as {namespaces?: {type: string; path?: string}[]};
   const namespaces = (linux.namespaces ?? []).filter((n) => n.type !== 'network');

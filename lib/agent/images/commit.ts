@@ -28,7 +28,7 @@ export interface CommitRequest {
 export interface CommitParts { store: BlobStore; unpacker: Unpacker; limits: ImageLimits; ids: Ids }
 
 /** A tar without entries: the container has changed nothing. */
-export const EMPTY_LAYER = 'sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef';
+const EMPTY_LAYER = 'sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef';
 
 export async function commitContainer(parts: CommitParts, request: CommitRequest): Promise<NodeImage> {
   const {store, unpacker, limits} = parts;

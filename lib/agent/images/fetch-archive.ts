@@ -40,7 +40,7 @@ export async function fetchArchive(transport: Transport, text: string, onBytes: 
 }
 
 /** Without a scheme http is meant, as by the Engine. */
-export function archiveUrl(text: string): URL {
+function archiveUrl(text: string): URL {
   const address = text.includes('://') ? text : `http://${text}`;
   if (!URL.canParse(address)) throw new CetusError('invalid', `parse ${JSON.stringify(text.slice(0, 500))}: invalid address`);
   const url = new URL(address);

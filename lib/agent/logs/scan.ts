@@ -147,7 +147,7 @@ function fixedTime(time: string): string {
   return dot < 0 ? `${time.slice(0, 19)}.000000000Z` : `${time.slice(0, dot + 1)}${time.slice(dot + 1, -1).padEnd(9, '0')}Z`;
 }
 
-export function parseTimeNs(time: string): bigint | undefined {
+function parseTimeNs(time: string): bigint | undefined {
   const dot = time.indexOf('.');
   const seconds = Date.parse(`${time.slice(0, 19)}Z`);
   if (Number.isNaN(seconds)) return undefined;

@@ -39,7 +39,7 @@ export class Names {
   }
 }
 
-export function checkInterface(name: string): void {
+function checkInterface(name: string): void {
   if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/.test(name)) throw new CetusError('invalid', `invalid interface name ${JSON.stringify(name)}`);
 }
 

@@ -10,7 +10,7 @@ import {type Place, type Tree, codeOf, isMissing, readlinkAt} from './tree';
 /** Go's os.FileMode, in which the Engine speaks of modes: its own bits for types, the nine permission bits as everywhere. */
 const GO_MODE = {dir: 2 ** 31, symlink: 2 ** 27, device: 2 ** 26, fifo: 2 ** 25, socket: 2 ** 24, setuid: 2 ** 23, setgid: 2 ** 22, character: 2 ** 21, sticky: 2 ** 20};
 
-export function goMode(stat: fs.BigIntStats): number {
+function goMode(stat: fs.BigIntStats): number {
   const bits = Number(stat.mode);
   let mode = bits & 0o777;
   if (stat.isDirectory()) mode += GO_MODE.dir;

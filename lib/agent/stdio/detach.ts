@@ -4,7 +4,7 @@
  */
 import {CetusError} from '../../base/errors';
 
-export const DEFAULT_DETACH_KEYS = 'ctrl-p,ctrl-q';
+const DEFAULT_DETACH_KEYS = 'ctrl-p,ctrl-q';
 
 /** `what`: the Engine calls them otherwise for an exec than for an attach. */
 export function parseDetachKeys(text: string, what: 'detach' | 'escape' = 'detach'): number[] {

@@ -13,7 +13,7 @@ import type {StreamNumber} from '../logs/encode';
 import type {ProcessIo, ProcessOutput} from '../runtime/runtime';
 import {frameHeader} from './frames';
 
-export const CLIENT_BUFFER = 1024 * 1024;
+const CLIENT_BUFFER = 1024 * 1024;
 export const STALL_MS = 120_000;
 
 export interface LogTarget {

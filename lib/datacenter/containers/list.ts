@@ -6,7 +6,7 @@ import type {Filters} from '../verbs';
 import {parsePorts} from '../create/ports';
 import {isUp} from './resolve';
 
-export const LIST_FILTERS = ['ancestor', 'before', 'expose', 'exited', 'health', 'id', 'isolation', 'is-task', 'label', 'name', 'network', 'publish', 'since', 'status', 'volume'];
+const LIST_FILTERS = ['ancestor', 'before', 'expose', 'exited', 'health', 'id', 'isolation', 'is-task', 'label', 'name', 'network', 'publish', 'since', 'status', 'volume'];
 const STATUSES: readonly ContainerStatus[] = ['created', 'running', 'paused', 'restarting', 'exited', 'removing', 'dead'];
 const HEALTH = ['none', 'starting', 'healthy', 'unhealthy'];
 

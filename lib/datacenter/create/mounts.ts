@@ -16,7 +16,7 @@ export type WantedMount =
   | Exclude<ResolvedMount, {type: 'volume'}>;
 
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
-export const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
+const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
 export function checkVolumeName(name: string): void {
   if (name.length === 1) throw invalid(`create ${name}: volume name is too short, names should be at least two alphanumeric characters`);

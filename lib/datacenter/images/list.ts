@@ -67,7 +67,7 @@ export async function historyOf(context: Context, caller: Caller, nameOrId: stri
 }
 
 /** Of each image, the bytes of those layers (in their place, on the same layers below) that another image has too. */
-export function sharedSizes(images: readonly Image[]): Map<string, number> {
+function sharedSizes(images: readonly Image[]): Map<string, number> {
   const chains = images.map(({layers}) => {
     const hash = createHash('sha256');
     return layers.map(({diffId, unpackedSize}) => ({chain: hash.update(diffId).copy().digest('hex'), unpackedSize}));

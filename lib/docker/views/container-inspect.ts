@@ -54,7 +54,7 @@ function ownNames(container: Container): string[] {
   return [container.id.slice(0, SHORT_ID_LENGTH), container.spec.config.Hostname ?? ''].filter(Boolean);
 }
 
-export function stateView(container: Container): object {
+function stateView(container: Container): object {
   const seen = container.observation;
   const {status} = container;
   return {
@@ -79,7 +79,7 @@ export function stateView(container: Container): object {
   };
 }
 
-export function configView(c: Config, image: string): object {
+function configView(c: Config, image: string): object {
   return {
     Hostname: c.Hostname ?? '',
     Domainname: c.Domainname ?? '',

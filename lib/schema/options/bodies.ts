@@ -5,7 +5,7 @@ import {anyObject, bool, honoured, ignored, int, list, map, pair, refused, strin
 const IMAGE = 'an image has no host; clients send back what inspect showed them';
 const ANSWER = 'it is a field of the answer; clients send back what inspect showed them';
 
-export const ENDPOINT = struct('network.EndpointSettings', {
+const ENDPOINT = struct('network.EndpointSettings', {
   IPAMConfig: struct('network.EndpointIPAMConfig', {
     IPv4Address: text(), IPv6Address: refused(text(), 'networks are IPv4 in this version'), LinkLocalIPs: refused(strings, 'networks have no link-local addresses'),
   }),
@@ -15,7 +15,7 @@ export const ENDPOINT = struct('network.EndpointSettings', {
   IPv6Gateway: ignored(text(), ANSWER), GlobalIPv6Address: ignored(text(), ANSWER), GlobalIPv6PrefixLen: ignored(int, ANSWER), DNSNames: ignored(strings, ANSWER),
 }, {pointer: true});
 
-export const NETWORKING_CONFIG = struct('network.NetworkingConfig', {EndpointsConfig: map(ENDPOINT, 'map[string]*network.EndpointSettings')});
+const NETWORKING_CONFIG = struct('network.NetworkingConfig', {EndpointsConfig: map(ENDPOINT, 'map[string]*network.EndpointSettings')});
 
 const consoleSize = pair(uint32('uint'));
 

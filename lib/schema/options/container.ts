@@ -7,7 +7,7 @@ const WINDOWS = 'it exists only on Windows';
 
 const duration = int64('time.Duration');
 
-export const HEALTH_CONFIG = struct('container.HealthConfig', {
+const HEALTH_CONFIG = struct('container.HealthConfig', {
   Test: strings, Interval: duration, Timeout: duration, StartPeriod: duration, StartInterval: duration, Retries: int,
 });
 

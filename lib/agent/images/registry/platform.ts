@@ -38,7 +38,7 @@ export function formatPlatform(platform: Platform): string {
 }
 
 /** The platforms that `wanted` can run, best first. */
-export function runnable(wanted: Platform): Platform[] {
+function runnable(wanted: Platform): Platform[] {
   const {os, architecture} = wanted;
   const number = Number(/^v(\d+)$/.exec(effectiveVariant(wanted))?.[1] ?? NaN);
   if (architecture === 'arm') return downTo(number, 5).map((n) => ({os, architecture, variant: `v${n}`}));

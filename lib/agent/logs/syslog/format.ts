@@ -1,7 +1,7 @@
 /** One message of syslog, byte for byte as the Engine's driver writes it. Pure. */
 export type Format = 'unix' | 'rfc3164' | 'rfc5424' | 'rfc5424micro';
 /** stdout is information, stderr an error. */
-export const SEVERITY = {1: 6, 2: 3} as const;
+const SEVERITY = {1: 6, 2: 3} as const;
 
 export interface Sender { facility: number; format: Format; hostname: string; tag: string; pid: number; /** The frames of RFC 5425: only rfc5424 over TLS has them. */ counted: boolean }
 
