@@ -129,6 +129,5 @@ it('events, until they end and until the user leaves', async () => {
 
 it('refusals are shown to the user', async () => {
   expect(await docker('run', '--runtime', 'kata', 'busybox')).toMatchObject({code: 125, err: expect.stringContaining('HostConfig.Runtime') as string});
-  expect(await docker('push', 'busybox')).toMatchObject({code: 1, err: expect.stringContaining('docker push (ImagePush)') as string});
-  expect(await docker('service', 'ls')).toMatchObject({code: 1, err: expect.stringContaining('ServiceList') as string});
+  expect(await docker('service', 'ls')).toMatchObject({code: 1, err: expect.stringContaining('This node is not a swarm manager') as string});
 });
