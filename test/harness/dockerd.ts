@@ -17,6 +17,8 @@ export interface TestDockerd {
   destroy(): Promise<string[]>;
 }
 
+/** dockerd gives its containers fifteen seconds. */
+const GRACE_MS = 20_000;
 const env = {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`};
 const ip = (...args: string[]): void => void execFileSync('ip', args, {stdio: 'ignore', env});
 const mountsBelow = (dir: string): string[] => fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dir}/`));
@@ -75,5 +77,7 @@ async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = once(child, 'exit');
   child.kill('SIGTERM');
+  const late = setTimeout(() => child.kill('SIGKILL'), GRACE_MS);
   await gone;
+  clearTimeout(late);
 }

@@ -10,7 +10,7 @@ import type {Config, Descriptor, ImageConfigFile} from '../../schema/docker';
 import type {Mount} from '../containerd/messages';
 import type {ImageLimits} from './limits';
 import {chainIds, MEDIA, parseConfig, parseManifest, type Manifest} from './manifest';
-import {recordImage} from './record';
+import {recordMade} from './record';
 import {found, SNAPSHOTTER, type BlobStore, type Hold} from './store';
 import type {Unpacker} from './unpack';
 
@@ -44,13 +44,9 @@ export async function commitContainer(parts: CommitParts, request: CommitRequest
       const chain = chainIds(config.rootfs.diff_ids);
       await unpacker.unpack(hold, {layer: change, diffId: change.digest, chainId: chain.at(-1)!, parent: chain.at(-2) ?? ''}, AbortSignal.timeout(limits.unpackMs));
     }
-    const configBytes = Buffer.from(JSON.stringify(config));
-    if (configBytes.length > limits.documentBytes) throw new CetusError('invalid', `the image's config is larger than ${limits.documentBytes} bytes`);
-    const digest = await hold.putDocument(configBytes, {});
-    const manifest: Manifest = {schemaVersion: 2, mediaType: base.manifest.mediaType, config: {mediaType: base.manifest.config.mediaType, size: configBytes.length, digest}, layers};
-    const {image} = await recordImage(store, hold, {account: request.account, manifestBytes: Buffer.from(JSON.stringify(manifest)), manifest, config, labels: {}});
+    const image = await recordMade(store, hold, limits, {account: request.account, config, layers, mediaTypes: {manifest: base.manifest.mediaType, config: base.manifest.config.mediaType}});
     done = true;
-    return {...image, resolvedDigest: image.manifest.digest, references: []};
+    return image;
   } finally {
     await hold.release(!done).catch(() => undefined);
   }

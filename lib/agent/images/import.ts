@@ -10,9 +10,9 @@ import type {Descriptor, ImageConfigFile, ProgressMessage} from '../../schema/do
 import {layerStream, type LayerCompression} from './archive/decompress';
 import {fetchArchive} from './fetch-archive';
 import type {ImageLimits} from './limits';
-import {MEDIA, type Manifest} from './manifest';
+import {MEDIA} from './manifest';
 import {bar, Throttle} from './progress';
-import {recordImage} from './record';
+import {recordMade} from './record';
 import {nodePlatform, parsePlatform} from './registry/platform';
 import type {Transport} from './registry/transport';
 import type {BlobStore, Hold} from './store';
@@ -40,13 +40,9 @@ export async function importImage(parts: ImportParts, request: ImportRequest, ar
       created, architecture: platform.architecture, os: platform.os, ...(platform.variant ? {variant: platform.variant} : {}), config, ...(message ? {comment: message} : {}),
       rootfs: {type: 'layers', diff_ids: [diffId]}, history: [{created, ...(message ? {comment: message} : {})}],
     };
-    const bytes = Buffer.from(JSON.stringify(document));
-    if (bytes.length > limits.documentBytes) throw new CetusError('invalid', `the image's config is larger than ${limits.documentBytes} bytes`);
-    const digest = await hold.putDocument(bytes, {});
-    const manifest: Manifest = {schemaVersion: 2, mediaType: MEDIA.dockerManifest, config: {mediaType: MEDIA.dockerConfig, size: bytes.length, digest}, layers: [layer]};
-    const {image} = await recordImage(store, hold, {account: request.account, manifestBytes: Buffer.from(JSON.stringify(manifest)), manifest, config: document, labels: {}});
+    const image = await recordMade(store, hold, limits, {account: request.account, config: document, layers: [layer], mediaTypes: {manifest: MEDIA.dockerManifest, config: MEDIA.dockerConfig}});
     done = true;
-    return {image: {...image, resolvedDigest: image.manifest.digest, references: []}};
+    return {image};
   } finally {
     archive.destroy();
     await hold.release(!done).catch(() => undefined);

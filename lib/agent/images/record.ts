@@ -1,6 +1,8 @@
 /** What makes blobs and snapshots an image of an account: the labels that tie them together, and the record that roots them. */
+import {CetusError} from '../../base/errors';
 import type {NodeImage} from '../../schema/agent';
 import type {Descriptor, ImageConfigFile} from '../../schema/docker';
+import type {ImageLimits} from './limits';
 import {chainIds, manifestGcLabels, type Manifest} from './manifest';
 import type {BlobStore, Hold} from './store';
 import type {LayerToUnpack} from './unpack';
@@ -21,6 +23,17 @@ export async function recordImage(store: BlobStore, hold: Hold, image: ImageToRe
   await store.flushed([imageId, ...manifest.layers.map((layer) => layer.digest)]);
   const upToDate = await store.record(account, imageId, target);
   return {image: {imageId, manifest: target, config, layers, size: layers.reduce((sum, l) => sum + l.unpackedSize, 0)}, upToDate};
+}
+
+/** An image that was made here, of layers that are there and unpacked under `hold`: its config and manifest are written, and it is the account's. */
+export async function recordMade(store: BlobStore, hold: Hold, limits: ImageLimits, made: {account: string; config: ImageConfigFile; layers: Descriptor[]; mediaTypes: {manifest: string; config: string}}): Promise<NodeImage> {
+  const {account, config, layers, mediaTypes} = made;
+  const bytes = Buffer.from(JSON.stringify(config));
+  if (bytes.length > limits.documentBytes) throw new CetusError('invalid', `the image's config is larger than ${limits.documentBytes} bytes`);
+  const digest = await hold.putDocument(bytes, {});
+  const manifest: Manifest = {schemaVersion: 2, mediaType: mediaTypes.manifest, config: {mediaType: mediaTypes.config, size: bytes.length, digest}, layers};
+  const {image} = await recordImage(store, hold, {account, manifestBytes: Buffer.from(JSON.stringify(manifest)), manifest, config, labels: {}});
+  return {...image, resolvedDigest: image.manifest.digest, references: []};
 }
 
 /** Layers, bottom first, with the snapshot that each becomes. */
