@@ -59,11 +59,10 @@ export async function joinWebSocket(ws: WebSocket, stream: Duplex, options: {bin
   ws.on('error', () => { /* 'close' follows */ });
   stream.on('error', () => { /* the reading below ends */ });
   ws.on('message', (data: Buffer) => {
-    if (stream.writable && !stream.write(data)) {
-      ws.pause();
-      stream.once('drain', () => ws.resume());
-    }
+    // What had arrived before the pause comes all the same, and may be thousands of messages.
+    if (stream.writable && !stream.write(data) && !ws.isPaused) ws.pause();
   });
+  stream.on('drain', () => ws.resume());
   stream.once('close', () => ws.resume());
   ws.once('close', (code) => {
     // Cut off, not closed: nobody has said that no stdin will follow.

@@ -1,10 +1,12 @@
 /** Attach over a WebSocket, with a stock WebSocket client on every carrier. */
+import {EventEmitter} from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import {PassThrough} from 'node:stream';
 import {WebSocket} from 'ws';
 import type {ListenAddress} from '../../lib/docker/listen';
-import {Unframer} from '../../lib/docker/websocket';
+import {joinWebSocket, Unframer} from '../../lib/docker/websocket';
 import {fakeContainer, frame} from './fake-datacenter';
 import {RawClient} from './raw-client';
 import {TEST_CERT, TEST_KEY} from './tls-fixture';
@@ -131,6 +133,19 @@ describe('as the Engine', () => {
     await until('the client to be held up', () => deaf.process.stdin.writableNeedDrain && ws.bufferedAmount > 1e6);
     deaf.process.stdin.resume();
     await until('the client to go on', () => ws.bufferedAmount === 0);
+  });
+
+  it('messages that had arrived before the client was held up do not wait each for themselves', () => {
+    const stream = new PassThrough({highWaterMark: 1});
+    const client = Object.assign(new EventEmitter(), {isPaused: false, pause: () => { client.isPaused = true; }, resume: () => { client.isPaused = false; }, close: () => undefined});
+    void joinWebSocket(client as unknown as WebSocket, stream, {binary: true, framed: false});
+    const before = stream.listenerCount('drain');
+    for (let n = 0; n < 100; n += 1) client.emit('message', Buffer.from('message'));
+    expect(client.isPaused).toBe(true);
+    expect(stream.listenerCount('drain')).toBe(before);
+    stream.emit('drain');
+    expect(client.isPaused).toBe(false);
+    client.emit('close', 1006);
   });
 
   it.each([
