@@ -134,7 +134,8 @@ RUN false
   expect(await inspect<string[]>(quiet.stdout.trim(), '{{json .RepoTags}}')).toEqual([]);
 
   const cache = async (): Promise<{Size: number}[]> => (await (await fetch(`${dc.host.replace('tcp:', 'http:')}/system/df?type=build-cache`)).json() as {BuildCache: {Size: number}[]}).BuildCache;
-  expect((await cache()).length).toBeGreaterThan(3);
+  // Also where several ask at once, which the engine itself refuses.
+  expect((await Promise.all(Array.from({length: 8}, cache))).filter((found) => found?.length > 3)).toHaveLength(8);
   expect(await dc.ok(['builder', 'prune', '-af'])).toMatch(/Total reclaimed space|Total:/);
   expect(await cache()).toEqual([]);
   // What was built stands on its own.

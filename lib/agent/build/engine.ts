@@ -40,6 +40,7 @@ export interface EngineParts {
   idleMs: number;
 }
 
+interface BuildCache { BuildCache: unknown[]; BuilderSize: number }
 interface Hold { streams: number; timer: NodeJS.Timeout | undefined }
 interface ListedImage { Id: string; RepoTags: string[] | null; RepoDigests: string[] | null }
 
@@ -65,6 +66,7 @@ export class BuildEngine {
   /** What it was started with. */
   private settings = '';
   private idle: NodeJS.Timeout | undefined;
+  private measuring: Promise<BuildCache> | undefined;
   lastUsedMs: number;
 
   constructor(private readonly parts: EngineParts) {
@@ -169,7 +171,7 @@ export class BuildEngine {
 
   /** The answer of /system/df about the build cache; of a stopped engine the one that it had at its end. */
   async usage(): Promise<unknown> {
-    if (this.running) return buildCache(await this.api().json('GET', '/system/df'));
+    if (this.running) return await this.measure();
     return read(this.file('usage.json')) ?? {BuildCache: [], BuilderSize: 0};
   }
 
@@ -287,7 +289,12 @@ export class BuildEngine {
   private async tidy(): Promise<void> {
     if (this.busy || !this.running) return;
     for (const what of ['containers', 'volumes']) await this.api().json('POST', `/${what}/prune`);
-    fs.writeFileSync(this.file('usage.json'), JSON.stringify(buildCache(await this.api().json('GET', '/system/df'))), {mode: 0o600});
+    fs.writeFileSync(this.file('usage.json'), JSON.stringify(await this.measure()), {mode: 0o600});
+  }
+
+  /** The engine refuses who asks while it counts for another: all are told the same. */
+  private measure(): Promise<BuildCache> {
+    return (this.measuring ??= this.api().json('GET', '/system/df').then(buildCache).finally(() => { this.measuring = undefined; }));
   }
 
   private async end(): Promise<void> {
@@ -367,7 +374,7 @@ function same(known: Known, {names, ids}: CetusImages): boolean {
     && Object.keys(known.names).length === names.size && [...names].every(([name, id]) => known.names[name] === id);
 }
 
-const buildCache = (df: unknown): {BuildCache: unknown[]; BuilderSize: number} => {
+const buildCache = (df: unknown): BuildCache => {
   const {BuildCache, BuilderSize} = df as {BuildCache?: unknown[] | null; BuilderSize?: number};
   return {BuildCache: BuildCache ?? [], BuilderSize: BuilderSize ?? 0};
 };
