@@ -60,6 +60,8 @@ export interface DockerServer {
 
 /** Headers must arrive within this time; bodies have bounds of their own (transport.ts), streams have none. */
 const HEADERS_TIMEOUT_MS = 30_000;
+/** Of a request's line and headers: build arguments and filters are in the one, the credentials of all registries of a client in the other. Node's own is 16 KiB. */
+const MAX_HEAD_BYTES = 128 * 1024;
 /** Clients keep pools of idle connections; the Engine never closes them, a bounded time is close enough. */
 const KEEP_ALIVE_MS = 300_000;
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
@@ -184,6 +186,8 @@ async function answer(edge: Edge, log: Log, at: Routed, req: IncomingMessage, tr
 
 function tuneTimeouts(http: HttpServer): void {
   http.headersTimeout = HEADERS_TIMEOUT_MS;
+  // An option of the server that restify passes to none; Node reads it from here for each connection.
+  (http as HttpServer & {maxHeaderSize?: number}).maxHeaderSize = MAX_HEAD_BYTES;
   // Counts the whole request, body included: it would cut `docker load` of a large archive.
   http.requestTimeout = 0;
   http.timeout = 0;

@@ -28,6 +28,12 @@ describe('ping', () => {
     expect(head.headers['api-version']).toBe('1.51');
   });
 
+  it('takes a hundred kilobytes of headers: a client\'s credentials for all of its registries come in one', async () => {
+    const {url} = await world();
+    expect((await request(url).get('/_ping').set('X-Registry-Config', 'a'.repeat(100_000))).status).toBe(200);
+    expect((await request(url).get('/_ping').set('X-Registry-Config', 'a'.repeat(200_000))).status).toBe(431);
+  });
+
   it('says 503 with the same headers while the store is away', async () => {
     const fake = new FakeDatacenter();
     const datacenter = fake.datacenter();

@@ -39,6 +39,8 @@ export interface ServerParts {
 const MAX_CONNECTIONS = 10_000;
 /** Above the client's own, so that it closes first. */
 const KEEP_ALIVE_MS = 60_000;
+/** A client's request to a build engine, whose line is a parameter here and so written once more. */
+const MAX_HEAD_BYTES = 512 * 1024;
 const SWITCHING = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: cetus-stream\r\n\r\n';
 
 export class AgentServer {
@@ -49,7 +51,7 @@ export class AgentServer {
   constructor(private readonly parts: ServerParts) {}
 
   async listen(at: InternalAddress): Promise<string> {
-    const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, headersTimeout: 20_000, noDelay: true};
+    const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, headersTimeout: 20_000, noDelay: true, maxHeaderSize: MAX_HEAD_BYTES};
     const server = 'socketPath' in at
       ? http.createServer(options)
       : https.createServer({...options, ...at.tls, requestCert: true, rejectUnauthorized: true, allowHalfOpen: true} as https.ServerOptions);
