@@ -336,6 +336,8 @@ describe('a worker', () => {
 
   test('what is not there, what is no directory, what ends early', async () => {
     await expect(helper.stat(view(), '/nope', 'c', never)).rejects.toMatchObject({kind: 'notFound'});
+    // The kernel would take it for the name before the NUL.
+    await expect(helper.stat(view(), '/dir\0more', 'c', never)).rejects.toThrow(/^lstat .*: invalid argument$/);
     await expect(helper.pack(view(), '/nope', 'c', never)).rejects.toMatchObject({kind: 'notFound'});
     const one = async (): Promise<Readable> => Readable.from([await archiveOf([{name: 'x', content: 'x'}])]);
     await expect(helper.unpack(view(), into('/nope'), one, never)).rejects.toMatchObject({kind: 'notFound'});

@@ -107,6 +107,8 @@ function mustBeWritable({mounts}: Opened, directory: string, readOnlyRoot: boole
 }
 
 function found<T>(look: () => T, path: string, container: string): T {
+  // The kernel would read it up to there.
+  if (path.includes('\0')) throw failed(`lstat ${path}: invalid argument`);
   try {
     return look();
   } catch (err) {
