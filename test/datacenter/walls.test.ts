@@ -42,6 +42,9 @@ const verbs: Record<string, Verb> = {
   'image tag': ({dc}, me, x) => dc.images.tag(me, x, 'stolen', ''),
   'image remove': ({dc}, me, x) => dc.images.remove(me, x, {force: true, noPrune: false}),
   'image save': ({dc}, me, x) => dc.images.save(me, [x]),
+  'image history': ({dc}, me, x) => dc.images.history(me, x),
+  'image push': ({dc}, me, x) => collect(dc.images.push(me, x, '', {})),
+  'image commit': ({dc}, me, x) => dc.images.commit(me, x, {repository: '', tag: '', author: '', comment: '', pause: false, changes: []}),
   'network get': ({dc}, me, x) => dc.networks.get(me, x),
   'network remove': ({dc}, me, x) => dc.networks.remove(me, x),
   'network connect': ({dc}, me, x) => dc.networks.connect(me, x, 'my-own', {}),
@@ -112,7 +115,7 @@ test.each(Object.keys(lists))('%s shows nothing of theirs', async (name) => {
 });
 
 test('every verb is looked at', () => {
-  const unbound = ['create', 'list', 'linkNames', 'prune', 'size', 'unpause', 'putArchive', 'pull', 'load', 'containers', 'stream', 'emit', 'info', 'diskUsage', 'ping'];
+  const unbound = ['create', 'list', 'linkNames', 'prune', 'size', 'unpause', 'putArchive', 'pull', 'load', 'import', 'login', 'search', 'inspectRemote', 'containers', 'stream', 'emit', 'info', 'diskUsage', 'ping'];
   const {containers, execs, images, networks, volumes} = world.dc;
   const count = [containers, execs, images, networks, volumes].flatMap((noun) => Object.keys(noun)).filter((name) => !unbound.includes(name)).length;
   expect(Object.keys(verbs).length).toBeGreaterThanOrEqual(count);
