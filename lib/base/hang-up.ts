@@ -13,8 +13,8 @@ const PROBE_MS = 500;
 const KEEP_ALIVE_MS = 5_000;
 const NOTHING = Buffer.alloc(0);
 
-/** The stream is destroyed when its peer turns out to be gone. Its errors are the caller's to listen for. */
-export function noticeHangUp(stream: Duplex): void {
+/** The stream is destroyed when its peer turns out to be gone. Its errors are the caller's to listen for. `unread`: somebody else reads it, so that no FIN is seen here. */
+export function noticeHangUp(stream: Duplex, unread = false): void {
   (stream as Socket).setKeepAlive?.(true, KEEP_ALIVE_MS);
   const transport = transportOf(stream);
   const probe = (): void => {
@@ -27,7 +27,7 @@ export function noticeHangUp(stream: Duplex): void {
     timer.unref();
     stream.once('close', () => clearInterval(timer));
   };
-  if (stream.readableEnded) begin();
+  if (unread || stream.readableEnded) begin();
   else stream.once('end', begin);
 }
 

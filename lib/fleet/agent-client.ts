@@ -13,6 +13,7 @@ import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
 import {HttpAgentBuilds} from './agent-builds';
+import {deliver, isPlainTar} from './archive-upload';
 import type {AgentBuilds, AgentClient} from './fleet';
 import {type AgentAddress, type AgentTls, parseAgentUrl, unreachableNode} from './address';
 import {connections} from './connections';
@@ -113,6 +114,11 @@ export class HttpAgentClient implements AgentClient {
     return {stat: header(answer, STAT_HEADER), body: answer.body};
   }
   async putArchive(containerId: string, query: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean}, body: Readable): Promise<void> {
+    if (await isPlainTar(body)) {
+      const path = container(containerId, 'archive') + queryString(query);
+      const stream = await this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS));
+      return deliver(stream, body, (err) => this.wrap(err, path));
+    }
     const answer = await this.answered(this.streams, 'PUT', container(containerId, 'archive'), {query, body, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS});
     await answer.body.dump();
   }

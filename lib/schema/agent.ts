@@ -14,6 +14,8 @@
  *   GET  /v1/containers/ID/usage        -> {sizeRw}: bytes of the writable layer (runtime.usage)
  *   GET  /v1/containers/ID/export       -> tar
  *   HEAD|GET|PUT /v1/containers/ID/archive  ?path=&noOverwriteDirNonDir=&copyUIDGID=; stat in X-Docker-Container-Path-Stat
+ *   POST /v1/containers/ID/archive      as PUT; Upgrade: cetus-stream -> 101, then a plain tar to the end of the caller's bytes one way, and `{}` or a WireError as
+ *                                       a line the other: the agent's worker reads the connection itself where that is a unix socket
  *   POST /v1/containers/ID/resize       ?h=&w=
  *   GET  /v1/volumes/ID/usage           -> {size}: bytes of the volume's files; -1 where counting them took too long; 404 where there is no such volume
  *   PUT  /v1/execs/ID                   {containerId, config: ExecConfig} -> 201; repeatable; 409 while the container does not run

@@ -222,6 +222,9 @@ describe('the server', () => {
     for (const call of [client.changes('no'), client.export('no'), client.statPath('no', '/'), client.getArchive('no', '/'), client.putArchive('no', target, endless)])
       await expect(call).rejects.toMatchObject({kind: 'notFound', message: 'No such container: no'});
     endless.destroy();
+    // A plain tar goes by a raw stream, and is refused there, too.
+    const header = Buffer.alloc(512).fill('ustar', 257, 262);
+    await expect(client.putArchive('no', target, Readable.from([header]))).rejects.toMatchObject({kind: 'notFound', message: 'No such container: no'});
   });
 
   it('knows the sizes of layers and volumes', async () => {

@@ -142,6 +142,50 @@ describe('HttpAgentClient over a unix socket', () => {
     expect(await failure(client.startExec('e', {detachKeys: '', consoleSize: [24, 80], detach: false}))).toMatchObject({kind: 'conflict', message: 'container is paused'});
   });
 
+  describe('a tar into a container', () => {
+    const target = {path: '/t', noOverwriteDirNonDir: true, copyUIDGID: false};
+    const tar = Buffer.alloc(200_000, 'x').fill('ustar', 257, 262);
+    const switched = (then: (socket: Duplex) => void): void => void server.on('upgrade', (_req, socket) => {
+      socket.on('error', () => undefined).write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: cetus-stream\r\n\r\n');
+      then(socket);
+    });
+
+    test('goes by a raw stream to its end, and the answer is awaited', async () => {
+      let got = '';
+      switched((socket) => socket.on('data', (chunk: Buffer) => (got += chunk.toString())).once('end', () => socket.end('{}\n')));
+      await client.putArchive('c1', target, Readable.from([tar.subarray(0, 1_000), tar.subarray(1_000)], {objectMode: false}));
+      expect(got).toBe(tar.toString());
+    });
+
+    test('compressed, old or empty goes as a body', async () => {
+      let got = '';
+      handler = async (req, res) => {
+        got = `${req.method} ${req.url} ${await text(req)}`;
+        res.end();
+      };
+      for (const body of ['', 'short', 'y'.repeat(1_000)]) {
+        await client.putArchive('c1', target, Readable.from(body ? [Buffer.from(body)] : [], {objectMode: false}));
+        expect(got).toBe(`PUT /v1/containers/c1/archive?path=%2Ft&noOverwriteDirNonDir=1&copyUIDGID=0 ${body}`);
+      }
+    });
+
+    test('a refusal in its middle is the agent\'s error, an end without an answer a broken node, a sender who leaves their own', async () => {
+      const endless = (): Readable => new Readable({read() { this.push(tar); }});
+      switched((socket) => socket.end('{"kind":"conflict","message":"no"}\n').resume());
+      expect(await failure(client.putArchive('c1', target, endless()))).toMatchObject({kind: 'conflict', message: 'no'});
+      server.removeAllListeners('upgrade');
+      switched((socket) => socket.end().resume());
+      expect(await failure(client.putArchive('c1', target, endless()))).toMatchObject({kind: 'unavailable'});
+      server.removeAllListeners('upgrade');
+      const body = endless();
+      const heard = new Promise((resolve) => switched((socket) => {
+        socket.once('data', () => body.destroy(new CetusError('canceled', 'left'))).once('end', resolve);
+      }));
+      expect(await failure(client.putArchive('c1', target, body))).toMatchObject({kind: 'canceled', message: 'left'});
+      await heard;
+    });
+  });
+
   test('progress: lines in order, a late failure thrown, a cut noticed', async () => {
     const collect = async (): Promise<unknown[]> => {
       const all: unknown[] = [];

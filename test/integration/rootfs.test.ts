@@ -334,6 +334,20 @@ describe('a worker', () => {
     expect(names).toEqual(['dir/', 'dir/big', 'dir/sub/', 'etc/', 'etc/dir/', 'etc/dir/big', 'etc/dir/sub/', 'etc/passwd', 'l']);
   });
 
+  test('an archive in a descriptor of ours is read by the worker itself; one that cannot be had comes through us', async () => {
+    fs.writeFileSync(join(base, 'tar'), await archiveOf([{name: 'x', content: 'by descriptor'}]));
+    const descriptor = fs.openSync(join(base, 'tar'), 'r');
+    const silent = new Readable({read: () => undefined});
+    await helper.unpack(view(), {...into('/etc'), descriptor}, async () => silent, never);
+    expect(fs.readFileSync(join(root, 'etc/x'), 'utf8')).toBe('by descriptor');
+    silent.destroy();
+    // Whose connection is closed by now, its number may be somebody else's.
+    await expect(helper.unpack(view(), {...into('/etc'), descriptor}, async () => silent, never)).rejects.toMatchObject({kind: 'canceled'});
+    fs.closeSync(descriptor);
+    await helper.unpack(view(), {...into('/etc'), descriptor: 1_000_000}, async () => Readable.from([await archiveOf([{name: 'x', content: 'by stdin'}])]), never);
+    expect(fs.readFileSync(join(root, 'etc/x'), 'utf8')).toBe('by stdin');
+  });
+
   test('what is not there, what is no directory, what ends early', async () => {
     await expect(helper.stat(view(), '/nope', 'c', never)).rejects.toMatchObject({kind: 'notFound'});
     // The kernel would take it for the name before the NUL.

@@ -88,11 +88,12 @@ export class ContainerFiles {
     return await this.parts.helper.changes({upper, lower, made: MADE, place: this.place}, AbortSignal.any([signal, end.signal]), watch);
   }
 
-  /** `archive` is asked for once it can be taken. */
-  async unpack(owner: FilesOwner, target: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean}, archive: () => Promise<Readable>, signal: AbortSignal): Promise<void> {
-    const {path, noOverwriteDirNonDir, copyUIDGID} = target;
+  /** `archive` is asked for once it can be taken. `descriptor`: this process's own for it, to be read instead where that can be done. */
+  async unpack(owner: FilesOwner, target: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean; descriptor?: number}, archive: () => Promise<Readable>, signal: AbortSignal): Promise<void> {
+    const {path, noOverwriteDirNonDir, copyUIDGID, descriptor} = target;
     const order = {
       path, noOverwriteDirNonDir, container: owner.id, readOnlyRoot: owner.spec.hostConfig.ReadonlyRootfs === true,
+      ...(descriptor === undefined ? {} : {descriptor}),
       ...(copyUIDGID && owner.spec.config.User ? {user: owner.spec.config.User} : {}),
     };
     await this.inTurn(owner.id, () => this.use(owner, {writes: true, mounts: true}, signal, (view, ended, watch) => this.parts.helper.unpack(view, order, archive, ended, watch)));

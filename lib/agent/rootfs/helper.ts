@@ -1,6 +1,7 @@
 /**
- * Orders to workers: a process for each, since what a worker does may hang in a foreign file system and must not hang the agent. The next one is started
- * when one is taken, and waits a little: `docker cp` asks twice, and a process takes 60 ms to start.
+ * Orders to workers: a process for each, since what a worker does may hang in a foreign file system and must not hang the agent. A process takes 60 ms of a
+ * processor to start, and `docker cp` asks twice. So where the last spare is taken the next one is started; and once nobody has ordered anything for a
+ * moment there are two of them for a while, which were started while nothing else was to be done.
  */
 import {type ChildProcess, spawn} from 'node:child_process';
 import {join} from 'node:path';
@@ -11,6 +12,9 @@ import type {FilesystemChange, PathStat} from '../../schema/rootfs';
 import {CONTROL_FD, type View, type WorkerAnswer, type WorkerOrder} from './protocol';
 
 const SPARE_MS = 20_000;
+const SPARES = 2;
+/** `docker cp` follows its question with its order within some ten. */
+const REST_MS = 300;
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 /** For what gives no bytes on its way: a stat, a list of changes. */
 const ANSWER_MS = 120_000;
@@ -84,7 +88,10 @@ export interface Watch {
 }
 
 export class RootfsHelper {
-  private spare: {worker: Worker; timer: NodeJS.Timeout} | undefined;
+  private readonly spares: Worker[] = [];
+  private busy = 0;
+  private rest: NodeJS.Timeout | undefined;
+  private leave: NodeJS.Timeout | undefined;
   private closed = false;
   private readonly program: string;
 
@@ -122,11 +129,14 @@ export class RootfsHelper {
     // The worker that has refused reads no more: its answer says why, not the broken pipe.
     child.stdin!.on('error', () => undefined);
     try {
-      await errand.next().finally(() => watch.opened?.());
+      const ready = await errand.next().finally(() => watch.opened?.());
       source = await archive();
       source.once('error', () => child.kill('SIGKILL'));
       if (source.errored) throw source.errored;
-      source.pipe(child.stdin!);
+      // A number is another connection's once its own is closed. Whoever has closed it has aborted this order, too.
+      if (source.destroyed) throw new CetusError('canceled', 'the archive was given up before it was read');
+      if ('taken' in ready) errand.worker.control.write('\n');
+      else source.pipe(child.stdin!);
       await errand.next();
     } catch (err) {
       if (source?.errored) throw source.errored;
@@ -147,7 +157,8 @@ export class RootfsHelper {
 
   close(): void {
     this.closed = true;
-    this.dropSpare();
+    clearTimeout(this.rest);
+    this.dropSpares();
   }
 
   private output(errand: Errand): Readable {
@@ -161,31 +172,43 @@ export class RootfsHelper {
   private start(order: WorkerOrder, signal: AbortSignal, watch: Watch): Errand {
     if (this.closed) throw new CetusError('canceled', 'the agent closes');
     signal.throwIfAborted();
-    const worker = this.spare?.worker ?? this.launch();
-    if (this.spare) clearTimeout(this.spare.timer);
-    this.spare = undefined;
-    this.keepSpare();
+    const worker = this.spares.shift() ?? this.launch();
+    if (!this.spares.length) this.addSpare();
+    clearTimeout(this.rest);
+    this.busy += 1;
     const errand = new Errand(worker, order, signal);
+    void errand.gone.then(() => this.ended());
     watch.started?.(errand.gone);
     return errand;
   }
 
-  private keepSpare(): void {
-    const worker = this.launch();
-    const timer = setTimeout(() => this.dropSpare(), SPARE_MS).unref();
-    this.spare = {worker, timer};
-    worker.child.once('close', () => {
-      if (this.spare?.worker === worker) this.spare = undefined;
-    });
+  private ended(): void {
+    this.busy -= 1;
+    if (this.busy || this.closed) return;
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => {
+      while (this.spares.length < SPARES) this.addSpare();
+    }, REST_MS).unref();
   }
 
-  private dropSpare(): void {
-    if (!this.spare) return;
-    clearTimeout(this.spare.timer);
-    // Its order never comes: it ends by itself.
-    this.spare.worker.control.end();
-    this.spare.worker.child.kill('SIGKILL');
-    this.spare = undefined;
+  private addSpare(): void {
+    const worker = this.launch();
+    this.spares.push(worker);
+    worker.child.once('close', () => {
+      const at = this.spares.indexOf(worker);
+      if (at >= 0) this.spares.splice(at, 1);
+    });
+    clearTimeout(this.leave);
+    this.leave = setTimeout(() => this.dropSpares(), SPARE_MS).unref();
+  }
+
+  private dropSpares(): void {
+    clearTimeout(this.leave);
+    for (const {control, child} of this.spares.splice(0)) {
+      // Its order never comes: it ends by itself.
+      control.end();
+      child.kill('SIGKILL');
+    }
   }
 
   private launch(): Worker {

@@ -29,13 +29,13 @@ export type WorkerOrder =
   | {kind: 'stat'; view: View; path: string; container: string}
   | {kind: 'pack'; view: View; path: string; container: string}
   | {kind: 'export'; view: View}
-  | {kind: 'unpack'; view: View; path: string; container: string; noOverwriteDirNonDir: boolean; readOnlyRoot: boolean; /** Everything is to belong to this one: Config.User. */ user?: string}
+  | {kind: 'unpack'; view: View; path: string; container: string; noOverwriteDirNonDir: boolean; readOnlyRoot: boolean; /** Everything is to belong to this one: Config.User. */ user?: string; /** The agent's, with the tar in it; stdin where there is none. */ descriptor?: number}
   | {kind: 'changes'; upper: string; lower: string[]; place: string; /** What the runtime itself makes on its way to a start. */ made: string[]};
 
 /** `stat` comes before the first byte of a tar, `ready` before the first one is read; `done` ends every order that did not fail. */
 export type WorkerAnswer =
   | {stat: PathStat}
-  | {ready: true}
+  | {ready: true; /** The agent's descriptor is held: nothing comes on stdin, and reading begins with a line from the agent, by which it says that it held it meanwhile, too. */ taken?: true}
   | {changes: FilesystemChange[]}
   | {done: true}
   | {failure: WireError};

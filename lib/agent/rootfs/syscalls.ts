@@ -5,7 +5,7 @@
  * Paths are byte strings: one character a byte (latin1), since file names are bytes and not text. Errors are thrown as Node's own are: an Error
  * with `code`, `errno` and `syscall`.
  */
-import {constants, readlinkSync} from 'node:fs';
+import {closeSync, constants, readlinkSync} from 'node:fs';
 import {getSystemErrorName} from 'node:util';
 import type * as Koffi from 'koffi' with {'resolution-mode': 'import'};
 
@@ -31,10 +31,16 @@ const openTreeFn = libc.func('syscall', 'long', ['long', 'int', 'const void *', 
 const moveMountFn = libc.func('syscall', 'long', ['long', 'int', 'const void *', 'int', 'const void *', 'unsigned int']) as (
   number: number, fromFd: number, from: Buffer, toFd: number, to: Buffer, flags: number) => number;
 
-/** The same on every architecture (since Linux 5.2 and 5.6). */
+const numbersFn = libc.func('syscall', 'long', ['long', 'int', 'int', 'int']) as (number: number, a: number, b: number, c: number) => number;
+const pollFn = libc.func('int poll(const void *fds, unsigned long count, int timeout)') as (fds: Buffer, count: number, timeout: number) => number;
+
+/** The same on every architecture (since Linux 5.2, 5.3 and 5.6). */
 const SYS_OPEN_TREE = 428;
 const SYS_MOVE_MOUNT = 429;
+const SYS_PIDFD_OPEN = 434;
 const SYS_OPENAT2 = 437;
+const SYS_PIDFD_GETFD = 438;
+const POLLIN = 1;
 const CLONE_NEWNS = 0x20000;
 const PR_SET_PDEATHSIG = 1;
 const SIGKILL = 9;
@@ -83,6 +89,26 @@ export function openInRoot(rootFd: number, path: string, flags: number, mode = 0
 /** The parent's end, however it comes, is this process's end. */
 export function dieWithParent(): void {
   prctlFn(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/** Another process's descriptor, as one of our own; undefined where the kernel does not give it. */
+export function takeDescriptor(pid: number, fd: number): number | undefined {
+  const process = numbersFn(SYS_PIDFD_OPEN, pid, 0, 0);
+  if (process < 0) return undefined;
+  const own = numbersFn(SYS_PIDFD_GETFD, process, fd, 0);
+  closeSync(process);
+  return own < 0 ? undefined : own;
+}
+
+/** Returns when a read of `fd` would not wait. */
+export function awaitReadable(fd: number): void {
+  const asked = Buffer.alloc(8);
+  asked.writeInt32LE(fd, 0);
+  asked.writeInt16LE(POLLIN, 4);
+  while (pollFn(asked, 1, -1) < 0) {
+    const err = failure('poll', '');
+    if (err.code !== 'EINTR') throw err;
+  }
 }
 
 /** A mount namespace of this thread's own, and with it a root and a working directory of its own. What happens outside still shows, nothing here shows outside. */

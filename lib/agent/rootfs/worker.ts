@@ -11,8 +11,8 @@ import {failed, missing, systemFailure, wireOf} from './failures';
 import {packPlace} from './pack';
 import {askedPath, nameAsked, statPlace, textOf} from './path-stat';
 import {CONTROL_FD, type WorkerAnswer, type WorkerOrder} from './protocol';
-import {O_PATH, dieWithParent, openInRoot, pathBelow} from './syscalls';
-import {TarReader} from './tar-reader';
+import {O_PATH, awaitReadable, dieWithParent, openInRoot, pathBelow, takeDescriptor} from './syscalls';
+import {type Source, TarReader} from './tar-reader';
 import {TarWriter} from './tar-writer';
 import {Tree, codeOf, isMissing} from './tree';
 import {unpackInto} from './unpack';
@@ -81,10 +81,22 @@ function unpack(order: Extract<WorkerOrder, {kind: 'unpack'}>): void {
   const directory = extractionPoint(tree, order.path, order.container);
   mustBeWritable(opened, directory, order.readOnlyRoot);
   const owner = order.user ? ownerOf(tree, order.user) : undefined;
-  answer({ready: true});
-  const archive = new TarReader((into, offset, length) => fs.readSync(STDIN, into, offset, length, null));
+  const archive = new TarReader(sourceOf(order.descriptor));
   unpackInto(tree, archive, {directory, noOverwriteDirNonDir: order.noOverwriteDirNonDir, ...(owner ? {owner} : {})});
   archive.drain();
+}
+
+/** Answers that it can be read. A descriptor that cannot be had (no ptrace here, for whatever reason) is no failure: then stdin has the same. */
+function sourceOf(descriptor: number | undefined): Source {
+  const taken = descriptor === undefined ? undefined : takeDescriptor(process.ppid, descriptor);
+  answer({ready: true, ...(taken === undefined ? {} : {taken: true})});
+  if (taken === undefined) return (into, offset, length) => fs.readSync(STDIN, into, offset, length, null);
+  if (fs.readSync(CONTROL_FD, Buffer.alloc(1), 0, 1, null) === 0) process.exit(0);
+  return (into, offset, length) => {
+    // It does not block, and must not: the agent writes to it.
+    awaitReadable(taken);
+    return fs.readSync(taken, into, offset, length, null);
+  };
 }
 
 /** Where the archive goes must be there, and a directory. */

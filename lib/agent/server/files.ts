@@ -1,11 +1,17 @@
 /** The calls that carry a container's files. */
+import {Socket} from 'node:net';
 import {pipeline} from 'node:stream/promises';
-import {isCetusError} from '../../base/errors';
+import {TLSSocket} from 'node:tls';
+import type {Duplex} from 'node:stream';
+import {CetusError, asCetusError, isCetusError} from '../../base/errors';
+import {noticeHangUp} from '../../base/hang-up';
 import {uploadBody} from '../../base/upload';
 import type {PathStat} from '../../schema/rootfs';
 import {decompress} from '../images/archive/decompress';
 import {UNEXPECTED_END, failed} from '../rootfs/failures';
+import type {Query} from './body';
 import type {Context} from './routes';
+import type {UpgradeContext} from './upgrades';
 
 const TAR = 'application/x-tar';
 
@@ -26,16 +32,48 @@ export async function exportRoot({res, supervisor, parts, signal}: Context, id: 
 }
 
 export async function putArchive({req, res, query, supervisor, parts, signal}: Context, id: string): Promise<void> {
-  const target = {path: query.text('path'), noOverwriteDirNonDir: query.flag('noOverwriteDirNonDir'), copyUIDGID: query.flag('copyUIDGID')};
   const body = uploadBody(req);
   try {
-    await parts.files.unpack(supervisor.unit(id), target, () => decompress(body), signal);
+    await parts.files.unpack(supervisor.unit(id), targetOf(query), () => decompress(body), signal);
   } catch (err) {
     throw compressionFailure(err);
   } finally {
     body.destroy();
   }
   res.writeHead(200).end();
+}
+
+/** A plain tar, to the end of the caller's bytes. Switched at once, and answered in the stream by a line of JSON: the tar before it in turn may take as long as it likes. */
+export async function receiveArchive({query, supervisor, parts, accept, log}: UpgradeContext, id: string): Promise<void> {
+  const unit = supervisor.unit(id);
+  const stream = accept();
+  const descriptor = untouched(stream);
+  noticeHangUp(stream, true);
+  const gone = new AbortController();
+  stream.once('close', () => gone.abort(new CetusError('canceled', 'the caller hung up')));
+  const answer = await parts.files.unpack(unit, {...targetOf(query), descriptor}, async () => stream, gone.signal).then(() => ({}), (err: unknown) => {
+    log.debug({err, container: id}, 'an archive was refused');
+    return asCetusError(err).toWire();
+  });
+  stream.end(`${JSON.stringify(answer)}\n`);
+  // What still comes is dropped until the caller has read the answer: a connection closed over unread bytes would take it along.
+  stream.resume();
+}
+
+function targetOf(query: Query): {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean} {
+  return {path: query.text('path'), noOverwriteDirNonDir: query.flag('noOverwriteDirNonDir'), copyUIDGID: query.flag('copyUIDGID')};
+}
+
+/**
+ * The stream's descriptor, for another process to read from, where it has one that carries the bytes themselves (not TLS) and none of them have been
+ * read; they stay in the kernel until somebody reads the stream here. Node has no public name for either; without one the bytes go through this process.
+ */
+function untouched(stream: Duplex): number | undefined {
+  const handle = stream instanceof Socket && !(stream instanceof TLSSocket) ? (stream as {_handle?: {fd?: number; reading?: boolean; readStop?(): unknown}})._handle : undefined;
+  if (!handle?.readStop || !(handle.fd! >= 0) || stream.readableLength) return undefined;
+  handle.readStop();
+  handle.reading = false;
+  return handle.fd;
 }
 
 /** What zlib and the other unpackers say of an archive that breaks off or is none. */
