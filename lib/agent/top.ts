@@ -16,7 +16,12 @@ export async function top(pids: number[], psArgs: string): Promise<ProcessTable>
   for (const [, key, value] of psArgs.matchAll(REDEFINES))
     if (key && key !== 'pid') throw new CetusError('invalid', `specifying "${key}=${value}" is not allowed`);
   // Asked for these pids alone ps is ten times quicker; some options exclude -q, and then the table is filtered below.
-  const output = await ps([...args, `-q${pids.join(',')}`]).catch(() => ps(args));
+  if (psArgs.includes('\0')) throw new CetusError('invalid', 'error running ps');
+  const output = await ps([...args, `-q${pids.join(',')}`]).catch((err: unknown) => {
+    // Headers of the caller's own may put any number below "PID": then a filter would let processes of others through.
+    if (psArgs.includes('=')) throw err;
+    return ps(args);
+  });
   return parsePs(output, pids);
 }
 
