@@ -1,6 +1,12 @@
 /** Images, networks, volumes, events, system and operator, over the real chains. */
 import {PassThrough, Readable} from 'node:stream';
+import {systemClock} from '../../lib/base/clock';
+import {systemIds} from '../../lib/base/ids';
+import {silentLog} from '../../lib/base/log';
+import {EventLog, eventWrite} from '../../lib/datacenter/events';
 import type {Caller} from '../../lib/datacenter/verbs';
+import {createMemoryMoray} from '../../lib/moray/memory';
+import {BUCKETS} from '../../lib/schema/buckets';
 import type {DatacenterEvent, Image} from '../../lib/schema/objects';
 import {collect, createWorld, failure, type World} from './world';
 
@@ -269,6 +275,22 @@ describe('events', () => {
     expect(actions.filter((a) => a.startsWith('exec_create'))).toEqual(Array.from({length: 20}, (_, i) => `exec_create: ${i}`));
     expect(actions.filter((a) => a === 'create')).toHaveLength(1);
     expect(actions.filter((a) => a === 'start')).toHaveLength(1);
+  });
+
+  test('a reader that stood still for longer than changes are kept is told so, never given a gap', async () => {
+    let now = Date.now();
+    const moray = createMemoryMoray({clock: {...systemClock, now: () => now}});
+    await moray.open({...BUCKETS.events, tombstoneRetentionMs: 1000});
+    const told = async (action: string): Promise<void> => void await moray.batch([eventWrite(systemClock, systemIds, {account: 'default', type: 'container', action, actorId: 'c', attributes: {}})]);
+    const log = new EventLog(moray, systemClock, systemIds, silentLog());
+    const stream = (await log.stream({...me, signal: new AbortController().signal}, {filters: {}}))[Symbol.asyncIterator]();
+    await told('create');
+    expect((await stream.next()).value).toMatchObject({action: 'create'});
+    await told('start');
+    now += 5000;
+    await told('die');
+    expect((await failure(Promise.resolve(stream.next()))).kind).toBe('stale');
+    await moray.close();
   });
 
   test('ends at until, also one in the future', async () => {

@@ -172,6 +172,20 @@ describe('events', () => {
     expect(fake.calls[0]!.args[0]).toMatchObject({sinceNs: 1700000000000000001n, untilNs: 1700000001000000000n, filters: {type: ['container']}});
   });
 
+  it('cuts the stream of a reader that fell too far behind: no end that looks whole', async () => {
+    const datacenter = new FakeDatacenter().datacenter();
+    const events = {...datacenter.events, stream: async () => (async function* () {
+      yield {account: 'default', type: 'container' as const, action: 'start', actorId: 'c1', attributes: {}, timeNs: '1700000000123456789'};
+      throw new CetusError('stale', 'changes after this cursor are no longer kept');
+    })()};
+    const edge = createDockerServer({datacenter: {...datacenter, events}, log: silentLog(), config: {version: '0'}});
+    const {port} = (await edge.listen({host: '127.0.0.1', port: 0})) as {port: number};
+    const answer = await fetch(`http://127.0.0.1:${port}/events`);
+    expect(answer.status).toBe(200);
+    await expect(answer.text()).rejects.toThrow();
+    await edge.close();
+  });
+
   it('ends the stream when the client leaves', async () => {
     const {url, fake} = await world();
     const leaving = new AbortController();
