@@ -341,7 +341,8 @@ test('a prune is told once it is over, also where there was nothing', async () =
   await dc.images.prune(me, {});
   await dc.networks.prune(me, {});
   await dc.volumes.prune(me, {});
+  await dc.builds.prune(me, new URLSearchParams());
   const told: unknown[] = [];
   for await (const {type, action, actorId, attributes} of await dc.events.stream(me, {sinceNs: 0n, untilNs: BigInt(Date.now() + 1) * 1_000_000n, filters: {event: ['prune']}})) told.push([type, action, actorId, attributes]);
-  expect(told).toEqual(['container', 'image', 'network', 'volume'].map((type) => [type, 'prune', '', {reclaimed: '0'}]));
+  expect(told).toEqual(['container', 'image', 'network', 'volume', 'builder'].map((type) => [type, 'prune', '', {reclaimed: '0'}]));
 });

@@ -13,6 +13,7 @@ import {BUCKETS} from '../../schema/buckets';
 import type {Image, ImageRef} from '../../schema/objects';
 import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Context} from '../context';
+import {pruned} from '../events';
 import {imageKey, refKey} from '../images/resolve';
 import type {PredefinedNetworks} from '../networks-predefined';
 import type {BuildHeaders, BuildVerbs, Caller, OpenBuild} from '../verbs';
@@ -74,11 +75,15 @@ export function buildVerbs(context: Context, predefined: PredefinedNetworks): Bu
 
     async prune(caller, query) {
       const {BuildCache} = await this.usage(caller);
-      if (BuildCache.length === 0) return {CachesDeleted: null, SpaceReclaimed: 0};
+      const told = (bytes: number): void => context.events.emit(caller.account, pruned('builder', bytes));
+      if (BuildCache.length === 0) {
+        told(0);
+        return {CachesDeleted: null, SpaceReclaimed: 0};
+      }
       const held = await open(caller);
       try {
         const answer = await readJson<{CachesDeleted: string[] | null; SpaceReclaimed: number}>(await held.call('POST', `/build/prune?${query.toString()}`, undefined, {}));
-        context.events.emit(caller.account, {type: 'builder', action: 'prune', actorId: '', attributes: {reclaimed: String(answer.SpaceReclaimed)}});
+        told(answer.SpaceReclaimed);
         return answer;
       } finally {
         await held.close();
