@@ -40,7 +40,7 @@ class Scanner {
       this.space();
       return this.words.rest(this.text, this.at);
     } catch (err) {
-      return (err as Error).message;
+      return err instanceof RangeError ? 'exceeded max depth' : (err as Error).message;
     }
   }
 

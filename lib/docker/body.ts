@@ -19,9 +19,19 @@ export async function readOptionalBody<T>(x: Exchange, kind: BodyKind): Promise<
 }
 
 export function parseBody<T>(kind: BodyKind, given: unknown): T {
-  const body = decode(BODIES[kind], given);
+  const body = bounded(() => decode(BODIES[kind], given));
   refuseUnsupported(BODIES[kind], body);
   return body as T;
+}
+
+/** V8 reads a body however deep it goes; whoever walks through it is stopped by the stack, where Go's decoder counts. */
+function bounded<T>(walk: () => T): T {
+  try {
+    return walk();
+  } catch (err) {
+    if (err instanceof RangeError) throw new CetusError('invalid', 'invalid JSON: exceeded max depth', {cause: err});
+    throw err;
+  }
 }
 
 const SAYS_NO: ReadonlySet<string> = new Set(['', '0', 'no', 'false', 'none']);

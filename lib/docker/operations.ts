@@ -2,6 +2,8 @@
  * Every operation of the Engine API 1.51, and two that the Engine has besides, as data: what is answered, and by which group. server.ts mounts
  * exactly these rows; one without a handler stops the program at start.
  */
+import {CetusError} from '../base/errors';
+
 export type Group = 'system' | 'containers' | 'streams' | 'files' | 'exec' | 'images' | 'build' | 'volumes' | 'networks' | 'plugins' | 'swarm';
 
 export interface Operation {
@@ -193,4 +195,20 @@ export function matchOperation(method: string, path: string): Match | undefined 
     return {operation, params};
   }
   return undefined;
+}
+
+const MISSING: readonly (readonly [prefix: string, said: (name: string) => string])[] = [
+  ['/containers/', (name) => `No such container: ${name}`],
+  ['/exec/', (name) => `No such exec instance: ${name}`],
+  ['/images/', (name) => `No such image: ${name}`],
+  ['/networks/', (name) => `network ${name} not found`],
+  ['/volumes/', (name) => `get ${name}: no such volume`],
+];
+
+/** Nothing has a name with a NUL in it, and no store takes one to look it up. */
+export function refuseImpossibleNames({operation, params}: Match): void {
+  const impossible = Object.values(params).find((value) => value.includes('\0'));
+  if (impossible === undefined) return;
+  const said = MISSING.find(([prefix]) => operation.path.startsWith(prefix))?.[1];
+  throw new CetusError('notFound', said?.(impossible) ?? `${impossible} not found`);
 }

@@ -27,7 +27,7 @@ import {errorBody} from './errors';
 import {type DockerConfig, type Edge, Exchange, type Handler, type Handlers} from './exchange';
 import {claimHijacks, closeGently} from './hijack';
 import {type ListenAddress, requireTlsUnlessLoopback} from './listen';
-import {type Match, OPERATIONS, type Operation, matchOperation} from './operations';
+import {type Match, OPERATIONS, type Operation, matchOperation, refuseImpossibleNames} from './operations';
 import {Query} from './query';
 import {HttpTransport, RawTransport, type Transport} from './transport';
 import {MAX_API, MAX_API_TEXT, parseVersion, splitVersion} from './version';
@@ -172,6 +172,7 @@ async function answer(edge: Edge, log: Log, at: Routed, req: IncomingMessage, tr
     request.version = parseVersion(at.version);
     if (!UNREAD.has(operation.id)) x.query.check();
     checkQuery(operation.id, x.query);
+    refuseImpossibleNames(at.match);
     read = true;
     await handler(x);
   } catch (err) {

@@ -241,3 +241,29 @@ describe('ps with 1,000 containers', () => {
     if (process.env.CETUS_PRINT_TIMES) process.stderr.write(`1,000 rows: ${times[4]!.toFixed(2)} ms\n`);
   });
 });
+
+describe('what nobody meant', () => {
+  it.each([
+    ['GET', '/containers/a%00b/json', 'No such container: a\0b'],
+    ['POST', '/containers/a%00b/exec', 'No such container: a\0b'],
+    ['GET', '/exec/a%00b/json', 'No such exec instance: a\0b'],
+    ['GET', '/images/a%00b/json', 'No such image: a\0b'],
+    ['GET', '/networks/a%00b', 'network a\0b not found'],
+    ['GET', '/volumes/a%00b', 'get a\0b: no such volume'],
+  ])('a name with a NUL is nobody\'s: %s %s', async (method, path, said) => {
+    const {url, fake} = await world();
+    const got = method === 'GET' ? await request(url).get(path) : await request(url).post(path).send({Cmd: ['true']});
+    expect([got.status, message(got)]).toEqual([404, said]);
+    expect(fake.calls).toEqual([]);
+  });
+
+  it('a body deeper than a stack is refused in Go\'s words', async () => {
+    const {url} = await world();
+    const deep = `${'{"HostConfig":'.repeat(100_000)}1${'}'.repeat(100_000)}`;
+    const got = await request(url).post('/containers/create').set('Content-Type', 'application/json').send(`{"Image":"busybox","HostConfig":{"Annotations":${deep}}}`);
+    expect(got.status).toBe(400);
+    expect(message(got)).not.toMatch(/stack/);
+    const open = await request(url).post('/containers/create').set('Content-Type', 'application/json').send('['.repeat(100_000));
+    expect([open.status, message(open)]).toEqual([400, 'invalid JSON: exceeded max depth']);
+  });
+});
