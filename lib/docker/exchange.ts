@@ -23,6 +23,8 @@ export interface DockerConfig {
   version: string;
   gitCommit?: string;
   buildTime?: string;
+  /** What `info` tells of the nodes' registries without TLS, beside loopback's: hosts and CIDRs. */
+  insecureRegistries?: string[];
   /** Limit of JSON bodies. */
   maxJsonBytes?: number;
 }

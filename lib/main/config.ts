@@ -32,6 +32,8 @@ export interface EndpointConfig {
   policy: Policy;
   /** Blocks from which networks without a subnet of their own take one. */
   addressPools: {base: string; size: number}[];
+  /** Shown by `docker info`; it is the agents that act on theirs. */
+  insecureRegistries?: string[];
   logLevel: string;
 }
 
@@ -68,6 +70,7 @@ const endpointSchema = {
   properties: {
     id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1},
     listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'},
+    insecureRegistries: strings,
     policy: {
       type: 'object',
       properties: {allowHostNetwork: {type: 'boolean'}, allowPrivileged: {type: 'boolean'}, allowBinds: {type: 'string'}},

@@ -28,13 +28,14 @@ export async function endpoint(configFile: string): Promise<void> {
   for (const address of adminListen) await listenOn(address, (at) => admin.listen(at), 0o600);
 
   const tls = config.tls && readTls(config.tls);
+  const shown = {version: VERSION, insecureRegistries: config.insecureRegistries ?? []};
   // For containers that have /var/run/docker.sock: their nodes bring the connections.
-  const forContainers = createDockerServer({datacenter: plane.datacenter, log, config: {version: VERSION}});
+  const forContainers = createDockerServer({datacenter: plane.datacenter, log, config: shown});
   plane.fleet.onDocker((socket, account) => forContainers.adopt(socket, account));
   const docker: DockerServer[] = [forContainers];
   const addresses: string[] = [];
   for (const address of listen) {
-    const server = createDockerServer({datacenter: plane.datacenter, log, config: {version: VERSION}, ...(tls && address.kind === 'tcp' ? {tls} : {})});
+    const server = createDockerServer({datacenter: plane.datacenter, log, config: shown, ...(tls && address.kind === 'tcp' ? {tls} : {})});
     docker.push(server);
     addresses.push(formatListen(await listenOn(address, (at) => server.listen(at), 0o660)));
   }

@@ -47,6 +47,17 @@ describe('ping', () => {
   });
 });
 
+it('info names the registries without TLS: hosts as the indexes, blocks of addresses beside loopback', async () => {
+  const edge = createDockerServer({datacenter: new FakeDatacenter().datacenter(), log: silentLog(), config: {version: '0.1.0', insecureRegistries: ['10.1.2.3:5000', '10.2.0.0/16']}});
+  const {port} = await edge.listen({host: '127.0.0.1', port: 0}) as {port: number};
+  const {body} = await request(`http://127.0.0.1:${port}`).get('/info') as {body: {RegistryConfig: object}};
+  expect(body.RegistryConfig).toEqual({
+    InsecureRegistryCIDRs: ['10.2.0.0/16', '127.0.0.0/8'], Mirrors: [],
+    IndexConfigs: {'10.1.2.3:5000': {Name: '10.1.2.3:5000', Mirrors: [], Secure: false, Official: false}, 'docker.io': {Name: 'docker.io', Mirrors: [], Secure: true, Official: true}},
+  });
+  await edge.close();
+});
+
 describe('a connection that came another way', () => {
   it('is served for the account that it was given, and ends with the server', async () => {
     const datacenter = new FakeDatacenter().datacenter();

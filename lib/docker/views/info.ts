@@ -67,7 +67,7 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string, 
     OSType: 'linux',
     Architecture: machineArch(first?.architecture ?? process.arch),
     IndexServerAddress: 'https://index.docker.io/v1/',
-    RegistryConfig: {InsecureRegistryCIDRs: ['127.0.0.0/8'], IndexConfigs: {'docker.io': {Name: 'docker.io', Mirrors: [], Secure: true, Official: true}}, Mirrors: []},
+    RegistryConfig: registryConfig(config.insecureRegistries ?? []),
     NCPU: facts.totalCpus,
     MemTotal: facts.totalMemoryBytes,
     GenericResources: null,
@@ -97,6 +97,17 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string, 
     ProductLicense: '',
     Warnings: facts.nodes.length ? null : ['WARNING: no compute node has joined'],
     CDISpecDirs: [],
+  };
+}
+
+/** Registries without TLS: blocks of addresses in one list, hosts in another, as an Engine sorts what its daemon.json says. */
+function registryConfig(insecure: readonly string[]): object {
+  const hosts = insecure.filter((entry) => !entry.includes('/'));
+  const index = (Name: string, Secure: boolean, Official: boolean): [string, object] => [Name, {Name, Mirrors: [], Secure, Official}];
+  return {
+    InsecureRegistryCIDRs: [...insecure.filter((entry) => entry.includes('/')), '127.0.0.0/8'],
+    IndexConfigs: Object.fromEntries([...hosts.map((host) => index(host, false, false)), index('docker.io', true, true)]),
+    Mirrors: [],
   };
 }
 

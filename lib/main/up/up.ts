@@ -186,7 +186,7 @@ function writeConfigs(dir: string, instance: Instance, options: UpOptions, postg
   const endpoint: EndpointConfig = {
     id: instance.id, name: options.name ?? instance.name, postgresUrl, listen: options.listen, ...(options.tls ? {tls: options.tls} : {}),
     adminListen: [`unix://${path.join(dir, 'run', 'admin.sock')}`, ...options.adminListen], fleetListen,
-    policy: options.policy, addressPools: instance.addressPools, logLevel: options.logLevel,
+    policy: options.policy, addressPools: instance.addressPools, insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
   };
   const agent: AgentConfig = {
     nodeId: instance.nodeId, name: instance.nodeName, dataDir: path.join(dir, 'agent'), rootDir: dir, containerdSocket,
