@@ -6,14 +6,14 @@ DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 SHELL  := /bin/bash
 
-.PHONY: run busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-test setup-bench
+.PHONY: run busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench
 .DEFAULT_GOAL := build
 
 run: setup-run build
 	@exec node dist/main/cetus.js up --data "$(DATA)" --listen "$(LISTEN)"
 
 # A busybox image for machines that cannot reach a registry: docker load -i .cache/busybox.tar
-busybox: setup-test build
+busybox: setup-busybox build
 	@mkdir -p .cache && node tools/make-busybox-image.mjs .cache/busybox.tar
 
 build: node_modules/.cetus-installed
@@ -50,7 +50,7 @@ conformance: setup-test build
 bench: setup-bench build
 	@node tools/bench/main.mjs
 
-setup-run setup-test setup-bench: setup-%:
+setup-run setup-busybox setup-test setup-bench: setup-%:
 	@tools/setup.sh $*
 
 clean:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing from the distribution, for one of: run, test, bench. Quiet and quick where nothing is missing.
-# For tests and benchmark it also makes the images of real services, once per machine (tools/service-images).
+# Installs what is missing from the distribution, for one of: run, busybox, test, bench. Quiet and quick where nothing is missing.
+# For tests and benchmark, not for a first busybox image, it also makes the images of real services, once per machine (tools/service-images).
 # Refuses loudly where it cannot help: another distribution, or no root.
 set -euo pipefail
 
-what=${1:?usage: tools/setup.sh run|test|bench}
+what=${1:?usage: tools/setup.sh run|busybox|test|bench}
 if [ "$(id -u)" != 0 ]; then
   echo "setup: make $what wants root: it makes namespaces, bridges and mounts" >&2
   exit 1
@@ -12,7 +12,8 @@ fi
 declare -A package_of=(
   [dockerd]=docker.io [setpriv]=util-linux [containerd]=containerd [tini]=tini [runc]=runc [ip]=iproute2 [nft]=nftables [ps]=procps [iptables]=iptables [conntrack]=conntrack [zstd]=zstd [xz]=xz-utils [bzip2]=bzip2 [flock]=util-linux
 )
-if [ "$what" != run ]; then
+[ "$what" != busybox ] || package_of=([busybox]=busybox-static)
+if [ "$what" = test ] || [ "$what" = bench ]; then
   package_of+=([docker-registry]=docker-registry [busybox]=busybox-static [script]=bsdutils [openssl]=openssl [curl]=curl
     [docker-compose]=docker-compose [debootstrap]=debootstrap)
 fi
@@ -22,7 +23,7 @@ for program in "${!package_of[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing+=("${package_of[$program]}")
 done
 images() {
-  [ "$what" = run ] || "$(dirname "$0")/service-images/make.sh" >/dev/null
+  [ "$what" = run ] || [ "$what" = busybox ] || "$(dirname "$0")/service-images/make.sh" >/dev/null
 }
 if [ ${#missing[@]} -eq 0 ]; then
   images
