@@ -1,0 +1,87 @@
+/**
+ * What manatee wants of one Postgres server: postgres/ has the real one, test/model/manatee a simulated one.
+ *
+ * Everything here fails closed. A server that has just been started has its gate closed and its commits wait for a standby that does not
+ * exist; only `acknowledge` and `openGate` change that. Every verb may be repeated, and broken off at any point by a crash.
+ */
+import type {Lsn} from './lsn';
+import type {Peer} from './state';
+
+/** Who must have flushed a commit before it is acknowledged. `alone`: the server itself is enough. */
+export type Acknowledger = {kind: 'nobody'} | {kind: 'alone'} | {kind: 'peer'; id: string};
+
+export interface Standby {
+  /** The peer's id (its application_name). */
+  id: string;
+  /** 'streaming' once it has caught up. */
+  state: 'startup' | 'catchup' | 'streaming' | 'backup' | 'stopping';
+  flushed: Lsn;
+}
+
+export interface ServerFacts {
+  /** 'broken': a copy or a rewind began and did not end; only a new copy helps. */
+  data: 'none' | 'present' | 'broken';
+  /** null where there are no data. */
+  systemId: string | null;
+  process: 'stopped' | 'starting' | 'running';
+  /** Monotonic ms since when it has not been running although it was meant to; null while it runs or was never started. */
+  downSinceMs: number | null;
+  /** Of the last run or this one. 'primary': it has been out of recovery with these data, and may have WAL that nobody else has. */
+  ran: 'primary' | 'standby' | 'never';
+  /** null unless it is running. */
+  inRecovery: boolean | null;
+  /**
+   * The end of what it has: of a standby max(flushed, replayed), of a primary what is flushed. null where it is not known: not running, or a standby
+   * that has not yet gone through all that lies on its disk.
+   */
+  wal: Lsn | null;
+  /** Whom it is told to stream from, and whether it does. */
+  upstream: string | null;
+  receiving: boolean;
+  /** Seen at the last attempts to stream: our WAL has left the upstream's history, or the upstream no longer has what we need. */
+  diverged: boolean;
+  acknowledger: Acknowledger;
+  /** Of a primary. */
+  standbys: Standby[];
+  gate: 'closed' | 'open';
+  /** The generation that the server carries for its clients (setting cetus.generation); 0: none. */
+  generation: number;
+  /** The generation in which the data were last rewound or copied; 0: never. */
+  restoredIn: number;
+}
+
+export interface PostgresServer {
+  facts(): Promise<ServerFacts>;
+  /** Makes an empty database (initdb) where there are no data; does not start it. */
+  initialise(): Promise<void>;
+  /** Starts it, gate closed, nobody acknowledging, and waits until it answers (or, a standby, until it replays). Throws `unavailable` where it does not come up. */
+  start(as: 'primary' | 'standby', upstream: Peer | null): Promise<void>;
+  /** fast: an orderly shutdown, everything sent to the standbys. immediate: as a crash. */
+  stop(how: 'fast' | 'immediate'): Promise<void>;
+  /** A standby streams from this peer from now on; null: it stops receiving, and has stopped when this returns. */
+  follow(upstream: Peer | null): Promise<void>;
+  /** Out of recovery; returns when it is. Throws `conflict` where it is still receiving. */
+  promote(): Promise<void>;
+  /**
+   * In effect when this returns: no process of the server goes by the former rule any more. From one peer to another only by way of
+   * nobody (`conflict`): in between, two peers would each be enough.
+   */
+  acknowledge(by: Acknowledger): Promise<void>;
+  /** Lets clients in, who read `generation`. Its being closed does not depend on a session's settings. */
+  openGate(generation: number): Promise<void>;
+  /** No client is connected, and none can connect, when this returns. Replication goes on. */
+  closeGate(): Promise<void>;
+  /**
+   * Makes the data a standby's of `from`, which is out of recovery. rewind: throws away what `from` has not; copy: begins anew. The server must be stopped.
+   * A rewind that cannot be done leaves 'broken'. `generation` is remembered as `restoredIn`.
+   */
+  restore(from: Peer, how: 'rewind' | 'copy', generation: number): Promise<void>;
+  /**
+   * For the watchdog, a process of its own: unless it hears again before this moment (monotonic ms) it ends the server at once, whatever has become of us.
+   * Infinity: as long as we live.
+   */
+  permitUntil(moment: number): void;
+  /** The server ended, or something else worth a look happened. */
+  onChange(listener: () => void): () => void;
+  close(): Promise<void>;
+}
