@@ -6,7 +6,7 @@ DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 SHELL  := /bin/bash
 
-.PHONY: run busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench
+.PHONY: run busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench setup-cluster
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -50,7 +50,7 @@ conformance: setup-test build
 bench: setup-bench build
 	@node tools/bench/main.mjs
 
-setup-run setup-busybox setup-test setup-bench: setup-%:
+setup-run setup-busybox setup-test setup-bench setup-cluster: setup-%:
 	@tools/setup.sh $*
 
 clean:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing from the distribution, for one of: run, busybox, test, bench. Quiet and quick where nothing is missing.
+# Installs what is missing from the distribution, for one of: run, busybox, test, bench, cluster. Quiet and quick where nothing is missing.
 # For tests and benchmark, not for a first busybox image, it also makes the images of real services, once per machine (tools/service-images).
 # Refuses loudly where it cannot help: another distribution, or no root.
 set -euo pipefail
 
-what=${1:?usage: tools/setup.sh run|busybox|test|bench}
+what=${1:?usage: tools/setup.sh run|busybox|test|bench|cluster}
 if [ "$(id -u)" != 0 ]; then
   echo "setup: make $what wants root: it makes namespaces, bridges and mounts" >&2
   exit 1
@@ -18,12 +18,22 @@ if [ "$what" = test ] || [ "$what" = bench ]; then
     [docker-compose]=docker-compose [debootstrap]=debootstrap)
 fi
 
+# What is no program on the PATH is known by a file: ZooKeeper is jars, and Debian keeps Postgres' server out of the PATH.
+declare -A package_with=()
+if [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = cluster ]; then
+  package_of+=([java]=default-jre-headless)
+  package_with=(['/usr/share/java/zookeeper.jar']=libzookeeper-java ['/usr/lib/postgresql/*/bin/postgres']=postgresql)
+fi
+
 missing=()
+for pattern in "${!package_with[@]}"; do
+  compgen -G "$pattern" >/dev/null || missing+=("${package_with[$pattern]}")
+done
 for program in "${!package_of[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing+=("${package_of[$program]}")
 done
 images() {
-  [ "$what" = run ] || [ "$what" = busybox ] || "$(dirname "$0")/service-images/make.sh" >/dev/null
+  [ "$what" != test ] && [ "$what" != bench ] || "$(dirname "$0")/service-images/make.sh" >/dev/null
 }
 if [ ${#missing[@]} -eq 0 ]; then
   images
@@ -38,10 +48,19 @@ fi
 # A package that starts a service of its own (containerd, dockerd, a registry) must not do so behind the person's back:
 # policy-rc.d is the distribution's way to say that, put back as it was afterwards.
 policy=/usr/sbin/policy-rc.d
+no_main=/etc/postgresql-common/createcluster.d/cetus.conf
+ours=()
+trap '[ ${#ours[@]} -eq 0 ] || rm -f "${ours[@]}"' EXIT
 if [ ! -e "$policy" ]; then
+  ours+=("$policy")
   printf '#!/bin/sh\nexit 101\n' >"$policy"
   chmod +x "$policy"
-  trap 'rm -f "$policy"' EXIT
+fi
+# Postgres' package makes a database of its own, which nobody asked for.
+if [[ " ${missing[*]} " == *" postgresql "* ]]; then
+  ours+=("$no_main")
+  mkdir -p "$(dirname "$no_main")"
+  echo 'create_main_cluster = false' >"$no_main"
 fi
 echo "setup: installing ${missing[*]} ..."
 log=$(mktemp)
