@@ -23,6 +23,8 @@ export interface Announcement extends Peer {
 export interface LivePeer extends Announcement {
   /** Who came first: ZooKeeper's creation transaction. */
   order: number;
+  /** Made in our own present session. One of our id that is not goes away when the session that made it ends. */
+  mine: boolean;
 }
 
 export interface ClusterView {

@@ -23,10 +23,11 @@ export interface ServerFacts {
   data: 'none' | 'present' | 'broken';
   /** null where there are no data. */
   systemId: string | null;
-  process: 'stopped' | 'starting' | 'running';
-  /** Monotonic ms since when it has not been running although it was meant to; null while it runs or was never started. */
+  /** 'hung': it is there and does not answer. facts() itself always answers, within a second. */
+  process: 'stopped' | 'starting' | 'running' | 'hung';
+  /** Monotonic ms since when it has not been running although it was meant to; null while it runs, after `stop`, and before the first `start`. */
   downSinceMs: number | null;
-  /** Of the last run or this one. 'primary': it has been out of recovery with these data, and may have WAL that nobody else has. */
+  /** Of the last run or this one. 'primary': it has been out of recovery with these data, and may have WAL that nobody else has; `restore` makes it 'standby'. */
   ran: 'primary' | 'standby' | 'never';
   /** null unless it is running. */
   inRecovery: boolean | null;
@@ -38,13 +39,16 @@ export interface ServerFacts {
   /** Whom it is told to stream from, and whether it does. */
   upstream: string | null;
   receiving: boolean;
-  /** Seen at the last attempts to stream: our WAL has left the upstream's history, or the upstream no longer has what we need. */
+  /**
+   * Seen at the last attempts to stream: our WAL has left the upstream's history, or the upstream no longer has what we need. Stays, also over a
+   * stop, until `restore` or until another upstream is followed.
+   */
   diverged: boolean;
   acknowledger: Acknowledger;
   /** Of a primary. */
   standbys: Standby[];
   gate: 'closed' | 'open';
-  /** The generation that the server carries for its clients (setting cetus.generation); 0: none. */
+  /** The generation of the last openGate with these data, kept over restarts (setting cetus.generation); 0: no client was ever let in. */
   generation: number;
   /** The generation in which the data were last rewound or copied; 0: never. */
   restoredIn: number;
@@ -54,9 +58,12 @@ export interface PostgresServer {
   facts(): Promise<ServerFacts>;
   /** Makes an empty database (initdb) where there are no data; does not start it. */
   initialise(): Promise<void>;
-  /** Starts it, gate closed, nobody acknowledging, and waits until it answers (or, a standby, until it replays). Throws `unavailable` where it does not come up. */
+  /**
+   * Starts it, gate closed, nobody acknowledging, and waits until it answers. Throws `unavailable` with its last words where it ends instead, and `timeout`
+   * where it is still recovering after some seconds: facts say 'starting' then.
+   */
   start(as: 'primary' | 'standby', upstream: Peer | null): Promise<void>;
-  /** fast: an orderly shutdown, everything sent to the standbys. immediate: as a crash. */
+  /** fast: an orderly shutdown, everything sent to the standbys; after a few seconds immediate: as a crash, by SIGKILL where need be. No process of it is left when this returns. */
   stop(how: 'fast' | 'immediate'): Promise<void>;
   /** A standby streams from this peer from now on; null: it stops receiving, and has stopped when this returns. */
   follow(upstream: Peer | null): Promise<void>;

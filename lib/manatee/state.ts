@@ -123,6 +123,9 @@ export function alone(state: ClusterState, wal: Lsn): ClusterState {
 
 // ---- within a generation ----
 
+/** No longer alone: from now on nobody acknowledges until the primary has taken a sync, which is a generation of its own. */
+export const notAlone = (state: ClusterState): ClusterState => ({...state, oneNodeWriteMode: false});
+
 export function withAsync(state: ClusterState, peer: Peer): ClusterState {
   return {...state, async: [...withoutPeer(state.async, peer.id), address(peer)], deposed: withoutPeer(state.deposed, peer.id)};
 }
