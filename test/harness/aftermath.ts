@@ -64,7 +64,7 @@ export class Aftermath {
       shims: processesOf(dataDir).filter((line) => /containerd-shim/.test(line)).length,
       bundles: list(path.join(dataDir, 'containerd', 'state', 'io.containerd.runtime.v2.task', 'cetus')).length,
       runc: list(path.join(dataDir, 'agent', 'state', 'runc', 'cetus')).length,
-      fifoSets: list(io).length, keepers: processesOf(dataDir).filter((line) => /^\d+ sleep/.test(line) && fs.existsSync(`/proc/${line.split(' ')[0]}/fd/0`) && linkOf(line).startsWith(io)).length,
+      fifoSets: list(io).length, idleKeepers: processesOf(dataDir).filter((line) => /^\d+ sleep/.test(line) && holdsNothing(line.split(' ')[0]!)).length,
       mounts: machine.mounts.length, links: machine.links.length, namespaces: machine.namespaces.length, tables: machine.tables.length, cgroups: machine.cgroups.length,
     };
   }
@@ -115,10 +115,11 @@ function list(dir: string): string[] {
   }
 }
 
-function linkOf(line: string): string {
+/** All files that the process has open are removed: what it was kept for is gone. */
+function holdsNothing(pid: string): boolean {
   try {
-    return fs.readlinkSync(`/proc/${line.split(' ')[0]}/fd/0`);
+    return fs.readdirSync(`/proc/${pid}/fd`).every((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`).endsWith(' (deleted)'));
   } catch {
-    return '';
+    return false; // it has ended meanwhile
   }
 }

@@ -9,19 +9,26 @@
  *   task exists. Without it, output that the shim writes and closes while no agent runs would be dropped by the kernel with the last end.
  *   Execs have none: whoever would have read them is gone.
  *
- * Node cannot make FIFOs and a fork costs 2 ms, so sets are made ahead of need and renamed into place.
+ * A fork costs milliseconds, so one keeper holds the sets that were made together, and ends with the last of them. How many there are says the
+ * number of links of the file with its pid, which each of its sets has: also to the next agent.
+ *
+ * Sets are made ahead of need, in a moment when there is nothing to do but wait, and renamed into place.
  */
-import {type ChildProcess, spawn} from 'node:child_process';
+import {spawn} from 'node:child_process';
 import {randomBytes} from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
+import {makeFifo} from './make-fifo';
 
 const {O_RDONLY, O_WRONLY, O_NONBLOCK} = fs.constants;
 const NAMES = ['stdin', 'stdout', 'stderr'] as const;
+const KEEPER = 'keeper';
+const FIFO_MODE = 0o600;
 const SPARE_SETS = 16;
-const SPARE_KEPT_SETS = 4;
+/** A keeper's. What it costs to share one: the FIFOs of a set that is gone, empty as a rule, take room in the kernel until the last of its fellows goes. */
+const KEPT_TOGETHER = 16;
 const REFILL_PAUSE_MS = 15;
 const FOREVER_SECONDS = '2147483647';
 
@@ -65,7 +72,8 @@ export class Fifos {
   /** A fresh set at its final place. `conflict` where there is one already. */
   async claim(id: string, execId: string): Promise<string> {
     const pool = execId ? this.plain : this.kept;
-    const set = pool.pop() ?? (await this.make(1, !execId))[0]!;
+    if (pool.length === 0) pool.push(...(execId ? [this.make()] : this.makeKept()));
+    const set = pool.pop()!;
     const target = this.directoryOf(id, execId);
     try {
       fs.renameSync(set, target);
@@ -97,23 +105,38 @@ export class Fifos {
   }
 
   private refill(pauseMs = REFILL_PAUSE_MS): void {
-    if (this.filling || this.closed || (this.plain.length >= SPARE_SETS / 2 && this.kept.length >= SPARE_KEPT_SETS / 2)) return;
-    // Each fork holds our process up for milliseconds: not before the caller's order is with the shim, for which there is nothing to do but wait.
+    if (this.filling || this.closed || (this.plain.length >= SPARE_SETS / 2 && this.kept.length >= KEPT_TOGETHER / 4)) return;
+    // Not before the caller's order is with the shim, for which there is nothing to do but wait.
     this.filling = new Promise<void>(resolve => { setTimeout(resolve, pauseMs); })
       .then(async () => {
-        this.plain.push(...await this.make(SPARE_SETS - this.plain.length, false));
-        this.kept.push(...await this.make(SPARE_KEPT_SETS - this.kept.length, true));
+        while (this.plain.length < SPARE_SETS) this.plain.push(await this.makeInTurn());
+        if (this.kept.length < KEPT_TOGETHER / 4) {
+          const sets: string[] = [];
+          while (sets.length < KEPT_TOGETHER) sets.push(await this.makeInTurn());
+          keepOutputs(sets);
+          this.kept.push(...sets);
+        }
       })
       .catch((err: unknown) => this.log.error({err}, 'FIFOs cannot be made'))
       .finally(() => { this.filling = undefined; });
   }
 
-  private async make(count: number, kept: boolean): Promise<string[]> {
-    if (count <= 0) return [];
-    const sets = Array.from({length: count}, () => path.join(this.spare, `${process.pid}-${randomBytes(6).toString('hex')}`));
-    for (const set of sets) fs.mkdirSync(set, {mode: 0o700});
-    await finished(spawn('mkfifo', ['-m', '600', ...sets.flatMap(set => NAMES.map(name => path.join(set, name)))], {stdio: 'ignore'}), 'mkfifo');
-    if (kept) for (const set of sets) keepOutputs(set);
+  private make(): string {
+    const set = path.join(this.spare, `${process.pid}-${randomBytes(6).toString('hex')}`);
+    fs.mkdirSync(set, {mode: 0o700});
+    for (const name of NAMES) makeFifo(path.join(set, name), FIFO_MODE);
+    return set;
+  }
+
+  /** A busy disk takes a millisecond and more for one: everybody else has a turn in between. */
+  private async makeInTurn(): Promise<string> {
+    await new Promise(resolve => { setImmediate(resolve); });
+    return this.make();
+  }
+
+  private makeKept(): string[] {
+    const sets = Array.from({length: KEPT_TOGETHER}, () => this.make());
+    keepOutputs(sets);
     return sets;
   }
 }
@@ -141,30 +164,33 @@ export function openWrite(file: string): number {
   return fs.openSync(file, O_WRONLY | O_NONBLOCK);
 }
 
-function keepOutputs(set: string): void {
-  const ends = [openRead(path.join(set, 'stdout')), openRead(path.join(set, 'stderr'))];
+function keepOutputs(sets: string[]): void {
+  const ends: number[] = [];
   try {
-    keeper(path.join(set, 'keeper'), ends);
+    for (const set of sets) ends.push(openRead(path.join(set, 'stdout')), openRead(path.join(set, 'stderr')));
+    const [first, ...others] = sets.map(set => path.join(set, KEEPER));
+    fs.writeFileSync(first!, String(startKeeper(ends)));
+    for (const other of others) fs.linkSync(first!, other);
   } finally {
     for (const end of ends) fs.closeSync(end);
   }
 }
 
-function keeper(pidFile: string, ends: number[]): void {
-  const child = spawn('sleep', [FOREVER_SECONDS], {detached: true, stdio: [ends[0]!, ends[1] ?? 'ignore', 'ignore'], cwd: '/'});
+function startKeeper(ends: number[]): number {
+  const child = spawn('sleep', [FOREVER_SECONDS], {detached: true, stdio: ends, cwd: '/'});
   child.on('error', () => undefined);
   child.unref();
   if (child.pid === undefined) throw new CetusError('unavailable', 'no keeper for FIFOs can be started');
-  fs.writeFileSync(pidFile, String(child.pid));
+  return child.pid;
 }
 
-/** Its descriptor 0 proves that a pid is still our keeper and not a stranger's. */
+/** That it holds this very FIFO proves that a pid is still our keeper and not a stranger's. */
 function endKeeper(pidFile: string, fifo: string): void {
   try {
-    const pid = Number(fs.readFileSync(pidFile, 'utf8'));
-    const mine = fs.statSync(fifo);
-    const held = fs.statSync(`/proc/${pid}/fd/0`);
-    if (held.ino === mine.ino && held.dev === mine.dev) process.kill(pid, 'SIGKILL');
+    if (fs.statSync(pidFile).nlink === 1) {
+      const pid = Number(fs.readFileSync(pidFile, 'utf8'));
+      if (holds(pid, fs.statSync(fifo))) process.kill(pid, 'SIGKILL');
+    }
     fs.unlinkSync(pidFile);
   } catch (err) {
     const {code} = err as NodeJS.ErrnoException;
@@ -172,14 +198,14 @@ function endKeeper(pidFile: string, fifo: string): void {
   }
 }
 
-function discard(set: string): void {
-  endKeeper(path.join(set, 'keeper'), path.join(set, 'stdout'));
-  fs.rmSync(set, {recursive: true, force: true});
+function holds(pid: number, file: fs.Stats): boolean {
+  return fs.readdirSync(`/proc/${pid}/fd`).some(fd => {
+    const held = fs.statSync(`/proc/${pid}/fd/${fd}`);
+    return held.ino === file.ino && held.dev === file.dev;
+  });
 }
 
-function finished(child: ChildProcess, name: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    child.once('error', err => reject(new CetusError('unavailable', `${name} cannot be started: ${err.message}`, {cause: err})));
-    child.once('exit', code => (code === 0 ? resolve() : reject(new CetusError('internal', `${name} ended with ${code}`))));
-  });
+function discard(set: string): void {
+  endKeeper(path.join(set, KEEPER), path.join(set, 'stdout'));
+  fs.rmSync(set, {recursive: true, force: true});
 }
