@@ -43,8 +43,8 @@ export class Catalogue {
   }
 
   async open(definition: BucketDefinition): Promise<void> {
-    const entry = await this.connections.with(new Deadline(DDL_DEADLINE_MS), async (connection) => {
-      const deadline = new Deadline(DDL_DEADLINE_MS);
+    const deadline = new Deadline(DDL_DEADLINE_MS);
+    const opened = async (): Promise<Entry> => this.connections.with(deadline, async (connection) => {
       const found = (await hasSchema(connection)) ? await read(connection, definition.name) : undefined;
       if (found && isCurrent(found, definition)) return found;
       await ensureSchema(connection, deadline);
@@ -53,10 +53,18 @@ export class Catalogue {
           return await this.define(connection, definition, deadline);
         } catch (err) {
           // Another writer holds the table: we stand aside so that the writers behind us do not wait, and ask again.
-          if (!isRolledBack(err) || deadline.leftMs() < 0) throw err;
+          if (!isRolledBack(err) || isConnectionFailure(err) || deadline.leftMs() < 0) throw err;
         }
       }
     });
+    let entry: Entry | undefined;
+    while (!entry) {
+      entry = await opened().catch((err: unknown) => {
+        // Found half done or done, it is the same to do again.
+        if (!isConnectionFailure(err) || deadline.leftMs() < 0) throw err;
+        return undefined;
+      });
+    }
     this.remember(definition.name, entry);
     if (Object.values(entry.fields).some((field) => !field.ready)) this.startReindex(definition.name);
   }

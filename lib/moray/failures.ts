@@ -9,12 +9,14 @@ export const ETAG_CONFLICT = 'CE001';
 /** What clients are told: of buckets, keys, etags and SQL they know nothing. */
 const SHOWN = {
   away: 'the store of the datacenter cannot be reached now; try again',
-  late: 'the store of the datacenter did not answer in time',
+  late: 'the store of the datacenter did not answer in time; try again',
   full: 'the store of the datacenter is out of resources',
   crowded: 'others are changing the same at this moment; try again',
   gone: 'it is gone: somebody else removed it at this moment',
   value: 'a value that cannot be stored',
 };
+
+export const LATE = SHOWN.late;
 
 interface PgError extends Error { code?: string; detail?: string; constraint?: string; severity?: string }
 
@@ -38,6 +40,16 @@ export function isConnectionFailure(err: unknown): boolean {
 
 export function isRolledBack(err: unknown): boolean {
   return ROLLED_BACK.test(pgError(err)?.code ?? '');
+}
+
+/** No connection was to be had until the deadline: nothing was sent. */
+export function unreachable(cause: unknown): CetusError {
+  return new CetusError('unavailable', 'the store cannot be reached', {cause, shown: SHOWN.away, info: {outcome: 'none'}});
+}
+
+/** Committed at a server whose standby need not have it: it may be there or gone tomorrow. */
+export function unreplicated(): CetusError {
+  return new CetusError('unavailable', 'the wait for the synchronous standby was canceled', {shown: SHOWN.away, info: {outcome: 'unknown'}});
 }
 
 /** `op` is the operation of the failed statement, where there is one. */

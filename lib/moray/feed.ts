@@ -1,8 +1,8 @@
 /**
  * The change feed of one bucket in one process: one poller for any number of watchers.
  *
- * A poll reads the log between the place reached and pg_snapshot_xmin: whatever lies below is finished for ever, so nothing can appear
- * there later, and everything up to there is delivered in the log's order (store.ts). A hint (our own commit, another process's NOTIFY)
+ * A poll reads the log between the last entry delivered and pg_snapshot_xmin: whatever lies below is finished for ever, so nothing can appear
+ * there later, and everything up to there is delivered in the log's order (store.ts). Its place is that entry and not xmin: see position.ts. A hint (our own commit, another process's NOTIFY)
  * and a timer lead to the same poll; a lost hint costs time, never a change.
  *
  * The newest entries are kept in a ring of bounded size. A watcher is only a place: it takes what follows its place from the ring, and
@@ -17,16 +17,26 @@ import {staleCursor, translate} from './failures';
 import {Indexed, matches, type BoundFilter} from './match';
 import type {Change} from './moray';
 import type {Row, Statement} from './pipeline';
-import {below, comparePlaces, cursorOf, sees, type Place, type Position} from './position';
+import {BARRIER, below, comparePlaces, cursorOf, sees, type Place, type Position} from './position';
 import {logTable} from './store';
 
 const POLL_EVERY_MS = 1000;
+/** Before a reader whose horizon is older than the ring's beginning asks again. */
+const BEHIND_MS = 20;
 const PAGE = 500;
 const RING_ENTRIES = 2000;
 const RING_BYTES = 8 << 20;
 
 interface Entry extends Place { deleted: boolean; key: string; json: string; etag: string; mtime: number; indexed: Indexed | undefined }
-interface Page { entries: Entry[]; /** everything below has been read */ upTo: Place; /** committed changes wait for an older transaction */ pending: boolean }
+interface Page {
+  entries: Entry[];
+  /** All entries at or before it have been read: the last one's place. */
+  upTo: Place;
+  /** Everything below has been read, as far as this server knows; no place to keep (position.ts). undefined: the page is full. */
+  horizon: Place | undefined;
+  /** Committed changes wait for an older transaction. */
+  pending: boolean;
+}
 
 /** One statement, so that entries, horizon and the trimming mark are of one snapshot. */
 function pageStatement(bucket: string, after: Place): Statement {
@@ -52,10 +62,7 @@ function readPage(bucket: string, after: Place, rows: Row[]): Page {
     txid: BigInt(row[1]!), seq: BigInt(row[2]!), etag: row[3]!, mtime: Number(row[4]), deleted: row[5] === 't', key: row[6]!, json: row[7]!, indexed: undefined,
   }));
   entries.sort(comparePlaces);
-  const horizon = below(BigInt(meta[1]!));
-  const last = entries.at(-1);
-  const upTo = entries.length === PAGE ? last! : comparePlaces(horizon, after) > 0 ? horizon : after;
-  return {entries, upTo, pending: meta[5] === 't'};
+  return {entries, upTo: entries.at(-1) ?? after, horizon: entries.length === PAGE ? undefined : below(BigInt(meta[1]!)), pending: meta[5] === 't'};
 }
 
 export class Feed {
@@ -133,7 +140,7 @@ export class Feed {
 
   private async now(): Promise<Place> {
     const statement = {text: 'SELECT pg_snapshot_xmin(pg_current_snapshot())', values: []};
-    return this.connections.with(new Deadline(), async (connection) => below(BigInt((await connection.run([statement], new Deadline()))[0]![0]![0]!)));
+    return this.connections.with(new Deadline(), async (connection) => below(BigInt((await connection.run([statement, BARRIER], new Deadline()))[0]![0]![0]!)));
   }
 
   private async page(after: Place): Promise<Page> {
@@ -199,8 +206,13 @@ export class Feed {
           yield {kind: entry.deleted ? 'delete' : 'put', bucket: this.bucket, key: entry.key, value: JSON.parse(entry.json) as T, etag: entry.etag, mtime: entry.mtime, cursor: cursorOf(entry)};
         }
         if (seen && place.txid >= seen.xmax) seen = undefined;
-        if (page) place = page.upTo;
-        else if (entries.length === 0) await untilAborted(changed.promise, signal);
+        if (page) {
+          place = page.upTo;
+          if (!page.horizon) continue;
+          // Where the ring begins is a place to keep, so whoever has read up to there goes on from it.
+          if (comparePlaces(page.horizon, from) >= 0) place = comparePlaces(place, from) > 0 ? place : from;
+          else await untilAborted(new Promise((resolve) => setTimeout(resolve, BEHIND_MS)), signal);
+        } else if (entries.length === 0) await untilAborted(changed.promise, signal);
       }
     } finally {
       this.watchers -= 1;
@@ -235,7 +247,7 @@ export class Feed {
       try {
         return await this.page(place);
       } catch (err) {
-        if (this.closed || signal?.aborted) return {entries: [], upTo: place, pending: false};
+        if (this.closed || signal?.aborted) return {entries: [], upTo: place, horizon: undefined, pending: false};
         if (!isCetusError(err, 'unavailable') && !isCetusError(err, 'timeout')) throw err;
         await untilAborted(new Promise((resolve) => setTimeout(resolve, 200)), signal);
       }

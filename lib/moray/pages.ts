@@ -5,12 +5,15 @@
  */
 import {CetusError, isCetusError} from '../base/errors';
 import {Deadline, DEFAULT_DEADLINE_MS, type Connection, type Connections} from './connections';
-import {translate} from './failures';
+import {isConnectionFailure, translate} from './failures';
 import type {CallOptions} from './moray';
 import type {Row, Statement} from './pipeline';
 
 export const FIND_PAGE = 250;
 const IDLE_READER_MS = 60_000;
+
+/** Around the statement, on its connection. */
+export interface Transaction { begin(connection: Connection, deadline: Deadline): Promise<void>; end: string }
 
 export class Pages {
   private readonly places: Semaphore;
@@ -20,11 +23,27 @@ export class Pages {
   }
 
   /**
-   * The deadline holds for each page. `begin` runs before the statement, on its connection, and opens a transaction. A last page frees the
-   * connection before it is handed on.
+   * The deadline holds for each page. A last page frees the connection before it is handed on. Where the connection is lost before the first page was,
+   * the same is tried on another one.
    */
-  async *read(doing: string, statement: Statement, options: CallOptions, begin?: (connection: Connection, deadline: Deadline) => Promise<void>): AsyncGenerator<Row[]> {
+  async *read(doing: string, statement: Statement, options: CallOptions, transaction?: Transaction): AsyncGenerator<Row[]> {
     const deadline = new Deadline(options.deadlineMs, options.signal);
+    for (let delayMs = 2; ; delayMs = Math.min(delayMs * 2, 200)) {
+      let handedOn = false;
+      try {
+        for await (const rows of this.once(doing, statement, options, deadline, transaction)) {
+          handedOn = true;
+          yield rows;
+        }
+        return;
+      } catch (err) {
+        if (handedOn || !(err instanceof CetusError) || !isConnectionFailure(err.cause) || deadline.leftMs() < delayMs || this.closing.aborted) throw err;
+        await new Promise((resolve) => setTimeout(resolve, delayMs));
+      }
+    }
+  }
+
+  private async *once(doing: string, statement: Statement, options: CallOptions, deadline: Deadline, transaction: Transaction | undefined): AsyncGenerator<Row[]> {
     const leave = await this.places.enter(deadline);
     let connection: Connection | undefined;
     let idle: NodeJS.Timeout | undefined;
@@ -44,11 +63,11 @@ export class Pages {
       // Longer than the server would otherwise allow for one page.
       const patient = deadline.totalMs > DEFAULT_DEADLINE_MS;
       if (patient) await connection.script(`SET statement_timeout = ${Math.round(Math.min(deadline.totalMs, 2 ** 31 - 1))}`, deadline);
-      await begin?.(connection, deadline);
+      await transaction?.begin(connection, deadline);
       const cursor = connection.cursor(statement);
       const finish = async (): Promise<void> => {
         await new Deadline(options.deadlineMs).bound(cursor.close(), doing);
-        if (begin) await connection!.script('COMMIT', new Deadline(options.deadlineMs));
+        if (transaction) await connection!.script(transaction.end, new Deadline(options.deadlineMs));
         if (patient) await connection!.script('RESET statement_timeout', new Deadline(options.deadlineMs));
         free();
       };

@@ -3,8 +3,20 @@
  *
  *   TXID.SEQ                  right after that log entry
  *   @XMIN:XMAX:ID,ID...       after everything that this snapshot sees, before everything else
+ *
+ * A place must outlive the server that it was read from. Transaction ids do only as far as its WAL does: after a crash, or at a standby that took
+ * over, the ids of transactions that were rolled back a moment ago, and of which nothing was written out, are given anew. An entry that could be
+ * read is written out and lies at the sync, and so every id up to it is used up for good. Of a snapshot that is true only once something that was
+ * committed after it is (BARRIER). So positions are entries, or snapshots with a barrier behind them; never just "below xmin".
  */
 import {badCursor} from './failures';
+import type {Statement} from './pipeline';
+
+/**
+ * Writes to the WAL and to nothing else: its commit waits for disk and sync as every other does, and so for all that is before it in the WAL. It has to
+ * be of the same server as the snapshot: in its transaction, or on its connection.
+ */
+export const BARRIER: Statement = {name: 'barrier', text: `SELECT pg_logical_emit_message(true, 'moray', '')`, values: []};
 
 export interface Place { txid: bigint; seq: bigint }
 

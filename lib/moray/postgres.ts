@@ -6,12 +6,12 @@
  * not sent, or Postgres rolled it back: deadlock); when its answer was lost it fails `unavailable` with info.outcome 'unknown': repeating
  * a conditional write by ourselves could report a conflict with our own success.
  */
-import {CetusError} from '../base/errors';
+import {CetusError, isCetusError} from '../base/errors';
 import {silentLog, type Log} from '../base/log';
 import type {BucketDefinition} from '../schema/bucket';
 import {Catalogue} from './catalogue';
 import {checkOp, checkPage, tooMany} from './checks';
-import {Connections, Deadline, type Discover} from './connections';
+import {Connections, Deadline} from './connections';
 import {isConnectionFailure, isRolledBack, notFound, staleCursor, translate} from './failures';
 import {Feed} from './feed';
 import {checkDefinition, checkKey, encodeValue, extract} from './fields';
@@ -21,14 +21,15 @@ import {bindFilter, type BoundFilter} from './match';
 import {LIST_LIMIT, type BatchOp, type BatchResult, type CallOptions, type Change, type Condition, type Etag, type FindOptions, type Moray, type Stored, type WatchOptions} from './moray';
 import {FIND_PAGE, Pages} from './pages';
 import {StatementError, type Row, type Statement} from './pipeline';
-import {afterSnapshot, comparePlaces, parseCursor, type Position} from './position';
+import {afterSnapshot, BARRIER, comparePlaces, parseCursor, type Position} from './position';
+import {discoveryOf, type Discover, type Discovery} from './primary';
 import {Retention} from './retention';
 import {orderBy, Parameters, where} from './sql';
 import {table, writer} from './store';
 
 export interface MorayOptions {
-  /** The primary's URL, or a function that finds it (called for each new connection). */
-  url: string | Discover;
+  /** The primary's URL, a function that finds it (called for each new connection), or who tells of its moves. */
+  url: string | Discover | Discovery;
   log?: Log;
   /** Connections for calls; one more is for the change feed. Default 10. */
   poolSize?: number;
@@ -57,7 +58,7 @@ class PostgresMoray implements Moray {
   constructor(options: MorayOptions) {
     const {url, poolSize = 10} = options;
     this.log = (options.log ?? silentLog()).child({component: 'moray'});
-    this.connections = new Connections({discover: typeof url === 'string' ? () => url : url, size: poolSize, log: this.log});
+    this.connections = new Connections({discovery: discoveryOf(url), size: poolSize, log: this.log});
     this.catalogue = new Catalogue(this.connections, this.log);
     this.retention = new Retention(this.connections, this.log);
     this.pages = new Pages(this.connections, poolSize, this.closing.signal);
@@ -106,7 +107,7 @@ class PostgresMoray implements Moray {
           return connection.run(statements, deadline);
         });
       } catch (err) {
-        const again = isRolledBack(err) || (isConnectionFailure(err) && (!sent || kind === 'read'));
+        const again = isRolledBack(err) || (isConnectionFailure(err) && (!sent || kind === 'read')) || (kind === 'read' && isCetusError(err) && err.info.outcome === 'unknown');
         if (!again || deadline.leftMs() < delayMs || this.closing.signal.aborted) {
           const failure = translate(err, doing, err instanceof StatementError ? ops?.[err.index] : undefined);
           if (kind === 'write' && sent && (failure.kind === 'unavailable' || failure.kind === 'timeout' || failure.kind === 'canceled') && !isRolledBack(err))
@@ -270,9 +271,10 @@ class PostgresMoray implements Moray {
     const bound = await this.bind(definition, filter);
     if (since === 'beginning') return this.fromBeginning<T>(definition, feed, filter, bound, signal);
     const place = since === 'now' ? undefined : parseCursor(since);
-    const [rows] = await this.call(`watch ${name}`, [{
-      name: 'watch', text: 'SELECT pg_current_snapshot()::text, trimmed_txid, trimmed_seq FROM moray.buckets WHERE name = $1', values: [name],
-    }], {signal}, 'read');
+    const [rows] = await this.call(`watch ${name}`, [
+      {name: 'watch', text: 'SELECT pg_current_snapshot()::text, trimmed_txid, trimmed_seq FROM moray.buckets WHERE name = $1', values: [name]},
+      ...(place ? [] : [BARRIER]),
+    ], {signal}, 'read');
     const [snapshot, txid, seq] = rows![0]! as [string, string, string];
     const now = afterSnapshot(snapshot);
     if (place && (comparePlaces(place, {txid: BigInt(txid), seq: BigInt(seq)}) < 0 || place.txid > now.seen!.xmax)) throw staleCursor(name);
@@ -284,9 +286,13 @@ class PostgresMoray implements Moray {
     const {name} = definition;
     let snapshot = '';
     const statement = await this.select(name, filter, {});
-    const pages = this.pages.read(`watch ${name}`, statement, {signal}, async (connection, deadline) => {
-      await connection.script('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY', deadline);
-      snapshot = (await connection.run([{text: 'SELECT pg_current_snapshot()::text', values: []}], deadline))[0]![0]![0]!;
+    const pages = this.pages.read(`watch ${name}`, statement, {signal}, {
+      begin: async (connection, deadline) => {
+        await connection.script('BEGIN ISOLATION LEVEL REPEATABLE READ', deadline);
+        snapshot = (await connection.run([{text: 'SELECT pg_current_snapshot()::text', values: []}], deadline))[0]![0]![0]!;
+      },
+      // Before anybody can have the last row's cursor.
+      end: `${BARRIER.text}; COMMIT`,
     });
     const first = await pages.next();
     const position: Position = afterSnapshot(snapshot);
