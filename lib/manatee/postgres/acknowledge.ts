@@ -1,0 +1,99 @@
+/**
+ * Whose flush lets a commit be acknowledged. Three kinds of process have a say, each by the configuration that it has read itself:
+ *
+ * - The checkpointer keeps the shared flag "commits wait at all", which a backend looks at when it commits. It is false exactly while the names are empty
+ *   ('alone'). That is why nobody is a name that nobody has: going from a peer to nobody and on to another never touches the flag. Leaving
+ *   'alone' does, and there is no view that shows it; so a commit of ours is made to wait before we say that commits wait.
+ * - Each walsender decides whether what its standby has flushed releases waiting commits. One that still goes by the former rule is told from
+ *   one that does not by `sync_priority`, which it writes itself when it reads its configuration, before it decides anything by the new one.
+ *   (`sync_state` is useless: the backend that asks computes it from its own configuration.) One that does not get there is ended.
+ * - The backend that waits only sleeps until it is woken.
+ */
+import {CetusError} from '../../base/errors';
+import type {Monotonic} from '../coordination';
+import type {Acknowledger} from '../server';
+import {PROOF_MS, type Configuration} from './configuration';
+import {connect, discard, type Session} from './session';
+
+/** A walsender that is busy sending takes this long to look at its signals at most; one that takes longer is stuck. */
+const WALSENDER_MS = 500;
+
+const same = (a: Acknowledger, b: Acknowledger): boolean => a.kind === b.kind && (a.kind !== 'peer' || b.kind !== 'peer' || a.id === b.id);
+
+export class Acknowledgement {
+  /** The last change ended as it should: a repetition needs to do nothing. */
+  private proven = true;
+
+  constructor(private readonly configuration: Configuration, private readonly session: Session, private readonly clock: Monotonic, private readonly fence: (why: unknown) => Promise<void>) {}
+
+  reset(): void {
+    this.proven = true;
+  }
+
+  async by(next: Acknowledger): Promise<void> {
+    const former = this.configuration.wish.acknowledger;
+    if (this.proven && same(former, next)) return;
+    if (former.kind === 'peer' && next.kind === 'peer' && former.id !== next.id)
+      throw new CetusError('conflict', `${former.id} acknowledges: before ${next.id} does, nobody must`);
+    // Also on the way from alone to a peer: only with nobody to release it can a commit be seen to wait.
+    if (former.kind === 'alone' && next.kind === 'peer') await this.by({kind: 'nobody'});
+    this.proven = false;
+    try {
+      await this.configuration.apply({acknowledger: next});
+      if (former.kind === 'peer' && next.kind === 'nobody') await this.withoutOldRule(former.id);
+      if (former.kind === 'alone') await this.commitsWait();
+    } catch (err) {
+      if (next.kind !== 'nobody') throw err;
+      // Whoever wants nobody is about to rely on it. A server that is down acknowledges nothing.
+      await this.fence(err);
+      throw new CetusError('unavailable', 'it could not be proven that nobody acknowledges; the server was ended', {cause: err});
+    }
+    this.configuration.settled({acknowledger: next});
+    this.proven = true;
+  }
+
+  /** Returns when no walsender of this peer goes by a configuration in which it could release a commit. */
+  private async withoutOldRule(id: string): Promise<void> {
+    const began = this.clock.nowMs();
+    for (;;) {
+      // Its priority is shown as 0 too while it has flushed nothing, so that says nothing then.
+      const old = await this.session.ask<{pid: number; undecided: boolean}>(
+        `SELECT s.pid, s.flush_lsn IS NULL AS undecided FROM pg_stat_get_wal_senders() s JOIN pg_stat_get_activity(NULL) a USING (pid)
+         WHERE lower(a.application_name) = lower($1) AND (s.sync_priority <> 0 OR s.flush_lsn IS NULL)`, [id], 'old-rule');
+      if (old.length === 0) return;
+      const waited = this.clock.nowMs() - began;
+      if (waited > PROOF_MS) throw new CetusError('unavailable', `a walsender of ${id} does not end`);
+      const stuck = old.filter(({undecided}) => undecided || waited > WALSENDER_MS);
+      if (stuck.length) await this.session.ask(`SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid`, [stuck.map(({pid}) => pid)]);
+      await this.clock.sleep(2);
+    }
+  }
+
+  /** Returns when a commit was seen to wait for a standby. Only while nobody acknowledges. */
+  async commitsWait(): Promise<void> {
+    const until = this.clock.nowMs() + PROOF_MS;
+    const client = await connect(this.session.config);
+    try {
+      const {pid} = (await client.query<{pid: number}>('SELECT pg_backend_pid() AS pid')).rows[0]!;
+      for (;;) {
+        let done = false;
+        // A message in the log that nobody reads: the smallest commit there is.
+        const commit = client.query(`SELECT pg_logical_emit_message(true, 'cetus', '')`);
+        const settled = commit.then(() => { done = true; }, () => { done = true; });
+        while (!done) {
+          const [row] = await this.session.ask<{wait_event: string | null}>('SELECT wait_event FROM pg_stat_get_activity($1)', [pid], 'waits');
+          if (row?.wait_event === 'SyncRep') {
+            await this.session.ask('SELECT pg_terminate_backend($1)', [pid]);
+            await settled;
+            return;
+          }
+          if (this.clock.nowMs() > until) throw new CetusError('unavailable', 'a commit was not seen to wait for a standby');
+          await this.clock.sleep(1);
+        }
+        if (this.clock.nowMs() > until) throw new CetusError('unavailable', 'commits do not wait for a standby');
+      }
+    } finally {
+      discard(client);
+    }
+  }
+}

@@ -1,0 +1,82 @@
+/**
+ * The configuration that the server goes by, and how to know that it does. SIGHUP only asks: the postmaster reads the files when it gets to it, hands the
+ * signal on to each process, and each of those reads them when *it* gets to it. What `apply` proves is the first half: a process that began
+ * after the postmaster had read the files says so (setting cetus.config), and by then the gate is the new one for all who come, and every
+ * older process has its signal. Where an older process matters (a walsender, the startup process, the checkpointer), the verb proves the rest.
+ */
+import path from 'node:path';
+import {CetusError} from '../../base/errors';
+import type {Monotonic} from '../coordination';
+import type {Acknowledger} from '../server';
+import {autoConf, freshWish, hba, ident, passFile, type Place, type Wish} from './conf';
+import type {Home} from './home';
+import type {Postmaster} from './postmaster';
+import type {Session} from './session';
+
+/** As long as anything here may take to be proven; then whoever wanted to tighten the rules ends the server. */
+export const PROOF_MS = 5000;
+
+export class Configuration {
+  /** The loosest that may be in effect: it is widened before the server is told and narrowed after it is proven. */
+  private believed: Wish = freshWish(null);
+  private serial = 0;
+
+  constructor(
+    private readonly place: Place, private readonly replicationPassword: string, private readonly home: Home, private readonly postmaster: Postmaster,
+    private readonly session: Session, private readonly clock: Monotonic,
+  ) {}
+
+  get wish(): Readonly<Wish> {
+    return this.believed;
+  }
+
+  /** The server has ended: whatever it went by is gone with it, and the next one begins afresh. */
+  reset(wish = freshWish(null)): void {
+    this.believed = wish;
+  }
+
+  /** All that a server of this directory needs to start, and nothing of what a copy or a rewind has brought. */
+  async prepare(wish: Wish, data = this.home.data): Promise<void> {
+    const us = process.getuid!() === 0 ? ['root', this.home.user.name] : [this.home.user.name];
+    await this.home.write(this.home.pgpass, passFile(this.replicationPassword));
+    await this.home.write(path.join(data, 'postgresql.conf'), '# Everything is in postgresql.auto.conf, which is the sitter\'s.\n');
+    await this.home.write(path.join(data, 'pg_ident.conf'), ident(us));
+    await this.write(wish, data);
+    this.believed = wish;
+  }
+
+  /** Returns when everyone who comes from now on goes by it. Throws `unavailable` where that cannot be had in time. */
+  async apply(change: Partial<Wish>): Promise<void> {
+    const next = {...this.believed, ...change};
+    await this.write(next, this.home.data);
+    this.believed = {...next, gate: this.believed.gate === 'open' ? 'open' : next.gate, acknowledger: looser(this.believed.acknowledger, next.acknowledger)};
+    this.postmaster.reload();
+    const serial = String(this.serial);
+    const until = this.clock.nowMs() + PROOF_MS;
+    for (let why: unknown; ; ) {
+      try {
+        const seen = await this.session.fresh(async (client) => (await client.query<{serial: string}>(`SELECT current_setting('cetus.config') AS serial`)).rows[0]!.serial);
+        if (seen === serial) return;
+        why = `it goes by ${seen}, not ${serial}`;
+      } catch (err) {
+        why = err; // all its places may be taken for the moment
+      }
+      if (!this.postmaster.alive || this.clock.nowMs() > until) throw new CetusError('unavailable', 'our Postgres does not take its new configuration', {cause: why});
+      await this.clock.sleep(2);
+    }
+  }
+
+  /** What was tightened is proven. */
+  settled(proven: Pick<Partial<Wish>, 'gate' | 'acknowledger'>): void {
+    this.believed = {...this.believed, ...proven};
+  }
+
+  private async write(wish: Wish, data: string): Promise<void> {
+    this.serial += 1;
+    await this.home.write(path.join(data, 'pg_hba.conf'), hba(wish.gate));
+    await this.home.write(path.join(data, 'postgresql.auto.conf'), autoConf(this.place, wish, this.serial));
+  }
+}
+
+const STRICTNESS: Record<Acknowledger['kind'], number> = {alone: 0, peer: 1, nobody: 2};
+const looser = (a: Acknowledger, b: Acknowledger): Acknowledger => (STRICTNESS[a.kind] < STRICTNESS[b.kind] ? a : b);

@@ -1,0 +1,149 @@
+/**
+ * The server as a process: begun, ended, and noticed when it ends by itself. It never outlives us: whoever finds one of this directory that he did not start
+ * ends it, because nobody knows which configuration its processes go by, and the watchdog ends it anyway when its sitter is gone.
+ */
+import {spawn, type ChildProcess} from 'node:child_process';
+import {constants} from 'node:fs';
+import {access, open, readdir, rm, stat, truncate} from 'node:fs/promises';
+import path from 'node:path';
+import {CetusError} from '../../base/errors';
+import type {Log} from '../../base/log';
+import type {Monotonic} from '../coordination';
+import type {Home} from './home';
+import {endAll, processesOf, signal} from './processes';
+
+const MAX_LOG_BYTES = 10 << 20;
+/** A shutdown waits for what the standbys have not got yet; one that does not answer holds it up until its walsender gives up (5 s). */
+const FAST_MS = 15_000;
+const IMMEDIATE_MS = 1000;
+
+export const environment = (): NodeJS.ProcessEnv => ({PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC', HOME: '/nonexistent'});
+
+export class Postmaster {
+  private child: ChildProcess | undefined;
+  /** Why the last one ended. */
+  private ended: string | undefined;
+  private going: Promise<void> | undefined;
+  private logFrom = 0;
+
+  constructor(private readonly binDir: string, private readonly home: Home, private readonly clock: Monotonic, private readonly log: Log, private readonly onEnd: () => void) {}
+
+  /** undefined: none. One that is dead, but whose last processes are not gone yet, is still there. */
+  get pid(): number | undefined {
+    return this.child?.pid;
+  }
+
+  get alive(): boolean {
+    return this.child !== undefined;
+  }
+
+  /** Ends what an earlier sitter has left. */
+  async clear(): Promise<void> {
+    if (this.child) return;
+    const left = processesOf(this.home.data);
+    if (left.length === 0) return;
+    this.log.warn({processes: left.length}, 'a server of an earlier sitter, or what is left of it, still runs; ending it');
+    const parents = new Set(left.map((p) => p.parent));
+    for (const {pid} of left) if (parents.has(pid)) signal(pid, 'SIGQUIT');
+    const until = this.clock.nowMs() + IMMEDIATE_MS;
+    while (processesOf(this.home.data).length > 0 && this.clock.nowMs() < until) await this.clock.sleep(10);
+    await endAll(this.home.data, this.clock);
+  }
+
+  async start(): Promise<void> {
+    await this.clear();
+    // Its number may belong to another program by now, over which Postgres would refuse to start. Nothing of ours runs: we have just looked.
+    await rm(path.join(this.home.data, 'postmaster.pid'), {force: true});
+    await this.shortenLog();
+    const out = await open(this.home.log, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+    await out.chown(this.home.user.uid, this.home.user.gid);
+    this.logFrom = (await out.stat()).size;
+    this.ended = undefined;
+    const {uid, gid} = this.home.user;
+    // Its output is a file: a pipe would fill, and stop it, while we are stopped. Detached: Ctrl-C reaches us, and we end it last.
+    const child = spawn(path.join(this.binDir, 'postgres'), ['-D', this.home.data], {
+      stdio: ['ignore', out.fd, out.fd], detached: true, env: environment(), cwd: this.home.data, ...(process.getuid!() === 0 ? {uid, gid} : {}),
+    });
+    this.child = child;
+    this.going = new Promise<void>((resolve) => {
+      const gone = (why: string): void => {
+        if (this.ended !== undefined) return;
+        this.ended = why;
+        // Backends of a postmaster that was killed go on until they notice.
+        void endAll(this.home.data, this.clock).then(() => {
+          this.child = undefined;
+          resolve();
+          this.onEnd();
+        });
+      };
+      child.once('error', (err) => gone(err.message));
+      child.once('exit', (code, name) => gone(`it exited with ${name ?? code}`));
+    });
+    child.unref();
+    await out.close();
+  }
+
+  /** Why it is not running, with what it said last; undefined while it does. */
+  async failure(): Promise<string | undefined> {
+    if (this.child && this.ended === undefined) return undefined;
+    const said = (await this.said()).split('\n').map((line) => line.replace(/^[\d-]+ [\d:.]+ \w+ \[\d+\] /, '')).filter((line) => line !== '');
+    const telling = said.filter((line) => /^(FATAL|PANIC|ERROR|HINT|DETAIL|postgres:)/.test(line));
+    return [this.ended ?? 'it was not started', ...(telling.length ? telling : said).slice(-5)].join('; ');
+  }
+
+  /** What this run has said, the last 64 KiB of it. */
+  async said(): Promise<string> {
+    const size = (await stat(this.home.log).catch(() => undefined))?.size ?? 0;
+    const from = Math.max(this.logFrom > size ? 0 : this.logFrom, size - 65_536);
+    const handle = await open(this.home.log, 'r').catch(() => undefined);
+    if (!handle) return '';
+    try {
+      const buffer = Buffer.alloc(Math.max(0, size - from));
+      await handle.read(buffer, 0, buffer.length, from);
+      return buffer.toString();
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /** A standby whose upstream is away says so ten times a second. */
+  async shortenLog(): Promise<void> {
+    if (((await stat(this.home.log).catch(() => undefined))?.size ?? 0) > MAX_LOG_BYTES) await truncate(this.home.log, 0);
+  }
+
+  reload(): void {
+    if (!this.child?.pid) throw new CetusError('unavailable', 'our Postgres is not running');
+    signal(this.child.pid, 'SIGHUP');
+  }
+
+  async stop(how: 'fast' | 'immediate'): Promise<void> {
+    const pid = this.child?.pid;
+    if (pid !== undefined && this.ended === undefined) {
+      if (how === 'fast') {
+        signal(pid, 'SIGINT');
+        await this.endsWithin(FAST_MS);
+      }
+      if (this.ended === undefined) {
+        signal(pid, 'SIGQUIT');
+        await this.endsWithin(IMMEDIATE_MS);
+      }
+      if (this.ended === undefined) signal(pid, 'SIGKILL');
+    }
+    await endAll(this.home.data, this.clock);
+    await this.going;
+  }
+
+  private async endsWithin(ms: number): Promise<void> {
+    const waiting = new AbortController();
+    await Promise.race([this.going, this.clock.sleep(ms, waiting.signal)]);
+    waiting.abort();
+  }
+}
+
+/** The newest of the distribution's; `binDir` where it was said. */
+export async function findBinaries(binDir: string | undefined): Promise<string> {
+  const versions = (await readdir('/usr/lib/postgresql').catch(() => [])).map(Number).filter((version) => version >= 14).sort((a, b) => b - a);
+  for (const dir of binDir ? [binDir] : versions.map((version) => `/usr/lib/postgresql/${version}/bin`))
+    if (await access(path.join(dir, 'postgres'), constants.X_OK).then(() => true, () => false)) return dir;
+  throw new CetusError('unavailable', `no Postgres 14 or later was found in ${binDir ?? '/usr/lib/postgresql'}: install the distribution's package postgresql, or say where its programs are`);
+}

@@ -1,0 +1,396 @@
+/**
+ * The real PostgresServer: PostgreSQL 14 or later of the distribution, in a directory of the peer's own (home.ts), as an unprivileged user.
+ *
+ * One verb at a time; `facts` goes beside them. The server lives no longer than this object does: `close` ends it orderly, the watchdog where there is no
+ * `close`. A rule that was to be tightened (gate, acknowledgement) and cannot be proven to be in force within seconds ends the server at once.
+ */
+import {chown, mkdir, readFile, stat} from 'node:fs/promises';
+import path from 'node:path';
+import {CetusError, asCetusError} from '../../base/errors';
+import type {Log} from '../../base/log';
+import type {Monotonic} from '../coordination';
+import {lsnDistance} from '../lsn';
+import type {Acknowledger, PostgresServer, ServerFacts} from '../server';
+import type {Peer} from '../state';
+import {Acknowledgement} from './acknowledge';
+import {Backup} from './backup';
+import {freshWish, passFile, PEER_ID} from './conf';
+import {Configuration} from './configuration';
+import {Looker, type Look} from './facts';
+import {Gate} from './gate';
+import {checkReachable, Home, type Memory} from './home';
+import {initialise, type Passwords} from './initialise';
+import {findBinaries, Postmaster} from './postmaster';
+import {Session} from './session';
+import {hasDiverged, isRemoved, stopReceiving} from './upstream';
+import {Watchdog} from './watchdog';
+
+export interface PostgresServerOptions {
+  self: Peer;
+  /** The peer's directory; Postgres' own is `data` in it. Made where it is missing. */
+  dataDir: string;
+  /** Holds the socket; belongs to the server's user. */
+  socketDir: string;
+  /** What Postgres listens on: an address, or several with commas, or '*'. */
+  listenHost: string;
+  /** Files with one password each, the same on every peer. */
+  passwordFiles: Passwords;
+  /** Default: the newest in /usr/lib/postgresql. */
+  binDir?: string;
+  /** More settings; they outrank ours, but not what the sitter changes. Alike on all peers where Postgres wants that (max_connections). */
+  settings?: Record<string, string>;
+  clock: Monotonic;
+  log: Log;
+}
+
+const MAX_SOCKET_PATH = 107;
+/** How long `start` waits: for a primary that recovers from a crash; for a standby that replays up to where it may answer. */
+const PRIMARY_MS = 60_000;
+const STANDBY_MS = 5000;
+const PROMOTION_MS = 60_000;
+/** Orphans of a postmaster that was killed hold its shared memory for a moment. */
+const FORMER_MS = 10_000;
+/** A stream that is to come about does within this, or it is looked why it does not; and again after as long. */
+const LOOK_UPSTREAM_MS = 500;
+const FACTS_MS = 2000;
+
+export async function createPostgresServer(options: PostgresServerOptions): Promise<PostgresServer> {
+  const {self, log} = options;
+  if (!PEER_ID.test(self.id)) throw new CetusError('invalid', `${JSON.stringify(self.id)} cannot be a peer's id: it is 1 to 50 of a-z, 0-9, '-', '_' and '.', begins with a letter or digit, and not with cetus_`);
+  const binDir = await findBinaries(options.binDir);
+  const passwords = {client: await password(options.passwordFiles.client), replication: await password(options.passwordFiles.replication)};
+  const home = await Home.open(options.dataDir);
+  const socketDir = path.resolve(options.socketDir);
+  if (Buffer.byteLength(`${socketDir}/.s.PGSQL.${self.port}`) > MAX_SOCKET_PATH) throw new CetusError('invalid', `the path of Postgres' socket is longer than ${MAX_SOCKET_PATH} bytes, choose a shorter directory: ${socketDir}`);
+  await mkdir(socketDir, {recursive: true, mode: 0o755});
+  await chown(socketDir, home.user.uid, home.user.gid);
+  await checkReachable(socketDir, home.user);
+  await home.write(home.pgpass, passFile(passwords.replication));
+  const server = new RealServer(options, socketDir, binDir, passwords, home, log);
+  await server.clear();
+  return server;
+}
+
+async function password(file: string): Promise<string> {
+  const [text, s] = await Promise.all([readFile(file, 'utf8'), stat(file)]);
+  if ((s.mode & 0o077) !== 0) throw new CetusError('invalid', `${file} holds a password and others may read it: chmod 600`);
+  const word = text.trim();
+  if (word === '' || /[\n\r\0]/.test(word)) throw new CetusError('invalid', `${file} does not hold one password`);
+  return word;
+}
+
+class RealServer implements PostgresServer {
+  private readonly clock: Monotonic;
+  private readonly session: Session;
+  private readonly postmaster: Postmaster;
+  private readonly configuration: Configuration;
+  private readonly acknowledgement: Acknowledgement;
+  private readonly gate: Gate;
+  private readonly looker: Looker;
+  private readonly backup: Backup;
+  private readonly watchdog: Watchdog;
+  private readonly listeners = new Set<() => void>();
+  private last: Promise<unknown> = Promise.resolve();
+  private closed = false;
+  /** What it was started as; null: it is not meant to run. */
+  private meant: 'primary' | 'standby' | null = null;
+  private downSinceMs: number | null = null;
+  private diverged = false;
+  /** Since when a stream has been missing, and when that was looked into. */
+  private missingSinceMs: number | null = null;
+  private lookedUpstream: {atMs: number; running: boolean} = {atMs: -Infinity, running: false};
+
+  constructor(options: PostgresServerOptions, socketDir: string, private readonly binDir: string, private readonly passwords: Passwords, private readonly home: Home, private readonly log: Log) {
+    const {clock, self} = options;
+    this.clock = clock;
+    this.session = new Session(socketDir, self.port);
+    this.looker = new Looker(this.session);
+    this.postmaster = new Postmaster(binDir, home, clock, log, () => this.hasEnded());
+    const place = {self, socketDir, listenHost: options.listenHost, pgpass: home.pgpass, settings: options.settings ?? {}};
+    this.configuration = new Configuration(place, passwords.replication, home, this.postmaster, this.session, clock);
+    const fence = async (): Promise<void> => { await this.postmaster.stop('immediate'); };
+    this.acknowledgement = new Acknowledgement(this.configuration, this.session, clock, fence);
+    this.gate = new Gate(this.configuration, this.session, {host: reachable(options.listenHost), port: self.port, password: passwords.client}, home.data, this.postmaster, clock, log, fence);
+    this.backup = new Backup(binDir, home, this.configuration, passwords.replication, clock, log);
+    this.watchdog = new Watchdog(home.data, clock, log, () => { void fence(); });
+  }
+
+  clear(): Promise<void> {
+    return this.postmaster.clear();
+  }
+
+  // ---- facts ----
+
+  async facts(): Promise<ServerFacts> {
+    const alive = this.postmaster.alive;
+    const [data, memory, control] = await Promise.all([this.home.dataState(), this.home.memory(), this.home.control()]);
+    const look = alive ? await this.looker.look(FACTS_MS).catch(() => null) : null;
+    if (look) this.downSinceMs = null;
+    this.considerUpstream(look);
+    const {wish} = this.configuration;
+    return {
+      data, systemId: control?.systemId ?? null, process: !this.postmaster.alive ? 'stopped' : look ? 'running' : 'starting', downSinceMs: this.downSinceMs, ran: memory.ran,
+      inRecovery: look?.inRecovery ?? null, wal: look?.wal ?? null, upstream: wish.upstream?.id ?? null, receiving: look?.receiving ?? false, diverged: this.diverged,
+      acknowledger: wish.acknowledger, standbys: look?.standbys ?? [], gate: wish.gate, generation: wish.generation, restoredIn: memory.restoredIn,
+    };
+  }
+
+  /** A hint that costs nothing while all is well: only where a stream does not come about are the two servers asked why. */
+  private considerUpstream(look: Look | null): void {
+    const {upstream} = this.configuration.wish;
+    const now = this.clock.nowMs();
+    if (!this.postmaster.alive || !upstream || look?.receiving || look?.inRecovery === false) {
+      this.missingSinceMs = null;
+      if (look?.receiving) this.diverged = false;
+      return;
+    }
+    this.missingSinceMs ??= now;
+    if (now - this.missingSinceMs < LOOK_UPSTREAM_MS || this.lookedUpstream.running || now - this.lookedUpstream.atMs < LOOK_UPSTREAM_MS) return;
+    this.lookedUpstream = {atMs: now, running: true};
+    const ask = async (): Promise<void> => {
+      await this.postmaster.shortenLog();
+      const diverged = isRemoved(await this.postmaster.said()) || (look?.replayed ? await hasDiverged(this.session, upstream, look.replayed, this.passwords.replication) : false);
+      if (this.configuration.wish.upstream?.id !== upstream.id || diverged === this.diverged) return;
+      this.diverged = diverged;
+      if (diverged) this.log.warn({upstream: upstream.id}, 'our data cannot follow this upstream');
+      this.tell();
+    };
+    void ask().catch((err: unknown) => this.log.debug({err}, 'the upstream was not asked')).finally(() => { this.lookedUpstream = {atMs: this.clock.nowMs(), running: false}; });
+  }
+
+  // ---- life ----
+
+  initialise(): Promise<void> {
+    return this.inTurn('initialise', async () => {
+      const data = await this.home.dataState();
+      if (data === 'broken') throw new CetusError('conflict', 'there are broken data, which only a copy replaces');
+      if (data === 'none') await initialise(this.binDir, this.home, this.passwords);
+    });
+  }
+
+  start(as: 'primary' | 'standby', upstream: Peer | null): Promise<void> {
+    return this.inTurn('start', async () => {
+      const data = await this.home.dataState();
+      if (data !== 'present') throw new CetusError('conflict', data === 'none' ? 'there is no database to start' : 'the data are broken: a copy or a rewind began and did not end');
+      if (this.postmaster.alive && this.meant !== as) throw new CetusError('conflict', `it runs as ${this.meant}: stop it first`);
+      this.meant = as;
+      this.downSinceMs ??= this.clock.nowMs();
+      // Data that were a standby's come out of recovery by a promotion only, or two servers would write one timeline.
+      const promotes = as === 'primary' && (await this.home.isStandby());
+      if (this.postmaster.alive) await this.asAfterStart(as, upstream);
+      else await this.launch(as, promotes ? 'standby' : as, as === 'standby' ? upstream : null);
+      if (promotes && (await this.looker.look()).inRecovery) await this.leaveRecovery();
+      if (as === 'primary') await this.acknowledgement.commitsWait();
+      this.downSinceMs = null;
+      this.tell();
+    });
+  }
+
+  private async launch(as: 'primary' | 'standby', mode: 'primary' | 'standby', upstream: Peer | null): Promise<void> {
+    const signal = path.join(this.home.data, 'standby.signal');
+    if (mode === 'standby') await this.home.writeLasting(signal, '');
+    const memory = await this.home.memory();
+    await this.rememberRan(memory, as === 'primary' || memory.ran === 'primary' ? 'primary' : 'standby');
+    this.forget();
+    await this.configuration.prepare(freshWish(upstream));
+    // Before there is a server: it is never without. Nothing that a fresh server does needs a lease.
+    this.watchdog.permitUntil(Infinity);
+    await this.watchdog.ensure();
+    const until = this.clock.nowMs() + FORMER_MS;
+    for (;;) {
+      await this.postmaster.start();
+      const why = await this.comesUp(mode);
+      if (why === undefined) return;
+      if (!/shared memory|lock file/.test(why) || this.clock.nowMs() > until) throw new CetusError('unavailable', `Postgres did not start: ${why}`);
+      await this.clock.sleep(50);
+    }
+  }
+
+  /** Why it did not. */
+  private async comesUp(mode: 'primary' | 'standby'): Promise<string | undefined> {
+    const began = this.clock.nowMs();
+    for (;;) {
+      const why = await this.postmaster.failure();
+      if (why !== undefined) return why;
+      const answer = await this.session.ask('SELECT').then(() => null, (err: unknown) => asCetusError(err).message);
+      if (answer === null) return undefined;
+      const waited = this.clock.nowMs() - began;
+      // It may have to stream before it may answer.
+      if (mode === 'standby' && waited > STANDBY_MS) return undefined;
+      if (waited > PRIMARY_MS) throw new CetusError('unavailable', `Postgres is still recovering after ${PRIMARY_MS} ms: ${answer}`);
+      await this.clock.sleep(10);
+    }
+  }
+
+  private async asAfterStart(as: 'primary' | 'standby', upstream: Peer | null): Promise<void> {
+    const why = await this.comesUp(as);
+    if (why !== undefined) throw new CetusError('unavailable', `Postgres did not start: ${why}`);
+    await this.gate.close();
+    await this.acknowledgement.by({kind: 'nobody'});
+    if (as === 'standby') await this.streamFrom(upstream);
+  }
+
+  stop(how: 'fast' | 'immediate'): Promise<void> {
+    return this.inTurn('stop', async () => {
+      this.meant = null;
+      this.downSinceMs = null;
+      await this.postmaster.stop(how);
+      this.forget();
+    });
+  }
+
+  private hasEnded(): void {
+    if (this.meant) {
+      this.downSinceMs ??= this.clock.nowMs();
+      void this.postmaster.failure().then((why) => this.log.warn({why}, 'Postgres ended'));
+    }
+    this.forget();
+    this.tell();
+  }
+
+  /** What was known of a server that is no more. */
+  private forget(): void {
+    this.session.drop();
+    this.looker.reset();
+    this.configuration.reset();
+    this.acknowledgement.reset();
+    this.diverged = false;
+    this.missingSinceMs = null;
+  }
+
+  // ---- replication ----
+
+  follow(upstream: Peer | null): Promise<void> {
+    return this.inTurn('follow', () => this.streamFrom(upstream));
+  }
+
+  private async streamFrom(upstream: Peer | null): Promise<void> {
+    this.mustRun();
+    if (upstream && !PEER_ID.test(upstream.id)) throw new CetusError('invalid', `${JSON.stringify(upstream.id)} is no peer's id`);
+    if (upstream === null) {
+      const look = await this.looker.look();
+      if (!look.inRecovery) return;
+      return stopReceiving(this.configuration, this.session, this.looker, this.clock);
+    }
+    this.diverged = false;
+    this.missingSinceMs = null;
+    await this.configuration.apply({upstream});
+  }
+
+  promote(): Promise<void> {
+    return this.inTurn('promote', async () => {
+      this.mustRun();
+      const look = await this.looker.look();
+      if (!look.inRecovery) return;
+      if (this.configuration.wish.upstream || look.receiver) throw new CetusError('conflict', 'it is still receiving: it must stop to before it is promoted');
+      await this.leaveRecovery();
+      this.tell();
+    });
+  }
+
+  private async leaveRecovery(): Promise<void> {
+    await this.rememberRan(await this.home.memory(), 'primary');
+    const known = this.looker.furthest;
+    await this.session.ask('SELECT pg_promote(false)');
+    const until = this.clock.nowMs() + PROMOTION_MS;
+    let look = await this.looker.look();
+    while (look.inRecovery) {
+      if (!this.postmaster.alive || this.clock.nowMs() > until) throw new CetusError('unavailable', 'Postgres did not leave recovery');
+      await this.clock.sleep(3);
+      look = await this.looker.look();
+    }
+    this.meant = 'primary';
+    // The end that was told of a standby may lie within a record whose rest never came; such a record is dropped, and the new timeline begins before it.
+    // What has been said to be there must be: the next record begins in the next segment.
+    if (lsnDistance(look.wal!, known) < 0n) await this.session.ask('SELECT pg_switch_wal()');
+    // Nobody waits for it here; but until it has been made, a rewind by us as a source would take us for the former timeline's.
+    void this.session.fresh((client) => client.query('CHECKPOINT'), PROMOTION_MS).catch((err: unknown) => this.log.warn({err}, 'the checkpoint after the promotion failed'));
+  }
+
+  acknowledge(by: Acknowledger): Promise<void> {
+    return this.inTurn('acknowledge', async () => {
+      this.mustRun();
+      if (by.kind === 'peer' && !PEER_ID.test(by.id)) throw new CetusError('invalid', `${JSON.stringify(by.id)} is no peer's id`);
+      await this.acknowledgement.by(by);
+    });
+  }
+
+  // ---- clients ----
+
+  openGate(generation: number): Promise<void> {
+    return this.inTurn('openGate', async () => {
+      this.mustRun();
+      await this.gate.open(generation);
+    });
+  }
+
+  closeGate(): Promise<void> {
+    return this.inTurn('closeGate', async () => {
+      if (this.postmaster.alive) await this.gate.close();
+    });
+  }
+
+  // ---- data ----
+
+  restore(from: Peer, how: 'rewind' | 'copy', generation: number): Promise<void> {
+    return this.inTurn('restore', async () => {
+      if (this.postmaster.alive) throw new CetusError('conflict', 'the server must be stopped before its data are restored');
+      if (how === 'copy') await this.backup.copy(from, generation);
+      else await this.backup.rewind(from, generation);
+      this.forget();
+      this.tell();
+    });
+  }
+
+  private async rememberRan(memory: Memory, ran: Memory['ran']): Promise<void> {
+    if (memory.ran !== ran) await this.home.remember({...memory, ran});
+  }
+
+  // ---- the rest ----
+
+  permitUntil(moment: number): void {
+    this.watchdog.permitUntil(moment);
+  }
+
+  onChange(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    await this.stop('fast');
+    this.closed = true;
+    this.watchdog.close();
+    this.listeners.clear();
+  }
+
+  private tell(): void {
+    for (const listener of this.listeners) listener();
+  }
+
+  private mustRun(): void {
+    if (!this.postmaster.alive) throw new CetusError('unavailable', 'our Postgres is not running');
+  }
+
+  /** Whatever a verb meets that has no kind of its own is `unavailable`, with what the verb was doing: the disk is full, a program is missing. */
+  private inTurn<T>(what: string, verb: () => Promise<T>): Promise<T> {
+    const mine = this.last.then(async () => {
+      if (this.closed) throw new CetusError('unavailable', 'it was closed');
+      try {
+        return await verb();
+      } catch (err) {
+        const known = asCetusError(err);
+        throw known.kind === 'internal' || known.kind === 'timeout' ? new CetusError('unavailable', `${what}: ${known.message}`, {cause: err}) : known;
+      }
+    });
+    this.last = mine.catch(() => undefined);
+    return mine;
+  }
+}
+
+/** Where a listener on this address is reached from here. */
+function reachable(listenHost: string): string {
+  const host = listenHost.split(',')[0]!.trim();
+  return host === '*' || host === '0.0.0.0' || host === '' ? '127.0.0.1' : host === '::' ? '::1' : host;
+}
