@@ -58,7 +58,10 @@ export interface Coordination {
    * info.outcome 'unknown' where the answer was lost: read again.
    */
   declare(declaration: Declaration): Promise<void>;
-  /** Makes our ephemeral node in the current session or changes what it says; takes the place of one that an earlier session of this id left. */
+  /**
+   * Makes our ephemeral node in the current session or changes what it says; takes the place of one that an earlier session of this id left. Throws
+   * `conflict` where another process has since taken ours: two run under one id, and the later one has it.
+   */
   announce(announcement: Announcement): Promise<void>;
   /** Takes it away; succeeds where there is none. */
   withdraw(): Promise<void>;
@@ -68,8 +71,8 @@ export interface Coordination {
   history(limit: number): Promise<HistoryEntry[]>;
   /**
    * Until this moment of the monotonic clock (ms) nobody can have seen our session expire. It moves on with every answer that went through the
-   * leader, counted from when the question was *sent*, by two thirds of the session's timeout; -Infinity before the first answer and
-   * after the session has expired.
+   * leader, counted from when the question was *sent*, by two thirds of the session's timeout, or by less after a gap (zookeeper/lease.ts);
+   * -Infinity before the first answer and after the session has expired.
    */
   leaseUntilMs(): number;
   /** Something changed: view, connection, session. A hint and never more; may come too often. */
