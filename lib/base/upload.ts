@@ -7,6 +7,27 @@
 import type {IncomingMessage} from 'node:http';
 import {Readable} from 'node:stream';
 import {CetusError} from './errors';
+import type {Framing} from './framing';
+
+/** What another process of this machine needs to read the rest of a body from its connection. */
+export interface Loan {
+  /** Of this process; good for as long as the body is not destroyed. */
+  descriptor: number;
+  /** What was read already, and belongs before the rest. */
+  read: Buffer;
+  framing: Framing;
+  /** A sender that is silent for longer has given up. */
+  silenceMs: number;
+}
+
+/** A body that others may go on reading. Until it is taken back or destroyed nothing is read here. */
+export interface LendableBody extends Readable {
+  /** undefined where that cannot be, or nothing is left to be read. */
+  lend(): Loan | undefined;
+  takeBack(loan: Loan): void;
+}
+
+export const isLendable = (body: Readable): body is LendableBody => typeof (body as Partial<LendableBody>).lend === 'function';
 
 const LUMP_BYTES = 256 * 1024;
 const AHEAD_BYTES = 1024 * 1024;

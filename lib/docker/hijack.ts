@@ -13,15 +13,19 @@
 import type {IncomingMessage} from 'node:http';
 import type {Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
+import {TLSSocket} from 'node:tls';
 import {CetusError} from '../base/errors';
+import {Unframer, framingOf} from '../base/framing';
 import {noticeHangUp} from '../base/hang-up';
 import {asksForWebSocket} from './websocket';
 
-const MAX_CHUNK_LINE = 4096;
 const BODY_DEADLINE_MS = 30_000;
 /** How long a socket may linger after our last byte, so that the client reads it before a reset can overtake it. */
 const LINGER_MS = 5_000;
 const WEBSOCKET = /^(\/v[0-9.]+)?\/containers\/[^/]+\/attach\/ws(\?.*)?$/;
+/** Tars into containers, where they are long: their bytes need not come through this process (raw-body.ts). Short ones keep their connection alive. */
+const ARCHIVE = /^(\/v[0-9.]+)?\/containers\/[^/]+\/archive(\?.*)?$/;
+const LONG_BODY_BYTES = 1024 * 1024;
 const HIJACKED = /^(\/v[0-9.]+)?\/(containers\/[^/]+\/attach|exec\/[^/]+\/start|session|grpc)(\?.*)?$/;
 
 interface ParserSocket extends Socket {
@@ -44,21 +48,29 @@ export function claimHijacks(socket: Socket): void {
       socket.destroy();
       return ANOTHER_PROTOCOL;
     }
-    (req as {upgrade?: boolean}).upgrade = hijack;
+    const taken = hijack || (isLongArchive(req) && !(socket instanceof TLSSocket) && !(socket as ParserSocket)._httpMessage);
+    (req as {upgrade?: boolean}).upgrade = taken;
     const verdict = original(req, keepAlive);
-    return hijack ? ANOTHER_PROTOCOL : verdict;
+    return taken ? ANOTHER_PROTOCOL : verdict;
   };
+}
+
+function isLongArchive({method, url, headers}: IncomingMessage): boolean {
+  if (method !== 'PUT' || !ARCHIVE.test(url ?? '')) return false;
+  const framing = framingOf(headers);
+  return framing?.kind === 'chunked' || (framing !== undefined && framing.left > LONG_BODY_BYTES);
 }
 
 /** Reads the request body off a hijacked socket, and gives back what came behind it. */
 export async function readRawBody(req: IncomingMessage, socket: Socket, limitBytes: number): Promise<Buffer> {
-  const chunked = /\bchunked\b/i.test(String(req.headers['transfer-encoding'] ?? ''));
-  const length = Number(req.headers['content-length'] ?? 0);
-  if (!chunked && !length) return Buffer.alloc(0);
-  if (!chunked && length > limitBytes) throw new CetusError('invalid', `request body is larger than ${limitBytes} bytes`);
-  if (/100-continue/i.test(String(req.headers.expect ?? ''))) socket.write('HTTP/1.1 100 Continue\r\n\r\n');
+  const framing = framingOf(req.headers);
+  if (!framing) return Buffer.alloc(0);
+  if (framing.kind === 'sized' && framing.left > limitBytes) throw tooLarge(limitBytes);
+  welcome(req, socket);
 
-  const decoder = chunked ? new ChunkedBody(limitBytes) : new SizedBody(length);
+  const unframer = new Unframer(framing);
+  const pieces: Buffer[] = [];
+  let size = 0;
   const timer = setTimeout(() => socket.destroy(new CetusError('timeout', 'the request body did not arrive in time')), BODY_DEADLINE_MS);
   try {
     await new Promise<void>((resolve, reject) => {
@@ -71,10 +83,12 @@ export async function readRawBody(req: IncomingMessage, socket: Socket, limitByt
       const take = (): void => {
         try {
           for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read() as Buffer | null) {
-            const rest = decoder.take(chunk);
-            if (!rest) continue;
+            const piece = chunk.subarray(0, unframer.take(chunk, 0, chunk.length));
+            pieces.push(piece);
+            if ((size += piece.length) + unframer.left > limitBytes) throw tooLarge(limitBytes);
+            if (!unframer.done) continue;
             settle();
-            if (rest.length) socket.unshift(rest);
+            if (unframer.spent < chunk.length) socket.unshift(chunk.subarray(unframer.spent));
             return;
           }
         } catch (err) {
@@ -87,71 +101,15 @@ export async function readRawBody(req: IncomingMessage, socket: Socket, limitByt
   } finally {
     clearTimeout(timer);
   }
-  return decoder.body();
+  return Buffer.concat(pieces, size);
 }
 
-class SizedBody {
-  private readonly chunks: Buffer[] = [];
-  private missing: number;
-
-  constructor(length: number) {
-    this.missing = length;
-  }
-
-  /** What lies behind the body once it is complete, undefined before. */
-  take(chunk: Buffer): Buffer | undefined {
-    this.chunks.push(chunk.subarray(0, this.missing));
-    const rest = chunk.subarray(this.missing);
-    this.missing -= Math.min(this.missing, chunk.length);
-    return this.missing === 0 ? rest : undefined;
-  }
-
-  body(): Buffer {
-    return Buffer.concat(this.chunks);
-  }
+/** Whoever waits to be asked for a body is asked. */
+export function welcome(req: IncomingMessage, socket: Socket): void {
+  if (/100-continue/i.test(String(req.headers.expect ?? ''))) socket.write('HTTP/1.1 100 Continue\r\n\r\n');
 }
 
-class ChunkedBody {
-  private pending = Buffer.alloc(0);
-  private readonly chunks: Buffer[] = [];
-  private size = 0;
-  private trailer = false;
-
-  constructor(private readonly limit: number) {}
-
-  take(chunk: Buffer): Buffer | undefined {
-    this.pending = Buffer.concat([this.pending, chunk]);
-    for (;;) {
-      const end = this.pending.indexOf('\r\n');
-      if (end < 0) {
-        if (this.pending.length > MAX_CHUNK_LINE) throw new CetusError('invalid', 'malformed chunked body');
-        return undefined;
-      }
-      const line = this.pending.subarray(0, end).toString('latin1');
-      if (this.trailer) {
-        this.pending = this.pending.subarray(end + 2);
-        if (line === '') return this.pending;
-        continue;
-      }
-      if (!/^[0-9a-fA-F]{1,8}\s*(;.*)?$/.test(line)) throw new CetusError('invalid', 'malformed chunked body');
-      const length = parseInt(line, 16);
-      if (this.size + length > this.limit) throw new CetusError('invalid', `request body is larger than ${this.limit} bytes`);
-      if (length === 0) {
-        this.trailer = true;
-        this.pending = this.pending.subarray(end + 2);
-        continue;
-      }
-      if (this.pending.length < end + 2 + length + 2) return undefined;
-      this.chunks.push(this.pending.subarray(end + 2, end + 2 + length));
-      this.size += length;
-      this.pending = this.pending.subarray(end + 2 + length + 2);
-    }
-  }
-
-  body(): Buffer {
-    return Buffer.concat(this.chunks);
-  }
-}
+const tooLarge = (limit: number): CetusError => new CetusError('invalid', `request body is larger than ${limit} bytes`);
 
 /**
  * Joins a client's socket and a container's stream until both directions have ended or one side broke. Never throws: a client that

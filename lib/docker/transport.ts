@@ -4,11 +4,14 @@
  */
 import {type IncomingMessage, STATUS_CODES, type ServerResponse} from 'node:http';
 import type {Socket} from 'node:net';
-import type {Readable, Writable} from 'node:stream';
+import {Readable, type Writable} from 'node:stream';
 import type {WebSocket} from 'ws';
 import {CetusError} from '../base/errors';
+import {framingOf} from '../base/framing';
+import {noticeHangUp} from '../base/hang-up';
 import {uploadBody} from '../base/upload';
-import {closeGently, readRawBody} from './hijack';
+import {closeGently, readRawBody, welcome} from './hijack';
+import {RawBody} from './raw-body';
 import {acceptWebSocket} from './websocket';
 
 export type Headers = Record<string, string>;
@@ -171,7 +174,12 @@ export class RawTransport implements Transport {
   }
 
   bodyStream(): Readable {
-    throw new CetusError('internal', 'a hijacked request has no body stream');
+    const framing = framingOf(this.req.headers);
+    if (!framing) return Readable.from([]);
+    welcome(this.req, this.socket);
+    // Who looks away while another process reads must be told that the client has left.
+    noticeHangUp(this.socket, true);
+    return new RawBody(this.socket, framing, BODY_IDLE_MS);
   }
 
   complete(status: number, headers: Headers, body: string | Buffer): void {

@@ -9,11 +9,12 @@ import {readBytes} from '../base/body';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
 import type {AttachQuery, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
+import {LOAN_HEADER} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
 import {HttpAgentBuilds} from './agent-builds';
-import {deliver, isPlainTar} from './archive-upload';
+import {deliver, isPlainTar, lend} from './archive-upload';
 import type {AgentBuilds, AgentClient} from './fleet';
 import {type AgentAddress, type AgentTls, parseAgentUrl, unreachableNode} from './address';
 import {connections} from './connections';
@@ -116,8 +117,15 @@ export class HttpAgentClient implements AgentClient {
   async putArchive(containerId: string, query: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean}, body: Readable): Promise<void> {
     if (await isPlainTar(body)) {
       const path = container(containerId, 'archive') + queryString(query);
-      const stream = await this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS));
-      return deliver(stream, body, (err) => this.wrap(err, path));
+      const lent = this.address.socketPath === undefined ? undefined : lend(body);
+      const headers: Record<string, string> = lent ? {[LOAN_HEADER]: JSON.stringify(lent.offer)} : {};
+      try {
+        const stream = await this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS, headers));
+        return await deliver(stream, body, lent, (err) => this.wrap(err, path));
+      } finally {
+        // What is lent is read by nobody else.
+        if (lent) body.destroy();
+      }
     }
     const answer = await this.answered(this.streams, 'PUT', container(containerId, 'archive'), {query, body, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS});
     await answer.body.dump();

@@ -15,7 +15,9 @@
  *   GET  /v1/containers/ID/export       -> tar
  *   HEAD|GET|PUT /v1/containers/ID/archive  ?path=&noOverwriteDirNonDir=&copyUIDGID=; stat in X-Docker-Container-Path-Stat
  *   POST /v1/containers/ID/archive      as PUT; Upgrade: cetus-stream -> 101, then a plain tar to the end of the caller's bytes one way, and `{}` or a WireError as
- *                                       a line the other: the agent's worker reads the connection itself where that is a unix socket
+ *                                       a line the other: the agent's worker reads the connection itself where that is a unix socket.
+ *                                       X-Cetus-Loan: a LoanOffer as JSON -> before the answer a line {"taken": true | false}. After true the caller sends
+ *                                       LOAN_GOOD and the bytes `before` the rest, and the worker reads the rest from the lent connection; after false, as without
  *   POST /v1/containers/ID/resize       ?h=&w=
  *   GET  /v1/volumes/ID/usage           -> {size}: bytes of the volume's files; -1 where counting them took too long; 404 where there is no such volume
  *   PUT  /v1/execs/ID                   {containerId, config: ExecConfig} -> 201; repeatable; 409 while the container does not run
@@ -55,6 +57,7 @@
  *   POST /v1/reports                    ReportBatch -> {ackedSeq}: the agent forgets reports up to it, never before
  */
 import type {WireError} from '../base/errors';
+import {type Framing, isFraming} from '../base/framing';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort, ResolvedLink} from './container';
 import type {Config, Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
 import type {Network} from './objects';
@@ -268,3 +271,23 @@ export interface Heartbeat {
   runningContainers: number;
 }
 export interface ReportBatch { nodeId: string; bootGeneration: number; reports: Report[] }
+
+export const LOAN_HEADER = 'x-cetus-loan';
+/** What says that the lent descriptor is still what it was when it was offered. */
+export const LOAN_GOOD = Buffer.from('\n');
+
+/** A body's rest on a connection of the caller's process, which reads nothing from it meanwhile. `before`: how many bytes of the body the caller has read already. */
+export interface LoanOffer { descriptor: number; before: number; framing: Framing; silenceMs: number }
+
+/** undefined where there is none, or none that can be understood: then the bytes come as without. */
+export function loanOffer(header: string | string[] | undefined): LoanOffer | undefined {
+  if (typeof header !== 'string') return undefined;
+  try {
+    const {descriptor, before, framing, silenceMs} = JSON.parse(header) as Record<string, unknown>;
+    return isCount(descriptor) && isCount(before) && isCount(silenceMs) && isFraming(framing) ? {descriptor, before, framing, silenceMs} : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const isCount = (given: unknown): given is number => Number.isSafeInteger(given) && (given as number) >= 0;

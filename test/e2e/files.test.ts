@@ -191,6 +191,18 @@ async function begun(head: string, body = ''): Promise<net.Socket> {
   return socket;
 }
 
+test('the bytes of a file on its way in do not pass the endpoint', async () => {
+  await start('bone');
+  const BYTES = 40_000_000;
+  fs.writeFileSync(here('bulk'), Buffer.alloc(BYTES, 'b'));
+  // Nor the agent, but there the kernel counts what its children read.
+  const read = (): number => Number(/^rchar: (\d+)/m.exec(fs.readFileSync(`/proc/${dc.pids()['endpoint']}/io`, 'utf8'))![1]);
+  const before = read();
+  await dc.ok(['cp', here('bulk'), 'bone:/tmp/bulk']);
+  expect(read() - before).toBeLessThan(BYTES / 4);
+  expect(await exec('bone', 'stat -c %s /tmp/bulk; tr -d b < /tmp/bulk | wc -c')).toBe(`${BYTES}\n0`);
+}, 120_000);
+
 test('who hangs up leaves no worker, and the end of the agent none either', async () => {
   await dc.ok(['create', '--name', 'hone', 'busybox', 'sleep', '1000']);
   const header = (await tarOf([{name: 'big', content: 'x'}])).subarray(0, 512);

@@ -6,10 +6,11 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {Readable, type Duplex} from 'node:stream';
 import {CetusError} from '../../lib/base/errors';
+import type {LendableBody, Loan} from '../../lib/base/upload';
 import {HttpAgentClient, queryString} from '../../lib/fleet/agent-client';
 import {parseAgentUrl} from '../../lib/fleet/address';
 import {statusOf} from '../../lib/schema/wire';
-import type {Task} from '../../lib/schema/agent';
+import {LOAN_HEADER, type Task} from '../../lib/schema/agent';
 import {until} from '../harness/wait';
 import {selfSigned} from './certificate';
 
@@ -155,6 +156,55 @@ describe('HttpAgentClient over a unix socket', () => {
       switched((socket) => socket.on('data', (chunk: Buffer) => (got += chunk.toString())).once('end', () => socket.end('{}\n')));
       await client.putArchive('c1', target, Readable.from([tar.subarray(0, 1_000), tar.subarray(1_000)], {objectMode: false}));
       expect(got).toBe(tar.toString());
+    });
+
+    describe('that can be lent', () => {
+      const loan: Loan = {descriptor: 7, read: Buffer.from('read'), framing: {kind: 'sized', left: 9}, silenceMs: 5};
+      const lendable = (): LendableBody & {backs: number} => Object.assign(Readable.from([tar], {objectMode: false}).on('error', () => undefined), {
+        backs: 0, lend: () => loan, takeBack(this: {backs: number}) { this.backs += 1; },
+      });
+      /** What the agent is offered, and all that it is sent until it says the last line. */
+      const offered = (lines: string[]): Promise<[unknown, string]> => new Promise((resolve) => {
+        server.on('upgrade', (req, socket) => {
+          let got = '';
+          socket.on('data', (chunk: Buffer) => {
+            got += chunk.toString();
+            if (lines.length === 1) socket.write(lines.shift()!);
+          });
+          socket.on('error', () => undefined).once('end', () => socket.end()).once('close', () => resolve([JSON.parse(String(req.headers[LOAN_HEADER])), got]));
+          socket.write(`HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: cetus-stream\r\n\r\n${lines.shift()!}`);
+        });
+      });
+      const offer = {descriptor: 7, before: 4, framing: loan.framing, silenceMs: 5};
+
+      test('is, where the agent says that it has it: then what was read is sent, and no more', async () => {
+        const heard = offered(['{"taken":true}\n', '{}\n']);
+        const body = lendable();
+        await client.putArchive('c1', target, body);
+        expect(await heard).toEqual([offer, '\nread']);
+        expect([body.backs, body.destroyed]).toEqual([0, true]);
+      });
+
+      test('is taken back where it has not, and sent', async () => {
+        const heard = offered(['{"taken":false}\n', '{}\n']);
+        const body = lendable();
+        await client.putArchive('c1', target, body);
+        expect((await heard)[1]).toMatch(/^x+ustar/);
+        expect(body.backs).toBe(1);
+      });
+
+      test('is not good any more once the sender has left: nothing is confirmed', async () => {
+        const body = lendable();
+        const heard = offered(['{"taken":true}\n']);
+        server.prependListener('upgrade', () => body.destroy(new CetusError('canceled', 'left')));
+        expect(await failure(client.putArchive('c1', target, body))).toMatchObject({kind: 'canceled', message: 'left'});
+        expect((await heard)[1]).toBe('');
+      });
+
+      test('a refusal before that is the answer', async () => {
+        void offered(['{"kind":"notFound","message":"no"}\n']);
+        expect(await failure(client.putArchive('c1', target, lendable()))).toMatchObject({kind: 'notFound', message: 'no'});
+      });
     });
 
     test('compressed, old or empty goes as a body', async () => {

@@ -1,6 +1,8 @@
 /** Files of a container from outside: nothing is read or written beyond its root, whatever links say and whoever rewrites them meanwhile. */
 import {spawn} from 'node:child_process';
+import {once} from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import os from 'node:os';
 import {join} from 'node:path';
 import {Readable} from 'node:stream';
@@ -16,6 +18,8 @@ import type {View} from '../../lib/agent/rootfs/protocol';
 import {TarReader} from '../../lib/agent/rootfs/tar-reader';
 import {Tree, openDirectoryAt, openFileAt, removeAt} from '../../lib/agent/rootfs/tree';
 import {unpackInto} from '../../lib/agent/rootfs/unpack';
+import {holdBack} from '../../lib/base/descriptor';
+import {type LoanOffer, LOAN_GOOD} from '../../lib/schema/agent';
 
 let base: string;
 let root: string;
@@ -346,6 +350,69 @@ describe('a worker', () => {
     fs.closeSync(descriptor);
     await helper.unpack(view(), {...into('/etc'), descriptor: 1_000_000}, async () => Readable.from([await archiveOf([{name: 'x', content: 'by stdin'}])]), never);
     expect(fs.readFileSync(join(root, 'etc/x'), 'utf8')).toBe('by stdin');
+  });
+
+  describe('a connection that was lent', () => {
+    const sockets: net.Socket[] = [];
+    const servers: net.Server[] = [];
+    /** Both its ends are ours. */
+    const pair = async (path: string): Promise<[net.Socket, net.Socket]> => {
+      const server = net.createServer({pauseOnConnect: true}).listen(join(base, path));
+      servers.push(server);
+      await once(server, 'listening');
+      const near = net.connect(join(base, path));
+      const [far] = await once(server, 'connection') as [net.Socket];
+      sockets.push(near, far);
+      for (const socket of [near, far]) socket.on('error', () => undefined);
+      return [near, far];
+    };
+    afterEach(() => {
+      sockets.splice(0).forEach((socket) => socket.destroy());
+      servers.splice(0).forEach((server) => server.close());
+    });
+    const fdOf = (socket: net.Socket): number => holdBack(socket)!.descriptor;
+    const offer = (descriptor: number, before: number): LoanOffer => ({descriptor, before, framing: {kind: 'chunked', at: 'size', left: 0, line: ''}, silenceMs: 60_000});
+
+    test('is read by the worker itself, behind what its owner had read of it', async () => {
+      const tar = await archiveOf([{name: 'x', content: 'lent'}]);
+      const [caller, agent] = await pair('agent');
+      const [client, endpoint] = await pair('client');
+      for (const part of [tar.subarray(100, 700), tar.subarray(700)]) client.write(Buffer.concat([Buffer.from(`${part.length.toString(16)}\r\n`), part, Buffer.from('\r\n')]));
+      client.write('0\r\n\r\n');
+      let reads: unknown;
+      await helper.unpack(view(), {...into('/etc'), descriptor: fdOf(agent), loan: offer(fdOf(endpoint), 100)}, async (said) => {
+        reads = said;
+        caller.write(Buffer.concat([LOAN_GOOD, tar.subarray(0, 100)]));
+        return agent;
+      }, never);
+      expect(reads).toEqual({descriptor: true, loan: true});
+      expect(fs.readFileSync(join(root, 'etc/x'), 'utf8')).toBe('lent');
+      // Nobody here has touched a byte.
+      expect([agent.bytesRead, endpoint.bytesRead]).toEqual([0, 0]);
+    });
+
+    test('that ends before the body is an archive that breaks off, one that is silent has stalled', async () => {
+      const [caller, agent] = await pair('agent');
+      const [client, endpoint] = await pair('client');
+      client.end('200\r\n');
+      caller.write(LOAN_GOOD);
+      await expect(helper.unpack(view(), {...into('/etc'), descriptor: fdOf(agent), loan: offer(fdOf(endpoint), 0)}, async () => agent, never)).rejects.toMatchObject({message: 'unexpected EOF'});
+      const [, quiet] = await pair('quiet');
+      caller.write(LOAN_GOOD);
+      await expect(helper.unpack(view(), {...into('/etc'), descriptor: fdOf(agent), loan: {...offer(fdOf(quiet), 0), silenceMs: 10}}, async () => agent, never)).rejects.toMatchObject({kind: 'timeout', message: 'the request body stalled'});
+    });
+
+    test('that cannot be had comes by the other connection', async () => {
+      const [caller, agent] = await pair('agent');
+      const file = fs.openSync('/etc/passwd', 'r');
+      caller.end(await archiveOf([{name: 'y', content: 'sent'}]));
+      await helper.unpack(view(), {...into('/etc'), descriptor: fdOf(agent), loan: offer(file, 0)}, async (reads) => {
+        expect(reads).toEqual({descriptor: true, loan: false});
+        return agent;
+      }, never);
+      fs.closeSync(file);
+      expect(fs.readFileSync(join(root, 'etc/y'), 'utf8')).toBe('sent');
+    });
   });
 
   test('what is not there, what is no directory, what ends early', async () => {

@@ -9,13 +9,14 @@ import {join} from 'node:path';
 import type {Readable} from 'node:stream';
 import type {Clock} from '../../base/clock';
 import {CetusError, isCetusError} from '../../base/errors';
+import type {LoanOffer} from '../../schema/agent';
 import type {ContainerSpec} from '../../schema/container';
 import type {FilesystemChange, PathStat} from '../../schema/rootfs';
 import {Lock} from '../container/lock';
 import type {SnapshotMount} from '../runtime/runtime';
 import {layersOf} from '../spec/root-files';
 import type {MountSources} from '../volumes/volumes';
-import type {RootfsHelper, Watch} from './helper';
+import type {RootfsHelper, Watch, WorkerReads} from './helper';
 import type {View, ViewMount} from './protocol';
 
 /** How long a start waits for an archive that is on its way in. */
@@ -88,12 +89,15 @@ export class ContainerFiles {
     return await this.parts.helper.changes({upper, lower, made: MADE, place: this.place}, AbortSignal.any([signal, end.signal]), watch);
   }
 
-  /** `archive` is asked for once it can be taken. `descriptor`: this process's own for it, to be read instead where that can be done. */
-  async unpack(owner: FilesOwner, target: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean; descriptor?: number}, archive: () => Promise<Readable>, signal: AbortSignal): Promise<void> {
-    const {path, noOverwriteDirNonDir, copyUIDGID, descriptor} = target;
+  /**
+   * `archive` is asked for once it can be taken, and told what the worker reads by itself. `descriptor`: this process's own for it, to be read instead where that
+   * can be done; `loan`: of whoever is at its other end, likewise.
+   */
+  async unpack(owner: FilesOwner, target: {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean; descriptor?: number; loan?: LoanOffer}, archive: (reads: WorkerReads) => Promise<Readable>, signal: AbortSignal): Promise<void> {
+    const {path, noOverwriteDirNonDir, copyUIDGID, descriptor, loan} = target;
     const order = {
       path, noOverwriteDirNonDir, container: owner.id, readOnlyRoot: owner.spec.hostConfig.ReadonlyRootfs === true,
-      ...(descriptor === undefined ? {} : {descriptor}),
+      ...(descriptor === undefined ? {} : {descriptor, ...(loan ? {loan} : {})}),
       ...(copyUIDGID && owner.spec.config.User ? {user: owner.spec.config.User} : {}),
     };
     await this.inTurn(owner.id, () => this.use(owner, {writes: true, mounts: true}, signal, (view, ended, watch) => this.parts.helper.unpack(view, order, archive, ended, watch)));

@@ -27,6 +27,9 @@ export interface HelperOptions {
 /** Where an archive goes, and how. */
 export type UnpackTarget = Omit<Extract<WorkerOrder, {kind: 'unpack'}>, 'kind' | 'view'>;
 
+/** What of it the worker has as descriptors of its own. */
+export interface WorkerReads { descriptor: boolean; loan: boolean }
+
 interface Worker { child: ChildProcess; control: Duplex }
 
 /** One order under way. Answers end after the last one; the process is gone then. */
@@ -121,8 +124,8 @@ export class RootfsHelper {
     return this.output(errand);
   }
 
-  /** `archive` is asked for once the worker can take it. Resolves when the worker has gone. */
-  async unpack(view: View, target: UnpackTarget, archive: () => Promise<Readable>, signal: AbortSignal, watch: Watch = {}): Promise<void> {
+  /** `archive` is asked for once the worker can take it, and told what it reads by itself. Resolves when the worker has gone. */
+  async unpack(view: View, target: UnpackTarget, archive: (reads: WorkerReads) => Promise<Readable>, signal: AbortSignal, watch: Watch = {}): Promise<void> {
     const errand = this.start({kind: 'unpack', view, ...target}, signal, watch);
     const {child} = errand.worker;
     let source: Readable | undefined;
@@ -130,7 +133,7 @@ export class RootfsHelper {
     child.stdin!.on('error', () => undefined);
     try {
       const ready = await errand.next().finally(() => watch.opened?.());
-      source = await archive();
+      source = await archive({descriptor: 'taken' in ready, loan: 'lent' in ready});
       source.once('error', () => child.kill('SIGKILL'));
       if (source.errored) throw source.errored;
       // A number is another connection's once its own is closed. Whoever has closed it has aborted this order, too.

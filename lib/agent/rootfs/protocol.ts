@@ -3,6 +3,7 @@
  * on descriptor 3.
  */
 import type {WireError} from '../../base/errors';
+import type {LoanOffer} from '../../schema/agent';
 import type {FilesystemChange, PathStat} from '../../schema/rootfs';
 
 /** What is mounted over a container's root. */
@@ -29,13 +30,13 @@ export type WorkerOrder =
   | {kind: 'stat'; view: View; path: string; container: string}
   | {kind: 'pack'; view: View; path: string; container: string}
   | {kind: 'export'; view: View}
-  | {kind: 'unpack'; view: View; path: string; container: string; noOverwriteDirNonDir: boolean; readOnlyRoot: boolean; /** Everything is to belong to this one: Config.User. */ user?: string; /** The agent's, with the tar in it; stdin where there is none. */ descriptor?: number}
+  | {kind: 'unpack'; view: View; path: string; container: string; noOverwriteDirNonDir: boolean; readOnlyRoot: boolean; /** Everything is to belong to this one: Config.User. */ user?: string; /** The agent's, with the tar in it; stdin where there is none. */ descriptor?: number; /** Of whoever is at the other end of `descriptor`, with the tar's rest in it. */ loan?: LoanOffer}
   | {kind: 'changes'; upper: string; lower: string[]; place: string; /** What the runtime itself makes on its way to a start. */ made: string[]};
 
 /** `stat` comes before the first byte of a tar, `ready` before the first one is read; `done` ends every order that did not fail. */
 export type WorkerAnswer =
   | {stat: PathStat}
-  | {ready: true; /** The agent's descriptor is held: nothing comes on stdin, and reading begins with a line from the agent, by which it says that it held it meanwhile, too. */ taken?: true}
+  | {ready: true; /** The agent's descriptor is held: nothing comes on stdin, and reading begins with a line from the agent, by which it says that it held it meanwhile, too. */ taken?: true; /** So is the lent one, and reading from it begins with LOAN_GOOD on the other. */ lent?: true}
   | {changes: FilesystemChange[]}
   | {done: true}
   | {failure: WireError};

@@ -33,6 +33,8 @@ const moveMountFn = libc.func('syscall', 'long', ['long', 'int', 'const void *',
 
 const numbersFn = libc.func('syscall', 'long', ['long', 'int', 'int', 'int']) as (number: number, a: number, b: number, c: number) => number;
 const pollFn = libc.func('int poll(const void *fds, unsigned long count, int timeout)') as (fds: Buffer, count: number, timeout: number) => number;
+const getsockoptFn = libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)') as (
+  fd: number, level: number, name: number, value: Buffer, length: Buffer) => number;
 
 /** The same on every architecture (since Linux 5.2, 5.3 and 5.6). */
 const SYS_OPEN_TREE = 428;
@@ -41,6 +43,10 @@ const SYS_PIDFD_OPEN = 434;
 const SYS_OPENAT2 = 437;
 const SYS_PIDFD_GETFD = 438;
 const POLLIN = 1;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+/** struct ucred: pid, uid, gid. */
+const UCRED_BYTES = 12;
 const CLONE_NEWNS = 0x20000;
 const PR_SET_PDEATHSIG = 1;
 const SIGKILL = 9;
@@ -100,12 +106,23 @@ export function takeDescriptor(pid: number, fd: number): number | undefined {
   return own < 0 ? undefined : own;
 }
 
-/** Returns when a read of `fd` would not wait. */
-export function awaitReadable(fd: number): void {
+/** Who has connected to the socket, as the kernel knows it; undefined where it does not, or that process is not to be seen from here. */
+export function peerPid(socket: number): number | undefined {
+  const peer = Buffer.alloc(UCRED_BYTES);
+  const length = Buffer.alloc(4);
+  length.writeInt32LE(peer.length);
+  if (getsockoptFn(socket, SOL_SOCKET, SO_PEERCRED, peer, length) !== 0) return undefined;
+  return peer.readInt32LE(0) || undefined;
+}
+
+/** Returns when a read of `fd` would not wait; false where nothing came for so long. */
+export function awaitReadable(fd: number, patienceMs = -1): boolean {
   const asked = Buffer.alloc(8);
   asked.writeInt32LE(fd, 0);
   asked.writeInt16LE(POLLIN, 4);
-  while (pollFn(asked, 1, -1) < 0) {
+  for (;;) {
+    const ready = pollFn(asked, 1, patienceMs);
+    if (ready >= 0) return ready > 0;
     const err = failure('poll', '');
     if (err.code !== 'EINTR') throw err;
   }

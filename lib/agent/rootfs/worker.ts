@@ -5,13 +5,15 @@
 import fs from 'node:fs';
 import {posix} from 'node:path';
 import {CetusError, unreachable} from '../../base/errors';
+import {Unframer} from '../../base/framing';
+import {type LoanOffer, LOAN_GOOD} from '../../schema/agent';
 import {resolveUser} from '../spec/user';
 import {changesBetween} from './changes';
-import {failed, missing, systemFailure, wireOf} from './failures';
+import {UNEXPECTED_END, failed, missing, systemFailure, wireOf} from './failures';
 import {packPlace} from './pack';
 import {askedPath, nameAsked, statPlace, textOf} from './path-stat';
 import {CONTROL_FD, type WorkerAnswer, type WorkerOrder} from './protocol';
-import {O_PATH, awaitReadable, dieWithParent, openInRoot, pathBelow, takeDescriptor} from './syscalls';
+import {O_PATH, awaitReadable, dieWithParent, openInRoot, pathBelow, peerPid, takeDescriptor} from './syscalls';
 import {type Source, TarReader} from './tar-reader';
 import {TarWriter} from './tar-writer';
 import {Tree, codeOf, isMissing} from './tree';
@@ -81,21 +83,55 @@ function unpack(order: Extract<WorkerOrder, {kind: 'unpack'}>): void {
   const directory = extractionPoint(tree, order.path, order.container);
   mustBeWritable(opened, directory, order.readOnlyRoot);
   const owner = order.user ? ownerOf(tree, order.user) : undefined;
-  const archive = new TarReader(sourceOf(order.descriptor));
+  const archive = new TarReader(sourceOf(order.descriptor, order.loan));
   unpackInto(tree, archive, {directory, noOverwriteDirNonDir: order.noOverwriteDirNonDir, ...(owner ? {owner} : {})});
   archive.drain();
 }
 
 /** Answers that it can be read. A descriptor that cannot be had (no ptrace here, for whatever reason) is no failure: then stdin has the same. */
-function sourceOf(descriptor: number | undefined): Source {
+function sourceOf(descriptor: number | undefined, loan: LoanOffer | undefined): Source {
   const taken = descriptor === undefined ? undefined : takeDescriptor(process.ppid, descriptor);
-  answer({ready: true, ...(taken === undefined ? {} : {taken: true})});
+  const lent = taken === undefined || !loan ? undefined : takeLent(taken, loan.descriptor);
+  answer({ready: true, ...(taken === undefined ? {} : {taken: true}), ...(lent === undefined ? {} : {lent: true})});
   if (taken === undefined) return (into, offset, length) => fs.readSync(STDIN, into, offset, length, null);
   if (fs.readSync(CONTROL_FD, Buffer.alloc(1), 0, 1, null) === 0) process.exit(0);
-  return (into, offset, length) => {
-    // It does not block, and must not: the agent writes to it.
+  // They do not block, and must not: others have them, too.
+  const near: Source = (into, offset, length) => {
     awaitReadable(taken);
     return fs.readSync(taken, into, offset, length, null);
+  };
+  return lent === undefined ? near : lentSource(near, lent, loan!);
+}
+
+/** Of the process at the other end of the agent's connection. A number that is no connection's there is as good as none. */
+function takeLent(connection: number, descriptor: number): number | undefined {
+  const pid = peerPid(connection);
+  const lent = pid === undefined ? undefined : takeDescriptor(pid, descriptor);
+  if (lent === undefined || fs.fstatSync(lent).isSocket()) return lent;
+  fs.closeSync(lent);
+  return undefined;
+}
+
+/** First what its owner had read of it already, then the connection to the body's end: a connection that ends before is an archive that breaks off. */
+function lentSource(near: Source, lent: number, {before, framing, silenceMs}: LoanOffer): Source {
+  if (near(Buffer.alloc(LOAN_GOOD.length), 0, LOAN_GOOD.length) === 0) process.exit(0);
+  const unframer = new Unframer(framing);
+  let left = before;
+  return (into, offset, length) => {
+    if (left > 0) {
+      const got = near(into, offset, Math.min(left, length));
+      if (got === 0) throw failed(UNEXPECTED_END);
+      left -= got;
+      return got;
+    }
+    while (!unframer.done) {
+      if (!awaitReadable(lent, silenceMs)) throw new CetusError('timeout', 'the request body stalled');
+      const got = fs.readSync(lent, into, offset, length, null);
+      if (got === 0) throw failed(UNEXPECTED_END);
+      const end = unframer.take(into, offset, offset + got);
+      if (end > offset) return end - offset;
+    }
+    return 0;
   };
 }
 

@@ -1,14 +1,15 @@
 /** The calls that carry a container's files. */
-import {Socket} from 'node:net';
 import {pipeline} from 'node:stream/promises';
-import {TLSSocket} from 'node:tls';
 import type {Duplex} from 'node:stream';
+import {holdBack} from '../../base/descriptor';
 import {CetusError, asCetusError, isCetusError} from '../../base/errors';
 import {noticeHangUp} from '../../base/hang-up';
 import {uploadBody} from '../../base/upload';
+import {LOAN_HEADER, loanOffer} from '../../schema/agent';
 import type {PathStat} from '../../schema/rootfs';
 import {decompress} from '../images/archive/decompress';
 import {UNEXPECTED_END, failed} from '../rootfs/failures';
+import type {WorkerReads} from '../rootfs/helper';
 import type {Query} from './body';
 import type {Context} from './routes';
 import type {UpgradeContext} from './upgrades';
@@ -44,36 +45,32 @@ export async function putArchive({req, res, query, supervisor, parts, signal}: C
 }
 
 /** A plain tar, to the end of the caller's bytes. Switched at once, and answered in the stream by a line of JSON: the tar before it in turn may take as long as it likes. */
-export async function receiveArchive({query, supervisor, parts, accept, log}: UpgradeContext, id: string): Promise<void> {
+export async function receiveArchive({query, headers, supervisor, parts, accept, log}: UpgradeContext, id: string): Promise<void> {
   const unit = supervisor.unit(id);
+  const loan = loanOffer(headers[LOAN_HEADER]);
   const stream = accept();
-  const descriptor = untouched(stream);
+  const held = holdBack(stream);
   noticeHangUp(stream, true);
   const gone = new AbortController();
   stream.once('close', () => gone.abort(new CetusError('canceled', 'the caller hung up')));
-  const answer = await parts.files.unpack(unit, {...targetOf(query), descriptor}, async () => stream, gone.signal).then(() => ({}), (err: unknown) => {
+  const target = {...targetOf(query), ...(held ? {descriptor: held.descriptor} : {}), ...(loan ? {loan} : {})};
+  const archive = async (reads: WorkerReads): Promise<Duplex> => {
+    if (!reads.descriptor) held?.release();
+    if (headers[LOAN_HEADER] !== undefined) stream.write(`${JSON.stringify({taken: reads.loan})}\n`);
+    return stream;
+  };
+  const answer = await parts.files.unpack(unit, target, archive, gone.signal).then(() => ({}), (err: unknown) => {
     log.debug({err, container: id}, 'an archive was refused');
     return asCetusError(err).toWire();
   });
   stream.end(`${JSON.stringify(answer)}\n`);
   // What still comes is dropped until the caller has read the answer: a connection closed over unread bytes would take it along.
+  held?.release();
   stream.resume();
 }
 
 function targetOf(query: Query): {path: string; noOverwriteDirNonDir: boolean; copyUIDGID: boolean} {
   return {path: query.text('path'), noOverwriteDirNonDir: query.flag('noOverwriteDirNonDir'), copyUIDGID: query.flag('copyUIDGID')};
-}
-
-/**
- * The stream's descriptor, for another process to read from, where it has one that carries the bytes themselves (not TLS) and none of them have been
- * read; they stay in the kernel until somebody reads the stream here. Node has no public name for either; without one the bytes go through this process.
- */
-function untouched(stream: Duplex): number | undefined {
-  const handle = stream instanceof Socket && !(stream instanceof TLSSocket) ? (stream as {_handle?: {fd?: number; reading?: boolean; readStop?(): unknown}})._handle : undefined;
-  if (!handle?.readStop || !(handle.fd! >= 0) || stream.readableLength) return undefined;
-  handle.readStop();
-  handle.reading = false;
-  return handle.fd;
 }
 
 /** What zlib and the other unpackers say of an archive that breaks off or is none. */
