@@ -136,6 +136,13 @@ export function withoutDeposed(state: ClusterState, id: string): ClusterState {
   return {...state, deposed: withoutPeer(state.deposed, id)};
 }
 
+// ---- an operator's, within a generation ----
+
+export const frozen = (state: ClusterState, reason: string, by: string): ClusterState => ({...state, freeze: {reason, by}});
+export const unfrozen = (state: ClusterState): ClusterState => ({...state, freeze: null});
+/** Asks for another primary, by name; the peers see to it (decide/). Void with the generation. */
+export const asksPromotion = (state: ClusterState, peer: string, by: string): ClusterState => ({...state, promote: {peer, generation: state.generation, by}});
+
 /** What a legal step from one state to the next may be; answers what is wrong, or undefined. The simulator and `verify` ask it of every step. */
 export function illegalStep(before: ClusterState, after: ClusterState): string | undefined {
   const rise = after.generation - before.generation;

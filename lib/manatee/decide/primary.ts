@@ -38,8 +38,11 @@ function withoutData(s: Member): Action {
 function notRunning(s: Member): Action {
   const {facts, state} = s;
   const syncLives = state.sync !== null && live(s.view, state.sync.id) !== undefined;
-  const handsOver = syncLives && wishedPrimary(state) === state.sync!.id;
+  // A sync without data takes nothing over: this one comes up, and hands over when the sync has everything.
+  const handsOver = syncLives && wishedPrimary(state) === state.sync!.id && live(s.view, state.sync!.id)!.systemId === state.systemId;
   if (syncLives && (handsOver || (isOverdue(s) && state.freeze === null))) {
+    // It may go on at any moment, its gate as it was: nobody takes over beside it.
+    if (facts.process === 'hung') return act({kind: 'stop', how: 'immediate'}, 'Postgres does not answer');
     if (isAnnounced(s)) return act({kind: 'withdraw'}, handsOver ? `an operator wants ${state.sync!.id} to be primary` : 'Postgres does not come up');
     if (handsOver) return wait(`${state.sync!.id} is to take over`);
   }

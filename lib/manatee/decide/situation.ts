@@ -48,8 +48,9 @@ export const heldNothing = ({facts}: Situation): boolean => facts.generation ===
 export function announcementOf(s: Situation): Announcement {
   const {facts, view, self} = s;
   const state = view?.state ?? null;
-  // Who is going to throw its data away has none to offer.
-  const systemId = facts.data === 'present' && !toBeRebuilt(s) ? facts.systemId : null;
+  // Who is going to throw its data away has none to offer; a primary does not throw them away, and all others live on them.
+  const offered = !toBeRebuilt(s) || (state !== null && roleOf(state, self.id) === 'primary');
+  const systemId = facts.data === 'present' && offered ? facts.systemId : null;
   return {id: self.id, host: self.host, port: self.port, statusUrl: self.statusUrl, systemId, ready: state !== null && serves(s, state), restoredIn: facts.restoredIn};
 }
 

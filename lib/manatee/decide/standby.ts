@@ -13,6 +13,8 @@ export function sync(s: Member): Action {
   if (lacking) return lacking;
   if (mayTakeOver) {
     if (facts.wal === null) return wait('Postgres to go through its WAL');
+    if (!reached(facts.wal, state.initWal) && wishedPrimary(state) === s.self.id)
+      return act({kind: 'declare', next: {...state, promote: null}, version: view.version, absent: []}, `it cannot take over as an operator wanted: its WAL ends at ${facts.wal}, before ${state.initWal}`);
     if (!reached(facts.wal, state.initWal)) return wait(`the primary ${state.primary.id} is gone, and this peer cannot take over: its WAL ends at ${facts.wal}, before ${state.initWal}`);
     return takeOver(s, facts.wal);
   }
