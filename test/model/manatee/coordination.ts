@@ -1,0 +1,174 @@
+/**
+ * What one process sees of the simulated ensemble: Coordination, with a connection that breaks, a session that may have expired meanwhile, and
+ * answers that are lost. The lease is counted from when the question was sent, on the process' own clock.
+ */
+import {CetusError} from '../../../lib/base/errors';
+import type {Announcement, ClusterView, Coordination, Declaration} from '../../../lib/manatee/coordination';
+import type {HistoryEntry} from '../../../lib/manatee/state';
+import {type Connection, type Ensemble, type Operation, type Session, ZK} from './ensemble';
+import type {Life} from './life';
+import type {Network} from './network';
+import type {Random} from './random';
+
+export interface ClientOptions {
+  ensemble: Ensemble;
+  network: Network;
+  random: Random;
+  life: Life;
+  endpoint: string;
+  sessionTimeoutMs: number;
+  /** The process' monotonic clock. */
+  nowMs: () => number;
+}
+
+interface Pending { sentMs: number; settle: (result: {value: unknown} | {error: CetusError}) => void }
+
+export class SimCoordination implements Coordination {
+  private readonly listeners = new Set<() => void>();
+  private readonly pending = new Set<Pending>();
+  private connection: Connection | null = null;
+  private session: Session | null = null;
+  private heardMs: number;
+  private leaseMs = -Infinity;
+  private closed = false;
+
+  constructor(private readonly options: ClientOptions) {
+    this.heardMs = options.nowMs();
+    options.life.onDeath(() => this.hangUp());
+    this.connect();
+    this.keepAlive();
+  }
+
+  async view(): Promise<ClusterView> {
+    return (await this.ask({kind: 'view'})) as ClusterView;
+  }
+  async declare(declaration: Declaration): Promise<void> {
+    await this.ask({kind: 'declare', declaration});
+  }
+  async announce(announcement: Announcement): Promise<void> {
+    await this.ask({kind: 'announce', announcement});
+  }
+  async withdraw(): Promise<void> {
+    await this.ask({kind: 'withdraw', id: this.options.endpoint});
+  }
+  async orderRebuild(id: string, wanted: boolean): Promise<void> {
+    await this.ask({kind: 'orderRebuild', id, wanted});
+  }
+  async history(limit: number): Promise<HistoryEntry[]> {
+    return (await this.ask({kind: 'history', limit})) as HistoryEntry[];
+  }
+
+  leaseUntilMs(): number {
+    return this.leaseMs;
+  }
+
+  onChange(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** An orderly goodbye: the session ends with it, where it arrives. */
+  async close(): Promise<void> {
+    const {session, connection} = this;
+    const {ensemble, network, endpoint} = this.options;
+    if (session && connection) network.send(endpoint, ZK, () => connection.open && ensemble.closeSession(session));
+    this.closed = true;
+    this.leaseMs = -Infinity;
+    this.lost();
+  }
+
+  private ask(operation: Operation): Promise<unknown> {
+    const {ensemble, network, endpoint, life, nowMs, random} = this.options;
+    const connection = this.connection;
+    if (!connection || this.closed) return Promise.reject(new CetusError('unavailable', 'no connection to ZooKeeper'));
+    return new Promise((resolve, reject) => {
+      const pending: Pending = {
+        sentMs: nowMs(),
+        settle: (result) => {
+          if (!this.pending.delete(pending)) return;
+          if ('value' in result) resolve(result.value);
+          else reject(result.error);
+        },
+      };
+      this.pending.add(pending);
+      network.send(endpoint, ZK, () => ensemble.submit(connection, operation, (result) => network.send(ZK, endpoint, () => life.deliver(() => {
+        if (this.connection !== connection) return;
+        this.heardMs = nowMs();
+        // An error of ours (a version, a peer that is alive) is an answer of the leader as well.
+        this.leaseMs = Math.max(this.leaseMs, pending.sentMs + (this.options.sessionTimeoutMs * 2) / 3);
+        pending.settle(result);
+      }))), random.chance(0.01) ? 20 : 0.4);
+    });
+  }
+
+  private connect(): void {
+    const {ensemble, network, endpoint, life, sessionTimeoutMs, random, nowMs} = this.options;
+    if (this.closed || life.dead) return;
+    const attempt: Connection = {
+      endpoint, open: false, session: null, hinted: false,
+      onHint: () => life.deliver(() => this.connection === attempt && this.hint()),
+      onBroken: () => life.deliver(() => this.connection === attempt && this.lost()),
+    };
+    let answered = false;
+    const old = this.session;
+    network.send(endpoint, ZK, () => {
+      // A connection that its client has given up, or a server that is not there: nobody answers.
+      if (!ensemble.up || answered || life.dead) return;
+      const session = ensemble.connect(attempt, old, sessionTimeoutMs);
+      network.send(ZK, endpoint, () => life.deliver(() => {
+        if (answered || this.closed) return;
+        answered = true;
+        this.heardMs = nowMs();
+        this.session = session;
+        if (session) this.connection = attempt;
+        else {
+          this.leaseMs = -Infinity;
+          this.connect();
+        }
+        this.hint();
+      }));
+    }, 1);
+    life.after(sessionTimeoutMs / 4 + random.between(0, 200), () => {
+      if (answered) return;
+      answered = true;
+      this.connect();
+    });
+  }
+
+  /** Pings, and notices that nobody answers them. */
+  private keepAlive(): void {
+    const {ensemble, network, endpoint, life, sessionTimeoutMs, nowMs} = this.options;
+    life.after(sessionTimeoutMs / 3, () => {
+      if (this.closed) return;
+      const connection = this.connection;
+      if (connection && nowMs() - this.heardMs > (sessionTimeoutMs * 2) / 3) this.lost();
+      else if (connection)
+        network.send(endpoint, ZK, () => {
+          if (ensemble.ping(connection)) network.send(ZK, endpoint, () => life.deliver(() => this.connection === connection && (this.heardMs = nowMs())));
+        });
+      this.keepAlive();
+    });
+  }
+
+  private lost(): void {
+    this.hangUp();
+    for (const pending of [...this.pending])
+      pending.settle({error: new CetusError('unavailable', 'the connection to ZooKeeper was lost', {info: {outcome: 'unknown'}})});
+    if (this.closed) return;
+    this.hint();
+    this.options.life.after(this.options.random.between(20, 200), () => this.connect());
+  }
+
+  /** The server hears of it where it can be reached; what is on its way there may still be carried out. */
+  private hangUp(): void {
+    const connection = this.connection;
+    if (!connection) return;
+    this.connection = null;
+    const {ensemble, network, endpoint} = this.options;
+    network.send(endpoint, ZK, () => ensemble.closeAtServer(connection));
+  }
+
+  private hint(): void {
+    for (const listener of [...this.listeners]) listener();
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * The simulated ZooKeeper ensemble: one linearizable store, sessions that its leader expires, and connections that break. What a peer sees of it
+ * is coordination.ts. Everything that is proposed is committed; what can get lost is the question, the answer, or the connection.
+ */
+import {CetusError} from '../../../lib/base/errors';
+import type {Announcement, ClusterView, Declaration} from '../../../lib/manatee/coordination';
+import type {ClusterState, HistoryEntry} from '../../../lib/manatee/state';
+import type {Network} from './network';
+import type {Random} from './random';
+import type {Timeline} from './timeline';
+
+export const ZK = 'zk';
+/** The leader looks for sessions to expire this often. */
+const TICK_MS = 200;
+
+export interface Session {
+  id: number;
+  endpoint: string;
+  timeoutMs: number;
+  heardAt: number;
+  expired: boolean;
+  connection: Connection | null;
+}
+
+/** One TCP connection of a client to one server. `open`: as that server sees it. */
+export interface Connection {
+  endpoint: string;
+  open: boolean;
+  session: Session | null;
+  hinted: boolean;
+  /** At the client's end. */
+  onHint: () => void;
+  onBroken: () => void;
+}
+
+export type Operation =
+  | {kind: 'view'}
+  | {kind: 'declare'; declaration: Declaration}
+  | {kind: 'announce'; announcement: Announcement}
+  | {kind: 'withdraw'; id: string}
+  | {kind: 'orderRebuild'; id: string; wanted: boolean}
+  | {kind: 'history'; limit: number};
+
+export interface EnsembleWatcher {
+  declared(before: ClusterState | null, after: ClusterState, by: string, reason: string): void;
+  trace(who: string, what: () => string): void;
+}
+
+export class Ensemble {
+  up = true;
+  state: ClusterState | null = null;
+  version = -1;
+  readonly history: HistoryEntry[] = [];
+  /** How long a hint may take beyond the usual, by endpoint: a follower that is behind. */
+  readonly staleMs = new Map<string, number>();
+  private readonly ephemerals = new Map<string, {announcement: Announcement; session: Session; order: number}>();
+  private readonly rebuild = new Set<string>();
+  private readonly sessions = new Set<Session>();
+  private readonly connections = new Set<Connection>();
+  private serial = 0;
+
+  constructor(private readonly timeline: Timeline, private readonly network: Network, private readonly random: Random, private readonly watcher: EnsembleWatcher) {}
+
+  /** As if somebody had declared it long ago. */
+  begin(state: ClusterState): void {
+    this.state = state;
+    this.version = 0;
+    this.history.push({at: 'long ago', by: 'world', reason: 'the beginning', state});
+  }
+
+  alive(id: string): boolean {
+    return this.ephemerals.has(id);
+  }
+
+  /** Opens a session or takes an old one along; the answer is null where the old one has expired. */
+  connect(connection: Connection, old: Session | null, timeoutMs: number): Session | null {
+    this.connections.add(connection);
+    if (old?.expired) {
+      this.connections.delete(connection);
+      return null;
+    }
+    const session = old ?? {id: ++this.serial, endpoint: connection.endpoint, timeoutMs, heardAt: this.timeline.nowMs, expired: false, connection: null};
+    if (!old) {
+      this.sessions.add(session);
+      this.watchSession(session);
+    }
+    if (session.connection && session.connection !== connection) this.closeAtServer(session.connection);
+    session.connection = connection;
+    session.heardAt = this.timeline.nowMs;
+    connection.session = session;
+    connection.open = true;
+    return session;
+  }
+
+  /** A ping is answered by the server that the client is connected to; the leader hears of it a little later, or never, where that server dies. */
+  ping(connection: Connection): boolean {
+    const session = connection.session;
+    if (!this.up || !connection.open || !session || session.expired) return false;
+    this.timeline.after(this.random.between(0, TICK_MS / 2), () => {
+      if (this.up && connection.open) session.heardAt = Math.max(session.heardAt, this.timeline.nowMs);
+    });
+    return true;
+  }
+
+  /** A question has arrived at a server. `answer` is called when it has been committed, unless the server goes before it can send it. */
+  submit(connection: Connection, operation: Operation, answer: (result: {value: unknown} | {error: CetusError}) => void): void {
+    const session = connection.session;
+    if (!this.up || !connection.open || !session) return;
+    this.timeline.after(this.random.latency(0.6), () => {
+      if (!this.up) return;
+      if (session.expired) return this.breakConnection(connection);
+      session.heardAt = this.timeline.nowMs;
+      let result: {value: unknown} | {error: CetusError};
+      try {
+        result = {value: this.execute(session, operation)};
+      } catch (err) {
+        if (!(err instanceof CetusError)) throw err;
+        result = {error: err};
+      }
+      if (connection.open) answer(result);
+    });
+  }
+
+  closeSession(session: Session): void {
+    if (!session.expired) this.expire(session, 'closed');
+  }
+
+  /** The client's end is gone; the session lives on until it expires. */
+  closeAtServer(connection: Connection): void {
+    connection.open = false;
+    this.connections.delete(connection);
+    if (connection.session?.connection === connection) connection.session.connection = null;
+  }
+
+  breakConnection(connection: Connection): void {
+    if (!connection.open) return;
+    this.closeAtServer(connection);
+    this.network.send(ZK, connection.endpoint, () => connection.onBroken());
+  }
+
+  /** The server that this client is connected to dies. */
+  dropServerOf(endpoint: string): void {
+    for (const connection of [...this.connections]) if (connection.endpoint === endpoint) this.breakConnection(connection);
+  }
+
+  down(): void {
+    this.up = false;
+    for (const connection of [...this.connections]) this.breakConnection(connection);
+  }
+  /** A new leader gives every session its whole timeout again. */
+  comeBack(): void {
+    this.up = true;
+    for (const session of this.sessions) session.heardAt = this.timeline.nowMs;
+  }
+
+  /** The view as it is now. For the simulator's own actors as well. */
+  view(mine: Session | null = null): ClusterView {
+    const peers = [...this.ephemerals.values()].sort((a, b) => a.order - b.order).map(({announcement, order, session}) => ({...announcement, order, mine: session === mine}));
+    return {state: this.state, version: this.version, peers, rebuild: [...this.rebuild]};
+  }
+
+  private execute(session: Session, operation: Operation): unknown {
+    switch (operation.kind) {
+      case 'view':
+        return this.view(session);
+      case 'history':
+        return this.history.slice(-operation.limit);
+      case 'declare':
+        return this.declare(operation.declaration);
+      case 'announce': {
+        const {announcement} = operation;
+        const mine = this.ephemerals.get(announcement.id);
+        this.ephemerals.set(announcement.id, {announcement, session, order: mine?.session === session ? mine.order : ++this.serial});
+        return this.changed();
+      }
+      case 'withdraw':
+        if (this.ephemerals.delete(operation.id)) this.changed();
+        return undefined;
+      case 'orderRebuild':
+        if (operation.wanted) this.rebuild.add(operation.id);
+        else this.rebuild.delete(operation.id);
+        return this.changed();
+    }
+  }
+
+  private declare({next, entry, version, absent}: Declaration): void {
+    if (version !== this.version) throw new CetusError('etagConflict', `the state has version ${this.version}, not ${version}`);
+    for (const id of absent) if (this.ephemerals.has(id)) throw new CetusError('etagConflict', `${id} is alive`);
+    const before = this.state;
+    this.state = next;
+    this.version += 1;
+    this.history.push({...entry, state: next});
+    this.watcher.declared(before, next, entry.by, entry.reason);
+    this.changed();
+  }
+
+  private watchSession(session: Session): void {
+    const due = Math.ceil((session.heardAt + session.timeoutMs) / TICK_MS + 0.001) * TICK_MS;
+    this.timeline.after(Math.max(due - this.timeline.nowMs, 1), () => {
+      if (session.expired) return;
+      if (this.up && this.timeline.nowMs >= session.heardAt + session.timeoutMs) this.expire(session, 'expired');
+      else this.watchSession(session);
+    });
+  }
+
+  private expire(session: Session, how: string): void {
+    session.expired = true;
+    this.sessions.delete(session);
+    this.watcher.trace(ZK, () => `session ${session.id} of ${session.endpoint} ${how}`);
+    if (session.connection) this.breakConnection(session.connection);
+    let gone = false;
+    for (const [id, ephemeral] of this.ephemerals)
+      if (ephemeral.session === session) {
+        this.ephemerals.delete(id);
+        gone = true;
+      }
+    if (gone) this.changed();
+  }
+
+  private changed(): void {
+    for (const connection of this.connections) {
+      if (connection.hinted) continue;
+      connection.hinted = true;
+      const late = this.random.between(0, this.staleMs.get(connection.endpoint) ?? 1);
+      this.timeline.after(late, () => {
+        connection.hinted = false;
+        if (connection.open) this.network.send(ZK, connection.endpoint, () => connection.onHint());
+      });
+    }
+  }
+}
