@@ -10,8 +10,6 @@ import {networkingFailed} from './failures';
 export interface CoprocessOptions {
   command: string;
   args: string[];
-  /** Run before the tool, in the same process: a shell line. */
-  prologue?: string;
   marker: {line: string; pattern: RegExp};
   /** Lines that say nothing of a command's success. */
   aside?: RegExp;
@@ -55,9 +53,9 @@ export class Coprocess {
   }
 
   private start(): ChildProcess {
-    const {command, args, prologue} = this.options;
+    const {command, args} = this.options;
     // One pipe for both outputs, so that an error stands before the marker of its command and never behind.
-    const child = spawn('sh', ['-c', `${prologue ? `${prologue}; ` : ''}exec "$@" 2>&1`, 'sh', command, ...args], {stdio: ['pipe', 'pipe', 'ignore'], env: toolEnvironment()});
+    const child = spawn('sh', ['-c', 'exec "$@" 2>&1', 'sh', command, ...args], {stdio: ['pipe', 'pipe', 'ignore'], env: toolEnvironment()});
     this.child = child;
     this.buffer = '';
     child.stdin!.on('error', () => undefined);
@@ -104,13 +102,9 @@ export function toolEnvironment(): NodeJS.ProcessEnv {
 /** ip reads all links before the first name that it looks up, and says so where others make links meanwhile; a name that it missed it asks for again. */
 export const IP_ASIDE = /^Dump was interrupted and may be inconsistent\.\n/gm;
 
-/** `ip -batch`, going on after an error; in the namespace, if one is named. */
-export function ipCoprocess(namespacePath?: string, prologue?: string): Coprocess {
-  const ip = ['ip', '-o', '-force', '-batch', '-'];
-  const marker = {line: 'link show dev lo', pattern: /^\d+: lo: .*\n/m};
-  if (!namespacePath) return new Coprocess({command: ip[0]!, args: ip.slice(1), marker, aside: IP_ASIDE});
-  const shell = `${prologue ? `${prologue}; ` : ''}exec "$@"`;
-  return new Coprocess({command: 'nsenter', args: [`--net=${namespacePath}`, 'sh', '-c', shell, 'sh', ...ip], marker, aside: IP_ASIDE});
+/** `ip -batch`, going on after an error. */
+export function ipCoprocess(): Coprocess {
+  return new Coprocess({command: 'ip', args: ['-o', '-force', '-batch', '-'], marker: {line: 'link show dev lo', pattern: /^\d+: lo: .*\n/m}, aside: IP_ASIDE});
 }
 
 export function nftCoprocess(): Coprocess {

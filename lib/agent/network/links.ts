@@ -1,7 +1,8 @@
-/** Lines for `ip -batch`: what makes a bridge, plugs a container in, and takes both away. Pure. */
+/** What makes a bridge, plugs a container in, and takes both away: lines for `ip -batch` on the host, commands inside a namespace. Pure. */
 import type {NodeNetwork} from '../../schema/agent';
 import type {NetworkAttachment} from '../../schema/container';
 import {optionsOf} from './names';
+import type {LinkCommand} from './netlink';
 
 /** One interface of a sandbox, as it was made. */
 export interface Plug {
@@ -30,20 +31,15 @@ export function bridgeLines(network: NodeNetwork, aliasPrefix: string, mtu: numb
   ];
 }
 
-/** In the container's namespace; `make` where the pair was not prepared. A namespace is named by a pid: by name, ip would keep its file open for ever. */
-export function insideLines(plug: Plug, mtu: number, make: {hostPid: number} | undefined): string[] {
+/** In the container's namespace; `make`: the pair was not prepared. */
+export function insideCommands(plug: Plug, mtu: number, {make}: {make: boolean}): LinkCommand[] {
   const {attachment, inside} = plug;
   return [
-    ...(make ? [pairLine(inside, plug.outside, make.hostPid)] : []),
-    `link set ${inside} address ${attachment.mac} mtu ${mtu}`,
-    `addr add ${attachment.address}/${attachment.prefixLength} dev ${inside}`,
-    `link set ${inside} up`,
-    ...(attachment.isDefaultRoute && !attachment.internal && attachment.gateway ? [`route replace default via ${attachment.gateway} dev ${inside}`] : []),
+    ...(make ? [{do: 'pair', name: inside, peer: plug.outside} as const] : []),
+    {do: 'set', name: inside, mac: attachment.mac, mtu},
+    {do: 'address', name: inside, address: attachment.address, prefixLength: attachment.prefixLength},
+    ...(attachment.isDefaultRoute && !attachment.internal && attachment.gateway ? [{do: 'defaultRoute', name: inside, gateway: attachment.gateway} as const] : []),
   ];
-}
-
-export function pairLine(inside: string, outside: string, hostPid: number): string {
-  return `link add ${inside} type veth peer name ${outside} netns ${hostPid}`;
 }
 
 /** On the host. The neighbour entry saves the first packet a round of ARP, and the last holder of the address is forgotten. */

@@ -14,10 +14,12 @@ import {type Coprocess, ipCoprocess} from './coprocess';
 import {networkingFailed} from './failures';
 import {Flows} from './flows';
 import {ForwardAccess} from './forward';
+import {Namespaces} from './inside';
 import {DEFAULT_MTU, holderOf, linkAlias, uplinkMtu} from './interfaces';
-import {bridgeLines, insideLines, outsideLines, type Plug, removeLines} from './links';
+import {bridgeLines, insideCommands, outsideLines, type Plug, removeLines} from './links';
 import {NameService} from './name-service';
 import {checkAttachment, checkContainerId, checkNetwork, Names, NETNS_DIR, optionsOf, ourBridges} from './names';
+import type {LinkCommand} from './netlink';
 import type {NodeNetworking, ResolvSettings, SandboxRequest} from './network';
 import {PublishedPorts} from './published';
 import {Records, type SandboxRecord} from './records';
@@ -57,6 +59,7 @@ class LinuxNetworking implements NodeNetworking {
   private readonly clock: Clock;
   private readonly names: Names;
   private readonly host: Coprocess = ipCoprocess();
+  private readonly namespaces = new Namespaces();
   private readonly table: RuleTable;
   private readonly forward: ForwardAccess;
   private readonly flows: Flows;
@@ -90,7 +93,7 @@ class LinuxNetworking implements NodeNetworking {
     this.flows = new Flows(this.log);
     this.reservations = new Reservations(() => void this.table.check().catch((err: unknown) => this.log.warn({err}, 'rules could not be checked')));
     this.published = new PublishedPorts(this.networks, this.sandboxRecords, this.reservations);
-    this.warm = new WarmNamespaces({size: options.warm ?? WARM_NAMESPACES, names: this.names, host: this.host, clock: this.clock, log: this.log});
+    this.warm = new WarmNamespaces({size: options.warm ?? WARM_NAMESPACES, names: this.names, host: this.host, namespaces: this.namespaces, clock: this.clock, log: this.log});
   }
 
   async open(): Promise<void> {
@@ -166,7 +169,7 @@ class LinuxNetworking implements NodeNetworking {
       const {namespace} = this.names.next();
       this.sandboxRecords.put(containerId, {containerId, namespace, plugs: [], ports: []});
       await this.onHost([`netns add ${namespace}`]);
-      await tool('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
+      await this.inNamespace(namespace, [{do: 'set', name: 'lo'}]);
       return {netnsPath: `${NETNS_DIR}/${namespace}`};
     });
   }
@@ -182,7 +185,7 @@ class LinuxNetworking implements NodeNetworking {
       const inside = Array.from({length: taken.size + 1}, (_, i) => `eth${i}`).find(name => !taken.has(name))!;
       const plug: Plug = {networkId: network.id, bridge: network.bridgeName, inside, outside: this.names.next().hostInterface, attachment};
       await this.change(record, {...record, plugs: routed([...record.plugs, plug])}, async () => {
-        await this.inNamespace(record.namespace, insideLines(plug, this.mtu(network), {hostPid: process.pid}));
+        await this.inNamespace(record.namespace, insideCommands(plug, this.mtu(network), {make: true}));
         await this.onHost(outsideLines(plug, network, this.mtu(network), record.ports.length > 0));
       });
     });
@@ -197,7 +200,7 @@ class LinuxNetworking implements NodeNetworking {
       // The default route goes with its interface; the next network that leads outwards takes over.
       const next = plug.attachment.isDefaultRoute ? plugs.find(p => p.attachment.isDefaultRoute && p.attachment.gateway) : undefined;
       await this.change(record, {...record, plugs}, () => this.inNamespace(record.namespace, [
-        `link del ${plug.inside}`, ...(next ? [`route replace default via ${next.attachment.gateway} dev ${next.inside}`] : []),
+        {do: 'remove', name: plug.inside}, ...(next?.attachment.gateway ? [{do: 'defaultRoute', name: next.inside, gateway: next.attachment.gateway} as const] : []),
       ]));
     });
   }
@@ -232,6 +235,7 @@ class LinuxNetworking implements NodeNetworking {
     this.nameService.close();
     this.table.close();
     this.host.end();
+    await this.namespaces.close();
   }
 
   private async build(request: SandboxRequest): Promise<{netnsPath: string}> {
@@ -245,13 +249,13 @@ class LinuxNetworking implements NodeNetworking {
     try {
       await this.published.reserve(request, record);
       this.sandboxRecords.put(request.containerId, record);
-      const inside = plugs.length
-        ? plugs.flatMap((plug, i) => insideLines(plug, this.mtu(networks[i]!), i === 0 ? undefined : {hostPid: process.pid}))
-        : ['link del eth0'];
+      const inside: LinkCommand[] = plugs.length
+        ? plugs.flatMap((plug, i) => insideCommands(plug, this.mtu(networks[i]!), {make: i > 0}))
+        : [{do: 'remove', name: 'eth0'}];
       // The first pair exists, so both its ends can be worked on at once; further pairs are made inside and must exist first.
       const outside = (from: number, to?: number): string[] => plugs.slice(from, to).flatMap((plug, i) => outsideLines(plug, networks[from + i]!, this.mtu(networks[from + i]!), record.ports.length > 0));
       await Promise.all([
-        warm.inside.run(inside).then(refuse(`set up ${warm.namespace}`)),
+        warm.inside.run(inside),
         this.onHost(outside(0, 1)),
         this.table.run(publicationCommands('add', this.names.table, this.published.publications(record))),
       ]);
@@ -259,10 +263,10 @@ class LinuxNetworking implements NodeNetworking {
       await this.flows.forget(this.published.publications(record));
     } catch (err) {
       if (this.sandboxRecords.get(request.containerId) === record) await this.dismantle(record);
-      else await this.warm.discard(warm);
+      else await this.warm.remove(warm);
       throw err;
     } finally {
-      warm.inside.end();
+      warm.inside.close();
     }
     this.log.debug({containerId: request.containerId, ms: performance.now() - started}, 'sandbox made');
     return {netnsPath: warm.path};
@@ -344,8 +348,9 @@ class LinuxNetworking implements NodeNetworking {
   private async onHost(lines: string[]): Promise<void> {
     if (lines.length) refuse('configure the host\'s interfaces')(await this.host.run(lines));
   }
-  private async inNamespace(namespace: string, lines: string[]): Promise<void> {
-    await tool('ip', ['-n', namespace, '-batch', '-'], `${lines.join('\n')}\n`);
+  private async inNamespace(namespace: string, commands: LinkCommand[]): Promise<void> {
+    const inside = this.namespaces.open(`${NETNS_DIR}/${namespace}`);
+    await inside.run(commands).finally(() => inside.close());
   }
 
   private async ourBridges(): Promise<{name: string; networkId: string}[]> {

@@ -1,24 +1,21 @@
 /**
- * Prepared network namespaces: loopback up, first interface pair made, and a tool open inside that takes the last commands. To make one costs 5 ms
- * and two processes; to use one costs neither. Refilled in the background, a moment after use, so that refilling does not compete with
+ * Prepared network namespaces: loopback up, first interface pair made, and a socket inside that takes the last commands. Refilled in the background, a moment after use, so that refilling does not compete with
  * the container that is just starting.
  */
 import {type Clock} from '../../base/clock';
 import type {Log} from '../../base/log';
 import {CetusError} from '../../base/errors';
-import {type Coprocess, ipCoprocess} from './coprocess';
+import type {Coprocess} from './coprocess';
 import {networkingFailed} from './failures';
-import {pairLine} from './links';
+import type {Inside, Namespaces} from './inside';
 import {type Names, NETNS_DIR} from './names';
 
-export interface WarmNamespace { namespace: string; path: string; hostInterface: string; inside: Coprocess }
+export interface WarmNamespace { namespace: string; path: string; hostInterface: string; inside: Inside }
 
-/** Only IPv4 is carried: no link-local addresses, no router solicitations. Loopback keeps ::1. */
-const PROLOGUE = 'echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6';
 const REFILL_PAUSE_MS = 20;
 const REFILL_RETRY_MS = 1_000;
 
-export interface WarmOptions { size: number; names: Names; host: Coprocess; clock: Clock; log: Log }
+export interface WarmOptions { size: number; names: Names; host: Coprocess; namespaces: Namespaces; clock: Clock; log: Log }
 
 export class WarmNamespaces {
   private readonly ready: WarmNamespace[] = [];
@@ -28,13 +25,9 @@ export class WarmNamespaces {
   constructor(private readonly options: WarmOptions) {}
 
   async take(): Promise<WarmNamespace> {
-    for (let warm = this.ready.shift(); warm; warm = this.ready.shift()) {
-      this.refill();
-      if (warm.inside.pid !== undefined) return warm;
-      await this.discard(warm);
-    }
-    this.refill();
-    return this.make();
+    const warm = this.ready.shift();
+    void this.refill();
+    return warm ?? this.make();
   }
 
   /** Resolves when the pool is full, or the making failed and will be tried again. */
@@ -51,7 +44,12 @@ export class WarmNamespaces {
   }
 
   async discard(warm: WarmNamespace): Promise<void> {
-    warm.inside.end();
+    warm.inside.close();
+    await this.remove(warm);
+  }
+
+  /** Of one whose socket its taker closes. */
+  async remove(warm: {namespace: string; hostInterface: string}): Promise<void> {
     await this.options.host.run([`link set ${warm.hostInterface} down`, `netns del ${warm.namespace}`]);
   }
 
@@ -73,18 +71,19 @@ export class WarmNamespaces {
   }
 
   private async make(): Promise<WarmNamespace> {
-    const {names, host} = this.options;
+    const {names, host, namespaces} = this.options;
     const {namespace, hostInterface} = names.next();
     const added = await host.run([`netns add ${namespace}`]);
     if (added) throw networkingFailed(`make network namespace ${namespace}: ${added.trim()}`);
     const path = `${NETNS_DIR}/${namespace}`;
-    const warm = {namespace, path, hostInterface, inside: ipCoprocess(path, PROLOGUE)};
+    let inside: Inside | undefined;
     try {
-      const errors = await warm.inside.run(['link set lo up', pairLine('eth0', hostInterface, process.pid)]);
-      if (errors) throw networkingFailed(`prepare network namespace ${namespace}: ${errors.trim()}`);
-      return warm;
+      inside = namespaces.open(path);
+      await inside.run([{do: 'set', name: 'lo'}, {do: 'pair', name: 'eth0', peer: hostInterface}]);
+      return {namespace, path, hostInterface, inside};
     } catch (err) {
-      await this.discard(warm);
+      inside?.close();
+      await this.remove({namespace, hostInterface});
       throw err;
     }
   }

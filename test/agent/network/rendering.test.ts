@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import {difference, ourRules, type ForwardRule} from '../../../lib/agent/network/forward';
-import {bridgeLines, bridgeMac, insideLines, outsideLines, removeLines, type Plug} from '../../../lib/agent/network/links';
+import {bridgeLines, bridgeMac, insideCommands, outsideLines, removeLines, type Plug} from '../../../lib/agent/network/links';
 import {checkAttachment, checkNetwork, Names, optionsOf} from '../../../lib/agent/network/names';
 import {forContainers, parseResolv} from '../../../lib/agent/network/resolv';
 import {networkCommands, publicationCommands, tableText} from '../../../lib/agent/network/rules';
@@ -24,12 +24,12 @@ describe('ip batches', () => {
     expect(bridgeMac('10.0.255.1')).toBe('02:42:0a:00:ff:01');
   });
 
-  test('a container is plugged in: address before up, the route last', () => {
-    expect(insideLines(plug, 1400, undefined)).toEqual([
-      'link set eth0 address 02:42:ac:11:00:02 mtu 1400', 'addr add 172.17.0.2/16 dev eth0', 'link set eth0 up', 'route replace default via 172.17.0.1 dev eth0',
+  test('a container is plugged in: the interface, its address, the route last', () => {
+    expect(insideCommands(plug, 1400, {make: false})).toEqual([
+      {do: 'set', name: 'eth0', mac: '02:42:ac:11:00:02', mtu: 1400}, {do: 'address', name: 'eth0', address: '172.17.0.2', prefixLength: 16}, {do: 'defaultRoute', name: 'eth0', gateway: '172.17.0.1'},
     ]);
-    expect(insideLines(plug, 1400, {hostPid: 7})[0]).toBe('link add eth0 type veth peer name vx1 netns 7');
-    for (const none of [{isDefaultRoute: false}, {internal: true}]) expect(insideLines({...plug, attachment: {...attachment, ...none}}, 1400, undefined).join()).not.toContain('route');
+    expect(insideCommands(plug, 1400, {make: true})[0]).toEqual({do: 'pair', name: 'eth0', peer: 'vx1'});
+    for (const none of [{isDefaultRoute: false}, {internal: true}]) expect(insideCommands({...plug, attachment: {...attachment, ...none}}, 1400, {make: false}).map(c => c.do)).not.toContain('defaultRoute');
   });
 
   test('ports are isolated where containers must not talk, and turn frames round where one publishes', () => {
