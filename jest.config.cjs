@@ -1,8 +1,8 @@
 /**
- * `unit` needs nothing but Node; `store` a Postgres that it brings; `integration` and `e2e` need root and the real programs; `chaos` as well, and minutes:
+ * `unit` needs nothing but Node; `store` a Postgres that it brings, or ZooKeeper's jars; `integration` and `e2e` need root and the real programs; `chaos` as well, and minutes:
  * `make chaos` runs it.
  */
-const STORE = '/test/integration/(moray|moray-.*|jobs-postgres|main-postgres|fleet)\\.test\\.ts$';
+const STORE = '/test/integration/(moray|moray-.*|jobs-postgres|main-postgres|fleet|zookeeper-harness|manatee-zookeeper|manatee-zookeeper-faults|manatee-discover)\\.test\\.ts$';
 const base = {
   testEnvironment: 'node',
   transform: {'^.+\\.ts$': ['@swc/jest', {jsc: {target: 'es2022', parser: {syntax: 'typescript'}}, module: {type: 'commonjs'}, sourceMaps: 'inline'}]},

@@ -60,6 +60,9 @@ export class Session {
   private readonly lease = new Lease();
   private phase: Phase = 'connecting';
   private readonly calls = new Map<Request, (why: 'lost' | 'unsent') => void>();
+  /** Where the next connection leads: on from the server that was left, which may have stalled. */
+  private turn = 0;
+  /** Since the last connection. */
   private attempts = 0;
   /** Deadlines that passed since the last answer: each doubles the next, or a slow machine would do nothing but reconnect. */
   private stalls = 0;
@@ -242,7 +245,7 @@ export class Session {
   /** All servers in turn, at once; then again after a pause that grows. */
   private nextServer(connect: (server: {host: string; port: string | number}) => void): void {
     const {servers} = this.manager;
-    const server = servers[this.attempts % servers.length]!;
+    const server = servers[this.turn++ % servers.length]!;
     const rounds = Math.floor(this.attempts / servers.length);
     const begins = this.attempts % servers.length === 0;
     const pauseMs = rounds > 0 && begins ? Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(rounds, 10)) * (0.5 + Math.random() / 2) : 0;
