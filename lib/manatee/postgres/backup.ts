@@ -13,7 +13,7 @@ import type {Monotonic} from '../coordination';
 import type {Peer} from '../state';
 import {REPLICATION, connectionInfo, freshWish, towards} from './conf';
 import type {Configuration} from './configuration';
-import {syncDirectory, type Home} from './home';
+import {syncFilesystem, type Home} from './home';
 import {environment} from './postmaster';
 import {endAll} from './processes';
 import {once} from './session';
@@ -40,7 +40,7 @@ export class Backup {
       await rm(home.data, {recursive: true, force: true});
     }
     // Its stream has a name that is no peer's: what it has flushed acknowledges nothing.
-    await this.tool('pg_basebackup', ['-d', connectionInfo(towards(from, 'cetus_copy', home.pgpass)), '-D', home.copying, '-X', 'stream', '--no-slot', '--checkpoint=fast', '--no-password']);
+    await this.tool('pg_basebackup', ['-d', connectionInfo(towards(from, 'cetus_copy', home.pgpass)), '-D', home.copying, '-X', 'stream', '--no-slot', '--checkpoint=fast', '--no-password', '--no-sync']);
     await this.finish(home.copying);
     await home.swap(generation);
   }
@@ -54,7 +54,7 @@ export class Backup {
     // Where the server was not shut down, pg_rewind has it recover by itself, as a single process, which refuses to be a standby.
     await rm(path.join(home.data, 'standby.signal'), {force: true});
     await rm(path.join(home.data, 'postmaster.pid'), {force: true});
-    await this.tool('pg_rewind', ['-D', home.data, `--source-server=${connectionInfo({...towards(from, 'cetus_rewind', home.pgpass), dbname: 'postgres'})}`]);
+    await this.tool('pg_rewind', ['-D', home.data, '--no-sync', `--source-server=${connectionInfo({...towards(from, 'cetus_rewind', home.pgpass), dbname: 'postgres'})}`]);
     await this.finish(home.data);
     await home.endRestoring(generation);
   }
@@ -63,7 +63,7 @@ export class Backup {
   private async finish(data: string): Promise<void> {
     await this.configuration.prepare(freshWish(null), data);
     await this.home.writeLasting(path.join(data, 'standby.signal'), '');
-    await syncDirectory(data);
+    await syncFilesystem(data);
   }
 
   private source(from: Peer): Promise<{bytes: number; timeline: number; checkpointed: number; recovery: boolean}> {

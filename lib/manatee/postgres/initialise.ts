@@ -8,7 +8,7 @@ import path from 'node:path';
 import {promisify} from 'node:util';
 import {CetusError} from '../../base/errors';
 import {CLIENT, REPLICATION, SITTER} from './conf';
-import {syncDirectory, type Home} from './home';
+import {syncDirectory, syncFilesystem, type Home} from './home';
 import {environment} from './postmaster';
 
 const run = promisify(execFile);
@@ -36,8 +36,9 @@ export async function initialise(binDir: string, home: Home, passwords: Password
   const {uid, gid} = home.user;
   const as = {env: environment(), cwd: home.root, ...(process.getuid!() === 0 ? {uid, gid} : {})};
   try {
-    await run(path.join(binDir, 'initdb'), ['-D', home.making, '-U', SITTER, '--encoding=UTF8', '--locale=C', '--data-checksums', '--auth=reject', '--no-instructions'], as);
+    await run(path.join(binDir, 'initdb'), ['-D', home.making, '-U', SITTER, '--encoding=UTF8', '--locale=C', '--data-checksums', '--auth=reject', '--no-instructions', '--no-sync'], as);
     await single(path.join(binDir, 'postgres'), home.making, statements(passwords), as);
+    await syncFilesystem(home.making);
     await home.remember({ran: 'never', restoredIn: 0});
     await rename(home.making, home.data);
     await syncDirectory(home.root);
@@ -51,7 +52,7 @@ export async function initialise(binDir: string, home: Home, passwords: Password
 /** A line is a statement there, and one that fails does not end it: it says ERROR and reads on. */
 function single(binary: string, dataDir: string, lines: string[], as: {env: NodeJS.ProcessEnv; cwd: string}): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = spawn(binary, ['--single', '-D', dataDir, '-c', 'log_min_messages=error', '-c', 'log_min_error_statement=panic', 'postgres'], {...as, stdio: ['pipe', 'ignore', 'pipe']});
+    const child = spawn(binary, ['--single', '-F', '-D', dataDir, '-c', 'log_min_messages=error', '-c', 'log_min_error_statement=panic', 'postgres'], {...as, stdio: ['pipe', 'ignore', 'pipe']});
     let said = '';
     child.stderr!.on('data', (chunk: Buffer) => { said += chunk.toString(); });
     child.stdin!.on('error', () => undefined);

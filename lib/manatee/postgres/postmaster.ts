@@ -4,7 +4,7 @@
  */
 import {spawn, type ChildProcess} from 'node:child_process';
 import {constants} from 'node:fs';
-import {access, open, readdir, rm, stat, truncate} from 'node:fs/promises';
+import {access, open, readdir, readFile, rm, stat, truncate} from 'node:fs/promises';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
@@ -89,6 +89,15 @@ export class Postmaster {
     const said = (await this.said()).split('\n').map((line) => line.replace(/^[\d-]+ [\d:.]+ \w+ \[\d+\] /, '')).filter((line) => line !== '');
     const telling = said.filter((line) => /^(FATAL|PANIC|ERROR|HINT|DETAIL|postgres:)/.test(line));
     return [this.ended ?? 'it was not started', ...(telling.length ? telling : said).slice(-5)].join('; ');
+  }
+
+  /**
+   * By what it says of itself in the eighth line of postmaster.pid, as pg_ctl has it: answers connections. Asked often; a connection that is refused would
+   * cost the server that is to come up a process each time.
+   */
+  async answers(): Promise<boolean> {
+    const lines = (await readFile(path.join(this.home.data, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
+    return Number(lines[0]) === this.child?.pid && /^ready/.test(lines[7] ?? '');
   }
 
   /** What this run has said, the last 64 KiB of it. */

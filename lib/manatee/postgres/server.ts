@@ -212,7 +212,7 @@ class RealServer implements PostgresServer {
     for (;;) {
       const why = await this.postmaster.failure();
       if (why !== undefined) return why;
-      const answer = await this.session.ask('SELECT').then(() => null, (err: unknown) => asCetusError(err).message);
+      const answer = (await this.postmaster.answers()) ? await this.session.ask('SELECT').then(() => null, (err: unknown) => asCetusError(err).message) : 'it does not take connections yet';
       if (answer === null) return undefined;
       const waited = this.clock.nowMs() - began;
       // It may have to stream before it may answer.
