@@ -54,8 +54,8 @@ export class Sitter {
   private loops: Promise<unknown> = Promise.resolve();
   private readonly off: (() => void)[] = [];
   private retryMs = FIRST_RETRY_MS;
-  /** Clients are let in, or may be: true from before the gate is opened until it has been seen closed. */
-  private serving = false;
+  /** Clients are let in, or may be: true from before the gate is opened until it has been seen closed; undefined: not looked yet. */
+  private serving: boolean | undefined;
 
   constructor(private readonly options: SitterOptions) {}
 
@@ -106,6 +106,7 @@ export class Sitter {
     this.view = view ?? this.view;
     this.facts = facts;
     this.serving = facts.gate === 'open';
+    this.permit();
     const action = decide({self, policy, view, facts, nowMs: clock.nowMs(), leaseUntilMs: coordination.leaseUntilMs()});
     this.tell(action);
     if (action.step.kind === 'wait') {
@@ -118,7 +119,11 @@ export class Sitter {
 
   private async perform(action: Action): Promise<Pause> {
     const {self, coordination, server, wallClock} = this.options;
-    this.serving ||= action.step.kind === 'openGate';
+    if (action.step.kind === 'openGate') {
+      // Before, not after: we may be stopped as soon as it is open.
+      this.serving = true;
+      this.permit();
+    }
     try {
       await perform(action.step, action.reason, {coordination, server, selfId: self.id, now: wallClock});
       this.last = {action};
@@ -185,11 +190,19 @@ export class Sitter {
   }
 
   private async pulse(): Promise<void> {
-    const {server, coordination, clock, sessionTimeoutMs} = this.options;
+    const {clock, sessionTimeoutMs} = this.options;
     while (!this.ending.signal.aborted) {
-      // The lease has a third of the session to spare: most of it is for closing the gate, the rest for the watchdog's own work.
-      server.permitUntil(this.serving ? coordination.leaseUntilMs() + sessionTimeoutMs / 4 : Infinity);
+      this.permit();
       await clock.sleep(sessionTimeoutMs / 12, this.ending.signal);
     }
+  }
+
+  /** Says nothing where nothing is known (not looked yet, no lease): then what was last permitted holds, by us or by the sitter before us. */
+  private permit(): void {
+    const {server, coordination, sessionTimeoutMs} = this.options;
+    const leaseUntilMs = coordination.leaseUntilMs();
+    if (this.serving === undefined || (this.serving && leaseUntilMs === -Infinity)) return;
+    // The lease has a third of the session to spare: most of it is for closing the gate, the rest for the watchdog's own work.
+    server.permitUntil(this.serving ? leaseUntilMs + sessionTimeoutMs / 4 : Infinity);
   }
 }

@@ -75,6 +75,7 @@ function changeSync(s: Member): Action | undefined {
   if (!chosen) return undefined;
   if (facts.acknowledger.kind !== 'nobody') return act({kind: 'acknowledge', by: NOBODY}, chosen.why);
   if (facts.wal === null) return wait('to know the end of the WAL');
+  if (!reached(facts.wal, state.initWal)) return wait(`its WAL ends at ${facts.wal}, before ${state.initWal}: these are not the data that it was primary with`);
   const old = state.sync && live(view, state.sync.id);
   const absent = state.sync && !old ? [state.sync.id] : [];
   return declare(s, withSync(state, chosen.peer, facts.wal, isReady(old ?? undefined, state)), absent, chosen.why);

@@ -32,6 +32,14 @@ export const live = (view: ClusterView, id: string): LivePeer | undefined => vie
 /** Has this peer been ordered to throw its data away? */
 export const toBeRebuilt = (s: Situation): boolean => s.view?.rebuild.includes(s.self.id) ?? false;
 
+/** Does it carry out such an order now? Not as primary, whose data all others live on, and not as a sync that nobody can replace. */
+export function throwsAway(s: Situation): boolean {
+  const state = s.view?.state ?? null;
+  if (!toBeRebuilt(s) || state === null) return toBeRebuilt(s);
+  const role = roleOf(state, s.self.id);
+  return role !== 'primary' && (role !== 'sync' || state.async.some((peer) => isReady(live(s.view!, peer.id), state)));
+}
+
 /** Its data are there, of this cluster, and its server runs. */
 export const isReady = (peer: LivePeer | undefined, state: ClusterState): boolean => peer !== undefined && peer.ready && peer.systemId === state.systemId;
 
@@ -48,9 +56,8 @@ export const heldNothing = ({facts}: Situation): boolean => facts.generation ===
 export function announcementOf(s: Situation): Announcement {
   const {facts, view, self} = s;
   const state = view?.state ?? null;
-  // Who is going to throw its data away has none to offer; a primary does not throw them away, and all others live on them.
-  const offered = !toBeRebuilt(s) || (state !== null && roleOf(state, self.id) === 'primary');
-  const systemId = facts.data === 'present' && offered ? facts.systemId : null;
+  // Who is going to throw its data away has none to offer.
+  const systemId = facts.data === 'present' && !throwsAway(s) ? facts.systemId : null;
   return {id: self.id, host: self.host, port: self.port, statusUrl: self.statusUrl, systemId, ready: state !== null && serves(s, state), restoredIn: facts.restoredIn};
 }
 

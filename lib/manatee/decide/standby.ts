@@ -2,7 +2,7 @@
 import {reached} from '../lsn';
 import {takenOver, upstreamOf, type Peer} from '../state';
 import {act, wait, type Action} from './action';
-import {hasForeignData, isAnnounced, isOverdue, isReady, live, missingAnnouncement, primaryServes, toBeRebuilt, wishedPrimary, type Member} from './situation';
+import {hasForeignData, isAnnounced, isOverdue, isReady, live, missingAnnouncement, primaryServes, throwsAway, toBeRebuilt, wishedPrimary, type Member} from './situation';
 
 export function sync(s: Member): Action {
   const {facts, state, view} = s;
@@ -41,7 +41,7 @@ export function asStandby(s: Member, upstream: Peer | null): Action | undefined 
   const {facts, state} = s;
   if (state.systemId === null) return unfounded(s);
   // Whoever is about to take over has what others need, whatever was ordered before.
-  if (facts.data !== 'present' || hasForeignData(s) || (toBeRebuilt(s) && upstream)) return copied(s);
+  if (facts.data !== 'present' || hasForeignData(s) || (throwsAway(s) && upstream)) return copied(s);
   const unfit = facts.ran === 'primary' || facts.inRecovery === false ? 'it was a primary' : facts.diverged && upstream ? `its history has left that of ${upstream.id}` : undefined;
   if (unfit) return rewound(s, unfit);
   if (facts.process === 'running') {
@@ -64,10 +64,8 @@ function unfounded(s: Member): Action {
 
 /** Begins anew: it says so first, because a sync without data is replaced while it copies. */
 function copied(s: Member): Action {
-  const {facts, state, view, self} = s;
+  const {facts, state, self} = s;
   const why = toBeRebuilt(s) ? 'an operator ordered it' : hasForeignData(s) ? 'its data are of a founding that another peer won' : facts.data === 'broken' ? 'a rewind or a copy was broken off' : 'it has no data yet';
-  if (state.sync?.id === self.id && toBeRebuilt(s) && facts.data === 'present' && !state.async.some((peer) => isReady(live(view, peer.id), state)))
-    return wait('another peer that can be the sync, before this one throws its data away');
   const announcement = missingAnnouncement(s);
   if (announcement) return act({kind: 'announce', announcement}, why);
   if (state.sync?.id === self.id && toBeRebuilt(s) && facts.data === 'present') return wait('another peer to become the sync');
