@@ -21,7 +21,9 @@ export interface EndpointConfig {
   id: string;
   /** The datacenter's name: what `docker info` shows. */
   name: string;
-  postgresUrl: string;
+  /** The store: one Postgres at an address, or a cluster (manatee) that says in ZooKeeper who is primary. Exactly one of the two. */
+  postgresUrl?: string;
+  store?: ClusterStore;
   /** Docker clients. Loopback or unix only, unless `tls`. */
   listen: string[];
   tls?: TlsFiles;
@@ -34,6 +36,45 @@ export interface EndpointConfig {
   addressPools: {base: string; size: number}[];
   /** Shown by `docker info`; it is the agents that act on theirs. */
   insecureRegistries?: string[];
+  logLevel: string;
+}
+
+/** A cluster's ZooKeeper: `servers` as HOST:PORT,HOST:PORT, `path` the cluster's node. */
+export interface ZooKeeperPlace { servers: string; path: string }
+
+export interface ClusterStore {
+  zookeeper: ZooKeeperPlace;
+  database: string;
+  user: string;
+  /** Holds the password and nothing else. */
+  passwordFile: string;
+}
+
+/** A peer: a Postgres and its sitter. */
+export interface SitterConfig {
+  /** Chosen once; never given to another data directory. */
+  id: string;
+  /** Where the other peers and the clients find its Postgres. */
+  host: string;
+  port: number;
+  /** What Postgres listens on. Default: `host`. */
+  listenHost?: string;
+  /** HOST:PORT of the sitter's own listener (read only, for `cetus db`), as others reach it. */
+  statusListen: string;
+  dataDir: string;
+  /** For Postgres' socket. Default: `socket` in dataDir. */
+  socketDir?: string;
+  /** Of Postgres 14 or later. Default: the newest in /usr/lib/postgresql. */
+  binDir?: string;
+  zookeeper: ZooKeeperPlace & {sessionTimeoutMs: number};
+  /** Files with one password each, the same at all peers, readable by nobody else. */
+  passwordFiles: {client: string; replication: string};
+  /** Where there is no cluster yet: found one alone, whose writes nobody else has. Means nothing where there is one. */
+  oneNodeWriteMode: boolean;
+  /** How long a primary whose Postgres does not come up is waited for. Default 300. */
+  restartGraceMs?: number;
+  /** Postgres settings that outrank Cetus' own; the same at all peers. */
+  settings: Record<string, string>;
   logLevel: string;
 }
 
@@ -65,10 +106,37 @@ const tls: JSONSchemaType<TlsFiles> = {
 };
 const strings = {type: 'array', items: {type: 'string'}} as const;
 
+const zookeeper = {servers: {type: 'string', pattern: '^[^\\s,/]+:[0-9]+(,[^\\s,/]+:[0-9]+)*$'}, path: {type: 'string', pattern: '^(/[A-Za-z0-9._-]+)+$'}} as const;
+const logLevel = {enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal']} as const;
+
+const storeSchema = {
+  type: 'object',
+  properties: {
+    zookeeper: {type: 'object', properties: zookeeper, required: ['servers', 'path'], additionalProperties: false},
+    database: {type: 'string', minLength: 1}, user: {type: 'string', minLength: 1}, passwordFile: {type: 'string', minLength: 1},
+  },
+  required: ['zookeeper', 'database', 'user', 'passwordFile'],
+  additionalProperties: false,
+};
+
+const sitterSchema = {
+  type: 'object',
+  properties: {
+    id: {type: 'string', pattern: '^(?!cetus_)[a-z0-9][a-z0-9_.-]{0,49}$'}, host: {type: 'string', minLength: 1}, port: {type: 'integer', minimum: 1, maximum: 65_535},
+    listenHost: {type: 'string', minLength: 1}, statusListen: {type: 'string', pattern: ':[0-9]+$'}, dataDir: {type: 'string', pattern: '^/'}, socketDir: {type: 'string', pattern: '^/'},
+    binDir: {type: 'string', pattern: '^/'},
+    zookeeper: {type: 'object', properties: {...zookeeper, sessionTimeoutMs: {type: 'integer', minimum: 500, maximum: 60_000}}, required: ['servers', 'path', 'sessionTimeoutMs'], additionalProperties: false},
+    passwordFiles: {type: 'object', properties: {client: {type: 'string'}, replication: {type: 'string'}}, required: ['client', 'replication'], additionalProperties: false},
+    oneNodeWriteMode: {type: 'boolean'}, restartGraceMs: {type: 'integer', minimum: 0}, settings: {type: 'object', additionalProperties: {type: 'string'}}, logLevel,
+  },
+  required: ['id', 'host', 'port', 'statusListen', 'dataDir', 'zookeeper', 'passwordFiles', 'oneNodeWriteMode', 'settings', 'logLevel'],
+  additionalProperties: false,
+};
+
 const endpointSchema = {
   type: 'object',
   properties: {
-    id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1},
+    id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1}, store: storeSchema,
     listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'},
     insecureRegistries: strings,
     policy: {
@@ -81,9 +149,9 @@ const endpointSchema = {
       type: 'array', minItems: 1,
       items: {type: 'object', properties: {base: {type: 'string'}, size: {type: 'integer', minimum: 8, maximum: 30}}, required: ['base', 'size'], additionalProperties: false},
     },
-    logLevel: {enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal']},
+    logLevel,
   },
-  required: ['id', 'name', 'postgresUrl', 'listen', 'adminListen', 'fleetListen', 'policy', 'addressPools', 'logLevel'],
+  required: ['id', 'name', 'listen', 'adminListen', 'fleetListen', 'policy', 'addressPools', 'logLevel'],
   additionalProperties: false,
 };
 
@@ -94,14 +162,14 @@ const agentSchema = {
     containerdSocket: {type: 'string', pattern: '^/'}, containerdNamespace: {type: 'string', pattern: '^[a-z0-9][a-z0-9._-]*$'},
     listen: {type: 'string'}, controlPlane: {type: 'string'}, prefix: {type: 'string', pattern: '^[a-z0-9]{1,5}$'},
     labels: {type: 'object', additionalProperties: {type: 'string'}}, insecureRegistries: strings,
-    logLevel: {enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal']},
+    logLevel,
   },
   required: ['nodeId', 'name', 'dataDir', 'containerdSocket', 'containerdNamespace', 'listen', 'controlPlane', 'prefix', 'labels', 'insecureRegistries', 'logLevel'],
   additionalProperties: false,
 };
 
 const ajv = new Ajv({allErrors: true, allowUnionTypes: true});
-const validators = {endpoint: ajv.compile<EndpointConfig>(endpointSchema), agent: ajv.compile<AgentConfig>(agentSchema)};
+const validators = {endpoint: ajv.compile<EndpointConfig>(endpointSchema), agent: ajv.compile<AgentConfig>(agentSchema), sitter: ajv.compile<SitterConfig>(sitterSchema)};
 
 function read<T>(file: string, kind: keyof typeof validators): T {
   let parsed: unknown;
@@ -118,5 +186,10 @@ function read<T>(file: string, kind: keyof typeof validators): T {
   return parsed as T;
 }
 
-export const readEndpointConfig = (file: string): EndpointConfig => read(file, 'endpoint');
+export function readEndpointConfig(file: string): EndpointConfig {
+  const config = read<EndpointConfig>(file, 'endpoint');
+  if ((config.postgresUrl === undefined) === (config.store === undefined)) throw new CetusError('invalid', `configuration ${file}: one of postgresUrl and store is wanted`);
+  return config;
+}
+export const readSitterConfig = (file: string): SitterConfig => read(file, 'sitter');
 export const readAgentConfig = (file: string): AgentConfig => read(file, 'agent');

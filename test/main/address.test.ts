@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import {readAgentConfig, readEndpointConfig} from '../../lib/main/config';
+import {readAgentConfig, readEndpointConfig, readSitterConfig} from '../../lib/main/config';
 import {formatListen, parseListen, requireSafe} from '../../lib/main/address';
 
 test.each([
@@ -30,6 +30,23 @@ test('only loopback is open without TLS', () => {
 test('the sample configurations are ones', () => {
   expect(readEndpointConfig('etc/endpoint.json').policy.allowBinds).toBe('/srv');
   expect(readAgentConfig('etc/agent.json').prefix).toBe('n1');
+  expect(readEndpointConfig('etc/endpoint-cluster.json').store?.zookeeper.path).toBe('/cetus/db');
+  expect(readSitterConfig('etc/sitter.json').id).toBe('db-1');
+});
+
+test('an endpoint has one store: a Postgres or a cluster, not both and not none; a list of servers is one', () => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-config-'));
+  const file = path.join(dir, 'endpoint.json');
+  const [one, cluster] = [readEndpointConfig('etc/endpoint.json'), readEndpointConfig('etc/endpoint-cluster.json')];
+  const refused = (config: object): void => {
+    fs.writeFileSync(file, JSON.stringify(config));
+    expect(() => readEndpointConfig(file)).toThrow(expect.objectContaining({kind: 'invalid'}));
+  };
+  refused({...one, store: cluster.store});
+  refused({...one, postgresUrl: undefined});
+  for (const servers of ['', 'a', 'a:1,', 'a:1 b:2', 'a:1/x']) refused({...cluster, store: {...cluster.store, zookeeper: {servers, path: '/cetus'}}});
+  for (const at of ['', 'cetus', '/', '/cetus/']) refused({...cluster, store: {...cluster.store, zookeeper: {servers: 'a:1', path: at}}});
+  fs.rmSync(dir, {recursive: true});
 });
 
 test('an unknown setting is refused by name', () => {
