@@ -2,6 +2,7 @@
 /** The program: one command per process of Cetus, and the operator's verbs. Every error ends as one line on standard error. */
 import {Command, Option} from 'commander';
 import {isCetusError} from '../base/errors';
+import {addDatabaseVerbs, DEFAULT_ZOOKEEPER_PATH, findZooKeeper} from './cli/db';
 import {addOperatorVerbs} from './cli/verbs';
 import {VERSION} from './version';
 
@@ -26,6 +27,9 @@ program.command('up')
   .option('--tls-ca <file>', 'clients must present a certificate signed by it')
   .option('--containerd <socket>', 'use this running containerd in place of one of our own')
   .option('--postgres <url>', 'use this Postgres (14 or later) in place of one of our own')
+  .option('--zookeeper <servers>', 'use this replicated store in place of a Postgres of our own: HOST:PORT,HOST:PORT of its ZooKeeper')
+  .option('--zookeeper-path <path>', `its node there (default: ${DEFAULT_ZOOKEEPER_PATH})`)
+  .option('--postgres-password-file <file>', 'the password of its role cetus')
   .option('--name <name>', 'what `docker info` shows as the host')
   .option('--insecure-registry <host>', 'pull from it over plain HTTP; loopback always may', collect, [])
   .option('--no-host-network', 'refuse `--network host`')
@@ -35,8 +39,11 @@ program.command('up')
   .action(async (options: UpFlags, command: Command) => {
     if (Boolean(options.tlsCert) !== Boolean(options.tlsKey)) command.error('cetus up: --tls-cert and --tls-key belong together');
     if (options.tlsCa && !options.tlsCert) command.error('cetus up: --tls-ca needs --tls-cert and --tls-key');
+    if (options.zookeeper && options.postgres) command.error('cetus up: --zookeeper and --postgres are two stores');
+    if (Boolean(options.zookeeper) !== Boolean(options.postgresPasswordFile)) command.error('cetus up: --zookeeper and --postgres-password-file belong together');
     const {up} = await import('./up/up.js');
     await up({
+      cluster: options.zookeeper && options.postgresPasswordFile ? {zookeeper: findZooKeeper({data: '', zookeeper: options.zookeeper, zookeeperPath: options.zookeeperPath}, {}), passwordFile: options.postgresPasswordFile} : undefined,
       data: dataOf(command), listen: options.listen ?? ['127.0.0.1:2375'], adminListen: options.adminListen,
       tls: options.tlsCert && options.tlsKey ? {cert: options.tlsCert, key: options.tlsKey, ...(options.tlsCa ? {ca: options.tlsCa} : {})} : undefined,
       containerd: options.containerd, postgres: options.postgres, name: options.name, insecureRegistries: options.insecureRegistry, logLevel: options.logLevel,
@@ -58,9 +65,16 @@ program.command('agent')
   .requiredOption('--config <file>')
   .action(async (options: {config: string}) => (await import('./agent.js')).agent(options.config));
 
+program.command('sitter')
+  .description('the process beside each Postgres of a replicated store')
+  .requiredOption('--config <file>')
+  .action(async (options: {config: string}) => (await import('./sitter.js')).sitter(options.config));
+
 addOperatorVerbs(program);
+addDatabaseVerbs(program);
 
 interface UpFlags {
+  zookeeper?: string; zookeeperPath?: string; postgresPasswordFile?: string;
   listen?: string[]; adminListen: string[]; tlsCert?: string; tlsKey?: string; tlsCa?: string; containerd?: string; postgres?: string;
   name?: string; insecureRegistry: string[]; hostNetwork: boolean; privileged: boolean; binds: string; logLevel: string;
 }

@@ -22,6 +22,7 @@ import {createWorkflow} from '../workflow/workflow';
 import {parseListen} from './address';
 import type {EndpointConfig} from './config';
 import {feedPlacement} from './placement-feed';
+import {storeOf} from './store';
 import {VERSION} from './version';
 
 export interface ControlPlane {
@@ -33,7 +34,8 @@ export interface ControlPlane {
 
 export async function startControlPlane(config: EndpointConfig, log: Log): Promise<ControlPlane> {
   const stopped = new AbortController();
-  const moray = createMoray({url: config.postgresUrl, log});
+  const store = await storeOf(config, log);
+  const moray = createMoray({url: store.url, log});
   await moray.open(...Object.values(BUCKETS));
   await ensureDefaultAccount(moray);
 
@@ -71,6 +73,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
       await datacenter.stop();
       await fleet.stop();
       await moray.close();
+      await store.close();
     },
   };
 }

@@ -7,7 +7,7 @@ import type {Log} from '../base/log';
 
 const STOP_TIMEOUT_MS = 6_000;
 
-export function live(log: Log, stop: () => Promise<void>, ready: Record<string, unknown> = {}): void {
+export function live(log: Log, stop: () => Promise<void>, ready: Record<string, unknown> = {}, stopTimeoutMs = STOP_TIMEOUT_MS): void {
   let ending = false;
   const end = (why: string, status: number): void => {
     if (ending) return;
@@ -16,7 +16,7 @@ export function live(log: Log, stop: () => Promise<void>, ready: Record<string, 
     const timer = setTimeout(() => {
       log.error('did not stop in time');
       process.exit(1);
-    }, STOP_TIMEOUT_MS);
+    }, stopTimeoutMs);
     timer.unref();
     stop().then(() => process.exit(status), (err: unknown) => {
       log.error({err}, 'stop');

@@ -18,6 +18,8 @@ export interface ChildOptions {
   logFile: string;
   log: Log;
   readyTimeoutMs: number;
+  /** From SIGTERM to SIGKILL; default 8 s. */
+  stopTimeoutMs?: number;
 }
 
 const FIRST_DELAY_MS = 20;
@@ -99,7 +101,7 @@ export class SupervisedChild {
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, 'exit');
     child.kill('SIGTERM');
-    const killer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
+    const killer = setTimeout(() => child.kill('SIGKILL'), this.options.stopTimeoutMs ?? STOP_TIMEOUT_MS);
     await gone;
     clearTimeout(killer);
   }

@@ -6,10 +6,17 @@ import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
+import type {Log} from '../../base/log';
+import type {Discovery} from '../../moray/primary';
 import {formatListen, type ListenAddress} from '../address';
+import type {EndpointConfig} from '../config';
+import {storeOf} from '../store';
 
 const POSTGRES_TIMEOUT_MS = 5_000;
 const OLDEST_POSTGRES = 140_000;
+/** A cluster that has just been started finds its primary within this; so does one amid a failover. */
+const CLUSTER_TIMEOUT_MS = 40_000;
+const CLUSTER_RETRY_MS = 200;
 
 export function requireRoot(verb: string, uid: number | undefined = process.geteuid?.()): void {
   if (uid !== 0) throw new CetusError('forbidden', `cetus ${verb} wants root: it makes namespaces, bridges and mounts`);
@@ -62,8 +69,6 @@ async function requireOurs(file: string): Promise<void> {
 
 /** One that is there and of an age that the store can use. The password is never part of what is said. */
 export async function requirePostgres(url: string): Promise<void> {
-  // Only where it is asked for: the client costs `cetus up` memory for all its life.
-  const {default: pg} = await import('pg');
   const where = ((): string => {
     try {
       const {protocol, host, pathname} = new URL(url);
@@ -73,6 +78,12 @@ export async function requirePostgres(url: string): Promise<void> {
       throw new CetusError('invalid', '--postgres: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE');
     }
   })();
+  await askVersion(url).catch((err: unknown) => { throw new CetusError('unavailable', `--postgres ${where}: ${firstReason(err)}`); });
+}
+
+async function askVersion(url: string): Promise<void> {
+  // Only where it is asked for: the client costs `cetus up` memory for all its life.
+  const {default: pg} = await import('pg');
   const client = new pg.Client({connectionString: url, connectionTimeoutMillis: POSTGRES_TIMEOUT_MS, query_timeout: POSTGRES_TIMEOUT_MS});
   client.on('error', () => undefined);
   try {
@@ -80,10 +91,26 @@ export async function requirePostgres(url: string): Promise<void> {
     const {rows} = await client.query<{server_version_num: string}>('SHOW server_version_num');
     const version = Number(rows[0]?.server_version_num);
     if (version < OLDEST_POSTGRES) throw new CetusError('invalid', `it is version ${Math.floor(version / 10_000)}, 14 or later is wanted`);
-  } catch (err) {
-    throw new CetusError('unavailable', `--postgres ${where}: ${firstReason(err)}`);
   } finally {
     await client.end().catch(() => undefined);
+  }
+}
+
+/** A primary that lets clients in: a failover that is under way is waited for. */
+export async function requireCluster(config: Pick<EndpointConfig, 'store'>, log: Log): Promise<void> {
+  const store = await storeOf(config, log);
+  const until = Date.now() + CLUSTER_TIMEOUT_MS;
+  try {
+    for (;;) {
+      try {
+        return await askVersion((await (store.url as Discovery).primary()).url);
+      } catch (err) {
+        if (Date.now() > until) throw new CetusError('unavailable', `--zookeeper ${config.store!.zookeeper.servers}: ${firstReason(err)}; \`cetus db status\` says more`, {cause: err});
+      }
+      await new Promise((resolve) => setTimeout(resolve, CLUSTER_RETRY_MS));
+    }
+  } finally {
+    await store.close();
   }
 }
 

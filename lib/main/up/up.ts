@@ -13,14 +13,15 @@ import {retry} from '../../base/retry';
 import {startContainerd} from '../../agent/containerd/process';
 import {formatListen, parseListen, requireSafe} from '../address';
 import {adminClient} from '../cli/client';
-import type {AgentConfig, EndpointConfig, Policy, TlsFiles} from '../config';
+import type {AgentConfig, EndpointConfig, Policy, TlsFiles, ZooKeeperPlace} from '../config';
+import {clusterStore} from '../store';
 import {readTls} from '../tls';
 import {SupervisedChild} from './child';
 import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
 import {type Instance, loadInstance, lockDirectory, sharedNamespace} from './instance';
 import {endFormerPostgres, OwnPostgres} from './own-postgres';
-import {makeDirectories, requireBinds, requireFree, requirePostgres, requireRoot} from './preflight';
+import {makeDirectories, requireBinds, requireCluster, requireFree, requirePostgres, requireRoot} from './preflight';
 
 export interface UpOptions {
   data: string;
@@ -31,11 +32,15 @@ export interface UpOptions {
   containerd?: string;
   /** Any Postgres 14 or later, in place of one of our own. */
   postgres?: string;
+  /** A replicated store in place of one of our own. */
+  cluster?: {zookeeper: ZooKeeperPlace; passwordFile: string};
   policy: Policy;
   insecureRegistries: string[];
   name?: string;
   logLevel: string;
 }
+
+type StoreConfig = Pick<EndpointConfig, 'postgresUrl' | 'store'>;
 
 /** Something that `up` started and will end. */
 interface Part { name: string; pid(): number | undefined; stop(): Promise<void> }
@@ -94,14 +99,19 @@ export async function up(options: UpOptions): Promise<void> {
   try {
     await endFormer(dir, log);
     for (const address of [...listen, ...options.adminListen.map(parseListen)]) await requireFree(address);
-    let postgresUrl = options.postgres;
-    if (postgresUrl) {
+    let store: StoreConfig;
+    if (options.cluster) {
       await endFormerPostgres(dir, log);
-      await requirePostgres(postgresUrl);
+      store = {store: clusterStore(options.cluster.zookeeper, path.resolve(options.cluster.passwordFile))};
+      await step('the replicated store', () => requireCluster(store, log));
+    } else if (options.postgres) {
+      await endFormerPostgres(dir, log);
+      await requirePostgres(options.postgres);
+      store = {postgresUrl: options.postgres};
     } else {
       const postgres = new OwnPostgres(dir, log);
       parts.push(postgres);
-      postgresUrl = await step('Postgres', () => postgres.start());
+      store = {postgresUrl: await step('Postgres', () => postgres.start())};
     }
     let containerdSocket = options.containerd;
     if (!containerdSocket) {
@@ -112,7 +122,7 @@ export async function up(options: UpOptions): Promise<void> {
       });
     }
 
-    const files = writeConfigs(dir, instance, options, postgresUrl, containerdSocket);
+    const files = writeConfigs(dir, instance, options, store, containerdSocket);
     // Ended in reverse: the agent before the endpoint, so that the reports of its last moments still find a listener.
     const endpoint = child('endpoint', files.endpoint, dir, log);
     const agent = child('agent', files.agent, dir, log);
@@ -126,7 +136,7 @@ export async function up(options: UpOptions): Promise<void> {
 
     const addresses = (ready.listen as string[] | undefined) ?? listen.map(formatListen);
     // Clients hold the port that a 0 came to: an endpoint that is started again must come back there.
-    writeConfigs(dir, instance, {...options, listen: addresses}, postgresUrl, containerdSocket);
+    writeConfigs(dir, instance, {...options, listen: addresses}, store, containerdSocket);
     const admin = `unix://${adminSocket}`;
     let written = '';
     let unwritten = false;
@@ -181,10 +191,10 @@ function child(name: 'endpoint' | 'agent', configFile: string, dir: string, log:
   });
 }
 
-function writeConfigs(dir: string, instance: Instance, options: UpOptions, postgresUrl: string, containerdSocket: string): {endpoint: string; agent: string} {
+function writeConfigs(dir: string, instance: Instance, options: UpOptions, store: StoreConfig, containerdSocket: string): {endpoint: string; agent: string} {
   const fleetListen = `unix://${path.join(dir, 'run', 'fleet.sock')}`;
   const endpoint: EndpointConfig = {
-    id: instance.id, name: options.name ?? instance.name, postgresUrl, listen: options.listen, ...(options.tls ? {tls: options.tls} : {}),
+    id: instance.id, name: options.name ?? instance.name, ...store, listen: options.listen, ...(options.tls ? {tls: options.tls} : {}),
     adminListen: [`unix://${path.join(dir, 'run', 'admin.sock')}`, ...options.adminListen], fleetListen,
     policy: options.policy, addressPools: instance.addressPools, insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
   };
