@@ -44,6 +44,7 @@ export interface ServerFacts {
    * stop, until `restore` or until another upstream is followed.
    */
   diverged: boolean;
+  /** Whoever may be enough: while it changes, the looser of the two. */
   acknowledger: Acknowledger;
   /** Of a primary. */
   standbys: Standby[];
@@ -65,30 +66,34 @@ export interface PostgresServer {
   start(as: 'primary' | 'standby', upstream: Peer | null): Promise<void>;
   /** fast: an orderly shutdown, everything sent to the standbys; after a few seconds immediate: as a crash, by SIGKILL where need be. No process of it is left when this returns. */
   stop(how: 'fast' | 'immediate'): Promise<void>;
-  /** A standby streams from this peer from now on; null: it stops receiving, and has stopped when this returns. */
+  /** A standby streams from this peer from now on; null: it stops receiving, and when this returns it has stopped and cannot begin again. */
   follow(upstream: Peer | null): Promise<void>;
   /** Out of recovery; returns when it is. Throws `conflict` where it is still receiving. */
   promote(): Promise<void>;
   /**
    * In effect when this returns: no process of the server goes by the former rule any more. From one peer to another only by way of
-   * nobody (`conflict`): in between, two peers would each be enough.
+   * nobody (`conflict`): in between, two peers would each be enough. Where `nobody` cannot be proven within seconds the server is ended (`unavailable`).
    */
   acknowledge(by: Acknowledger): Promise<void>;
-  /** Lets clients in, who read `generation`. Its being closed does not depend on a session's settings. */
+  /** Lets clients in, who read `generation`, and has seen one come in. In recovery: `conflict`. Where it fails, the gate is closed. */
   openGate(generation: number): Promise<void>;
-  /** No client is connected, and none can connect, when this returns. Replication goes on. */
+  /**
+   * No client is connected, and none can connect, when this returns, whatever clients have set in their sessions or roles. Replication goes on. Where that
+   * cannot be proven within seconds the server is ended, which is as good, and this returns.
+   */
   closeGate(): Promise<void>;
   /**
    * Makes the data a standby's of `from`, which is out of recovery. rewind: throws away what `from` has not; copy: begins anew. The server must be stopped.
-   * A rewind that cannot be done leaves 'broken'. `generation` is remembered as `restoredIn`.
+   * A rewind that began and failed leaves 'broken'; one whose source could not be asked leaves the data as they were. `generation` is remembered as `restoredIn`.
    */
   restore(from: Peer, how: 'rewind' | 'copy', generation: number): Promise<void>;
   /**
    * For the watchdog, a process of its own: unless it hears again before this moment (monotonic ms) it ends the server at once, whatever has become of us.
-   * Infinity: as long as we live.
+   * Infinity: as long as we live. It fires once for a moment. Infinity after each start.
    */
   permitUntil(moment: number): void;
   /** The server ended, or something else worth a look happened. */
   onChange(listener: () => void): () => void;
+  /** Ends the server orderly, and its watchdog. A server never outlives whoever started it. */
   close(): Promise<void>;
 }

@@ -3,7 +3,7 @@
  *
  * - The checkpointer keeps the shared flag "commits wait at all", which a backend looks at when it commits. It is false exactly while the names are empty
  *   ('alone'). That is why nobody is a name that nobody has: going from a peer to nobody and on to another never touches the flag. Leaving
- *   'alone' does, and there is no view that shows it; so a commit of ours is made to wait before we say that commits wait.
+ *   'alone' does, and there is no view that shows it; so a commit of ours is made to wait before we say that commits do.
  * - Each walsender decides whether what its standby has flushed releases waiting commits. One that still goes by the former rule is told from
  *   one that does not by `sync_priority`, which it writes itself when it reads its configuration, before it decides anything by the new one.
  *   (`sync_state` is useless: the backend that asks computes it from its own configuration.) One that does not get there is ended.
@@ -20,28 +20,34 @@ const WALSENDER_MS = 500;
 
 const same = (a: Acknowledger, b: Acknowledger): boolean => a.kind === b.kind && (a.kind !== 'peer' || b.kind !== 'peer' || a.id === b.id);
 
+const name = (by: Acknowledger): string => (by.kind === 'peer' ? by.id : by.kind === 'alone' ? 'the server alone' : 'nobody');
+
 export class Acknowledgement {
   /** The last change ended as it should: a repetition needs to do nothing. */
   private proven = true;
+  /** The shared flag was seen to be set, in this run of the server, and has not been touched since. */
+  private waits = false;
 
   constructor(private readonly configuration: Configuration, private readonly session: Session, private readonly clock: Monotonic, private readonly fence: (why: unknown) => Promise<void>) {}
 
+  /** The server has ended: the next begins with nobody. */
   reset(): void {
     this.proven = true;
+    this.waits = false;
   }
 
   async by(next: Acknowledger): Promise<void> {
     const former = this.configuration.wish.acknowledger;
     if (this.proven && same(former, next)) return;
-    if (former.kind === 'peer' && next.kind === 'peer' && former.id !== next.id)
-      throw new CetusError('conflict', `${former.id} acknowledges: before ${next.id} does, nobody must`);
-    // Also on the way from alone to a peer: only with nobody to release it can a commit be seen to wait.
-    if (former.kind === 'alone' && next.kind === 'peer') await this.by({kind: 'nobody'});
+    if (former.kind !== 'nobody' && next.kind !== 'nobody' && !same(former, next))
+      throw new CetusError('conflict', `${name(former)} acknowledges: before ${name(next)} does, nobody must`);
+    if (next.kind === 'peer') await this.certain();
     this.proven = false;
     try {
       await this.configuration.apply({acknowledger: next});
+      if (next.kind === 'alone') this.waits = false;
       if (former.kind === 'peer' && next.kind === 'nobody') await this.withoutOldRule(former.id);
-      if (former.kind === 'alone') await this.commitsWait();
+      if (former.kind === 'alone' && next.kind === 'nobody') await this.commitsWait();
     } catch (err) {
       if (next.kind !== 'nobody') throw err;
       // Whoever wants nobody is about to rely on it. A server that is down acknowledges nothing.
@@ -69,8 +75,18 @@ export class Acknowledgement {
     }
   }
 
-  /** Returns when a commit was seen to wait for a standby. Only while nobody acknowledges. */
-  async commitsWait(): Promise<void> {
+  /**
+   * For whoever is about to let clients in, or a peer acknowledge: makes sure, once in a run of the server, that commits wait at all. The flag is set by
+   * the checkpointer when it begins; versions before 2025 let a backend that is faster than that commit without a wait.
+   */
+  async certain(): Promise<void> {
+    if (this.waits || this.configuration.wish.acknowledger.kind !== 'nobody') return;
+    const [row] = await this.session.ask<{recovery: boolean}>('SELECT pg_is_in_recovery() AS recovery');
+    if (!row!.recovery) await this.commitsWait();
+  }
+
+  /** Returns when a commit was seen to wait for a standby. Nobody may release it. */
+  private async commitsWait(): Promise<void> {
     const until = this.clock.nowMs() + PROOF_MS;
     const client = await connect(this.session.config);
     try {
@@ -85,6 +101,7 @@ export class Acknowledgement {
           if (row?.wait_event === 'SyncRep') {
             await this.session.ask('SELECT pg_terminate_backend($1)', [pid]);
             await settled;
+            this.waits = true;
             return;
           }
           if (this.clock.nowMs() > until) throw new CetusError('unavailable', 'a commit was not seen to wait for a standby');

@@ -12,6 +12,7 @@ import type {Log} from '../../base/log';
 import type {Monotonic} from '../coordination';
 import type {Peer} from '../state';
 import {REPLICATION, connectionInfo, freshWish, towards} from './conf';
+import type {Binaries} from './binaries';
 import type {Configuration} from './configuration';
 import {syncFilesystem, type Home} from './home';
 import {environment} from './postmaster';
@@ -25,7 +26,7 @@ const ROOM_TO_SPARE_BYTES = 64 << 20;
 
 export class Backup {
   constructor(
-    private readonly binDir: string, private readonly home: Home, private readonly configuration: Configuration, private readonly replicationPassword: string,
+    private readonly binaries: Binaries, private readonly home: Home, private readonly configuration: Configuration, private readonly replicationPassword: string,
     private readonly clock: Monotonic, private readonly log: Log,
   ) {}
 
@@ -40,7 +41,7 @@ export class Backup {
       await rm(home.data, {recursive: true, force: true});
     }
     // Its stream has a name that is no peer's: what it has flushed acknowledges nothing.
-    await this.tool('pg_basebackup', ['-d', connectionInfo(towards(from, 'cetus_copy', home.pgpass)), '-D', home.copying, '-X', 'stream', '--no-slot', '--checkpoint=fast', '--no-password', '--no-sync']);
+    await this.tool(source.version, 'pg_basebackup', ['-d', connectionInfo(towards(from, 'cetus_copy', home.pgpass)), '-D', home.copying, '-X', 'stream', '--no-slot', '--checkpoint=fast', '--no-password', '--no-sync']);
     await this.finish(home.copying);
     await home.swap(generation);
   }
@@ -54,7 +55,7 @@ export class Backup {
     // Where the server was not shut down, pg_rewind has it recover by itself, as a single process, which refuses to be a standby.
     await rm(path.join(home.data, 'standby.signal'), {force: true});
     await rm(path.join(home.data, 'postmaster.pid'), {force: true});
-    await this.tool('pg_rewind', ['-D', home.data, '--no-sync', `--source-server=${connectionInfo({...towards(from, 'cetus_rewind', home.pgpass), dbname: 'postgres'})}`]);
+    await this.tool(await home.version(), 'pg_rewind', ['-D', home.data, '--no-sync', `--source-server=${connectionInfo({...towards(from, 'cetus_rewind', home.pgpass), dbname: 'postgres'})}`]);
     await this.finish(home.data);
     await home.endRestoring(generation);
   }
@@ -66,10 +67,10 @@ export class Backup {
     await syncFilesystem(data);
   }
 
-  private source(from: Peer): Promise<{bytes: number; timeline: number; checkpointed: number; recovery: boolean}> {
+  private source(from: Peer): Promise<{bytes: number; version: number; timeline: number; checkpointed: number; recovery: boolean}> {
     return once({host: from.host, port: from.port, user: REPLICATION, password: this.replicationPassword, database: 'postgres', application_name: 'cetus_look'}, async (client) => {
-      const {rows: [row]} = await client.query<{bytes: string; recovery: boolean; timeline: number; checkpointed: number}>(
-        `SELECT (SELECT sum(pg_database_size(oid)) FROM pg_database) AS bytes, pg_is_in_recovery() AS recovery, (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpointed,
+      const {rows: [row]} = await client.query<{bytes: string; version: number; recovery: boolean; timeline: number; checkpointed: number}>(
+        `SELECT current_setting('server_version_num')::int / 10000 AS version, (SELECT sum(pg_database_size(oid)) FROM pg_database) AS bytes, pg_is_in_recovery() AS recovery, (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpointed,
            CASE WHEN NOT pg_is_in_recovery() THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END AS timeline`);
       return {...row!, bytes: Number(row!.bytes)};
     }).catch((err: unknown) => { throw new CetusError('unavailable', `${from.id} cannot be asked for its data`, {cause: err}); });
@@ -87,11 +88,11 @@ export class Backup {
     }
   }
 
-  private async tool(name: string, args: string[]): Promise<void> {
+  private async tool(version: number | undefined, name: string, args: string[]): Promise<void> {
     const {uid, gid} = this.home.user;
     const began = this.clock.nowMs();
     try {
-      await run(path.join(this.binDir, name), args, {cwd: this.home.root, env: environment(), maxBuffer: 16 << 20, ...(process.getuid!() === 0 ? {uid, gid} : {})});
+      await run(path.join(await this.binaries.of(version), name), args, {cwd: this.home.root, env: environment(), maxBuffer: 16 << 20, ...(process.getuid!() === 0 ? {uid, gid} : {})});
     } catch (err) {
       // pg_rewind's own server, where it had one.
       await endAll(this.home.data, this.clock);

@@ -1,10 +1,10 @@
 /**
  * The configuration that the server goes by, and how to know that it does. SIGHUP only asks: the postmaster reads the files when it gets to it, hands the
- * signal on to each process, and each of those reads them when *it* gets to it. What `apply` proves is the first half: a process that began
- * after the postmaster had read the files says so (setting cetus.config), and by then the gate is the new one for all who come, and every
- * older process has its signal. Where an older process matters (a walsender, the startup process, the checkpointer), the verb proves the rest.
+ * signal on to each process, and each of those reads them when *it* gets to it. What `apply` proves is the first half: the gate is the new one for
+ * all who come, and every older process has its signal. Where an older process matters (a walsender, the startup process, the checkpointer), the verb proves the rest.
  */
 import path from 'node:path';
+import pg from 'pg';
 import {CetusError} from '../../base/errors';
 import type {Monotonic} from '../coordination';
 import type {Acknowledger} from '../server';
@@ -14,7 +14,7 @@ import type {Postmaster} from './postmaster';
 import type {Session} from './session';
 
 /** As long as anything here may take to be proven; then whoever wanted to tighten the rules ends the server. */
-export const PROOF_MS = 5000;
+export const PROOF_MS = 10_000;
 
 export class Configuration {
   /** The loosest that may be in effect: it is widened before the server is told and narrowed after it is proven. */
@@ -45,25 +45,34 @@ export class Configuration {
     this.believed = wish;
   }
 
-  /** Returns when everyone who comes from now on goes by it. Throws `unavailable` where that cannot be had in time. */
-  async apply(change: Partial<Wish>): Promise<void> {
+  /** Returns when everyone who comes from now on goes by it. Throws `unavailable` where that cannot be had by then (monotonic ms). */
+  async apply(change: Partial<Wish>, until = this.clock.nowMs() + PROOF_MS): Promise<void> {
     const next = {...this.believed, ...change};
     await this.write(next, this.home.data);
     this.believed = {...next, gate: this.believed.gate === 'open' ? 'open' : next.gate, acknowledger: looser(this.believed.acknowledger, next.acknowledger)};
     this.postmaster.reload();
     const serial = String(this.serial);
-    const until = this.clock.nowMs() + PROOF_MS;
     for (let why: unknown; ; ) {
       try {
-        const seen = await this.session.fresh(async (client) => (await client.query<{serial: string}>(`SELECT current_setting('cetus.config') AS serial`)).rows[0]!.serial);
-        if (seen === serial) return;
+        const seen = (await this.session.ask<{serial: string}>(`SELECT current_setting('cetus.config') AS serial`, [], 'serial'))[0]!.serial;
+        if (seen === serial) return await this.roundAfterwards();
         why = `it goes by ${seen}, not ${serial}`;
       } catch (err) {
-        why = err; // all its places may be taken for the moment
+        why = err;
       }
       if (!this.postmaster.alive || this.clock.nowMs() > until) throw new CetusError('unavailable', 'our Postgres does not take its new configuration', {cause: why});
-      await this.clock.sleep(2);
+      await this.clock.sleep(1);
     }
+  }
+
+  /**
+   * The process that answered has had its signal; the postmaster may still be handing it on. It does that in one go, the rules of pg_hba.conf
+   * included, before it sees to any connection. So whoever connects now and gets an answer, be it that all places are taken, was seen to afterwards.
+   */
+  private async roundAfterwards(): Promise<void> {
+    await this.session.fresh(async () => undefined).catch((err: unknown) => {
+      if (!(err instanceof pg.DatabaseError)) throw err;
+    });
   }
 
   /** What was tightened is proven. */

@@ -56,7 +56,13 @@ export class Looker {
   }
 
   async look(timeoutMs?: number): Promise<Look> {
-    const row = (await this.session.ask<Row>(LOOK, [], 'look', timeoutMs))[0]!;
+    const ask = async (): Promise<Row> => (await this.session.ask<Row>(LOOK, [], 'look', timeoutMs))[0]!;
+    let row = await ask();
+    if (row.recovery && !this.atTheEnd && (row.received !== null || AT_THE_END.has(row.startup ?? ''))) {
+      this.atTheEnd = true;
+      // Within one statement the places may have been read before the wait was, and be those of a moment earlier.
+      row = await ask();
+    }
     return {
       inRecovery: row.recovery, wal: row.recovery ? this.standbyWal(row) : row.flushed, replayed: row.recovery ? row.replayed : null,
       receiving: row.receiver === 'streaming', receiver: row.receiver !== null || row.receiver_process,
@@ -65,7 +71,6 @@ export class Looker {
   }
 
   private standbyWal(row: Row): Lsn | null {
-    this.atTheEnd ||= row.received !== null || AT_THE_END.has(row.startup ?? '');
     if (!this.atTheEnd) return null;
     const wal = furthest(row.received ?? NO_WAL, row.replayed ?? NO_WAL);
     this.furthest = furthest(this.furthest, wal);

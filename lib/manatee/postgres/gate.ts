@@ -17,7 +17,7 @@ import {CLIENT, REPLICATION, SITTER} from './conf';
 import {PROOF_MS, type Configuration} from './configuration';
 import type {Postmaster} from './postmaster';
 import {isCollector, processesOf, signal} from './processes';
-import {once, within, type Session} from './session';
+import {once, type Session} from './session';
 
 export interface ClientAddress { host: string; port: number; password: string }
 
@@ -45,7 +45,7 @@ export class Gate {
   async close(): Promise<void> {
     if (this.configuration.wish.gate === 'closed') return;
     try {
-      await within(PROOF_MS, 'closing the gate', this.prove());
+      await this.prove(this.clock.nowMs() + PROOF_MS);
       this.configuration.settled({gate: 'closed'});
     } catch (err) {
       this.log.error({err}, 'it could not be proven that the gate is closed; ending the server');
@@ -53,9 +53,9 @@ export class Gate {
     }
   }
 
-  private async prove(): Promise<void> {
-    await this.configuration.apply({gate: 'closed'});
-    const attempt = await this.attemptUntil((a) => a.kind === 'refused');
+  private async prove(until: number): Promise<void> {
+    await this.configuration.apply({gate: 'closed'}, until);
+    const attempt = await this.attemptUntil((a) => a.kind === 'refused', until);
     if (attempt) throw new CetusError('unavailable', `a client is not refused: ${explain(attempt)}`, {cause: attempt.kind === 'unclear' ? attempt.why : undefined});
     // Whoever is a child of the server now and was let in under the old rules. Later children are refused.
     let earlier: ReadonlySet<number> | undefined;
@@ -66,14 +66,14 @@ export class Gate {
       const suspects = children.filter((pid) => known.get(pid) !== false && (known.has(pid) || earlier === undefined || earlier.has(pid)));
       earlier ??= new Set(suspects);
       if (suspects.length === 0 && ![...known.values()].includes(true)) return;
+      if (this.clock.nowMs() > until) throw new CetusError('unavailable', `${suspects.length} processes that may serve clients do not end`);
       for (const pid of suspects) signal(pid, 'SIGTERM');
       await this.clock.sleep(5);
     }
   }
 
   /** undefined: it came out as wished; otherwise how it came out last. */
-  private async attemptUntil(wished: (attempt: Attempt) => boolean): Promise<Attempt | undefined> {
-    const until = this.clock.nowMs() + PROOF_MS;
+  private async attemptUntil(wished: (attempt: Attempt) => boolean, until = this.clock.nowMs() + PROOF_MS): Promise<Attempt | undefined> {
     for (;;) {
       const attempt = await this.attempt();
       if (wished(attempt)) return undefined;

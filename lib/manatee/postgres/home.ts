@@ -7,7 +7,7 @@
  *   copying/          a copy that is not complete, or is and waits to be swapped in
  *   former/           data that a copy has replaced, about to be removed
  *   making/           an initdb that has not ended
- *   peer.json         what is remembered of the data: how they last ran, in which generation they were restored
+ *   peer.json         what is remembered of the data: how they last ran, in which generation they were restored, in which clients were let in
  *   restoring.json    there while a rewind or a swap is under way: `data` is not to be trusted
  *   postgres.log, pgpass
  */
@@ -21,10 +21,8 @@ import type {ServerFacts} from '../server';
 
 export interface SystemUser { uid: number; gid: number; name: string }
 
-export interface Memory {
-  ran: ServerFacts['ran'];
-  restoredIn: number;
-}
+/** What is known of the data beyond what is in them. */
+export type Memory = Pick<ServerFacts, 'ran' | 'restoredIn' | 'generation'>;
 
 /** `swap`: the copy is complete, the swap may be finished. Otherwise the data are half of one server's and half of another's, or gone. */
 interface Restoring { how: 'rewind' | 'copy' | 'swap'; generation: number }
@@ -47,7 +45,7 @@ export class Home {
     this.pgpass = at('pgpass');
   }
 
-  /** Makes the directory where it is missing, and ends what a crash left half done in it. */
+  /** Makes the directory where it is missing. */
   static async open(root: string): Promise<Home> {
     const dir = path.resolve(root);
     await mkdir(dir, {recursive: true, mode: 0o755});
@@ -55,12 +53,20 @@ export class Home {
     await checkReachable(dir, home.user);
     const owner = await stat(dir);
     if (owner.uid !== home.user.uid) await chown(dir, home.user.uid, home.user.gid);
-    await rm(home.making, {recursive: true, force: true});
-    const restoring = await home.restoring();
-    if (restoring?.how === 'swap') await home.swap(restoring.generation);
-    else if (!restoring) await rm(home.copying, {recursive: true, force: true});
-    if (!restoring || restoring.how === 'swap') await rm(home.former, {recursive: true, force: true});
     return home;
+  }
+
+  /** Ends, or takes away, what a crash left half done. Nobody may be at work in it any more. */
+  async mend(): Promise<void> {
+    const restoring = await this.restoring();
+    if (restoring?.how === 'swap') await this.swap(restoring.generation);
+    for (const dir of [this.making, this.copying, this.former]) await rm(dir, {recursive: true, force: true});
+  }
+
+  /** The major version of the data; undefined where there are none. */
+  async version(): Promise<number | undefined> {
+    const text = await readFile(path.join(this.data, 'PG_VERSION'), 'utf8').catch(() => '');
+    return Number(text) || undefined;
   }
 
   async dataState(): Promise<ServerFacts['data']> {
@@ -76,7 +82,7 @@ export class Home {
     if (text !== undefined) return JSON.parse(text) as Memory;
     // A database that somebody else made and put here: what it last was stands in its control file.
     const control = await this.control();
-    return {ran: control === null ? 'never' : control.recovering ? 'standby' : 'primary', restoredIn: 0};
+    return {ran: control === null ? 'never' : control.recovering ? 'standby' : 'primary', restoredIn: 0, generation: 0};
   }
 
   remember(memory: Memory): Promise<void> {
@@ -113,7 +119,7 @@ export class Home {
   }
 
   async endRestoring(generation: number): Promise<void> {
-    await this.remember({ran: 'never', restoredIn: generation});
+    await this.remember({ran: 'standby', restoredIn: generation, generation: 0});
     await rm(path.join(this.root, 'restoring.json'), {force: true});
     await syncDirectory(this.root);
   }

@@ -39,7 +39,7 @@ export async function initialise(binDir: string, home: Home, passwords: Password
     await run(path.join(binDir, 'initdb'), ['-D', home.making, '-U', SITTER, '--encoding=UTF8', '--locale=C', '--data-checksums', '--auth=reject', '--no-instructions', '--no-sync'], as);
     await single(path.join(binDir, 'postgres'), home.making, statements(passwords), as);
     await syncFilesystem(home.making);
-    await home.remember({ran: 'never', restoredIn: 0});
+    await home.remember({ran: 'never', restoredIn: 0, generation: 0});
     await rename(home.making, home.data);
     await syncDirectory(home.root);
   } catch (err) {

@@ -4,17 +4,18 @@
  */
 import {spawn, type ChildProcess} from 'node:child_process';
 import {constants} from 'node:fs';
-import {access, open, readdir, readFile, rm, stat, truncate} from 'node:fs/promises';
+import {open, readFile, rm, stat, truncate} from 'node:fs/promises';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import type {Monotonic} from '../coordination';
+import type {Binaries} from './binaries';
 import type {Home} from './home';
 import {endAll, processesOf, signal} from './processes';
 
 const MAX_LOG_BYTES = 10 << 20;
-/** A shutdown waits for what the standbys have not got yet; one that does not answer holds it up until its walsender gives up (5 s). */
-const FAST_MS = 15_000;
+/** A shutdown waits for what the standbys have not got yet; for one that does not answer, no longer than this. */
+const FAST_MS = 5000;
 const IMMEDIATE_MS = 1000;
 
 export const environment = (): NodeJS.ProcessEnv => ({PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC', HOME: '/nonexistent'});
@@ -26,7 +27,7 @@ export class Postmaster {
   private going: Promise<void> | undefined;
   private logFrom = 0;
 
-  constructor(private readonly binDir: string, private readonly home: Home, private readonly clock: Monotonic, private readonly log: Log, private readonly onEnd: () => void) {}
+  constructor(private readonly binaries: Binaries, private readonly home: Home, private readonly clock: Monotonic, private readonly log: Log, private readonly onEnd: () => void) {}
 
   /** undefined: none. One that is dead, but whose last processes are not gone yet, is still there. */
   get pid(): number | undefined {
@@ -39,7 +40,6 @@ export class Postmaster {
 
   /** Ends what an earlier sitter has left. */
   async clear(): Promise<void> {
-    if (this.child) return;
     const left = processesOf(this.home.data);
     if (left.length === 0) return;
     this.log.warn({processes: left.length}, 'a server of an earlier sitter, or what is left of it, still runs; ending it');
@@ -51,6 +51,7 @@ export class Postmaster {
   }
 
   async start(): Promise<void> {
+    if (this.child) throw new CetusError('internal', 'a second server of one directory');
     await this.clear();
     // Its number may belong to another program by now, over which Postgres would refuse to start. Nothing of ours runs: we have just looked.
     await rm(path.join(this.home.data, 'postmaster.pid'), {force: true});
@@ -59,9 +60,10 @@ export class Postmaster {
     await out.chown(this.home.user.uid, this.home.user.gid);
     this.logFrom = (await out.stat()).size;
     this.ended = undefined;
+    const binary = path.join(await this.binaries.of(await this.home.version()), 'postgres');
     const {uid, gid} = this.home.user;
     // Its output is a file: a pipe would fill, and stop it, while we are stopped. Detached: Ctrl-C reaches us, and we end it last.
-    const child = spawn(path.join(this.binDir, 'postgres'), ['-D', this.home.data], {
+    const child = spawn(binary, ['-D', this.home.data], {
       stdio: ['ignore', out.fd, out.fd], detached: true, env: environment(), cwd: this.home.data, ...(process.getuid!() === 0 ? {uid, gid} : {}),
     });
     this.child = child;
@@ -86,9 +88,9 @@ export class Postmaster {
   /** Why it is not running, with what it said last; undefined while it does. */
   async failure(): Promise<string | undefined> {
     if (this.child && this.ended === undefined) return undefined;
-    const said = (await this.said()).split('\n').map((line) => line.replace(/^[\d-]+ [\d:.]+ \w+ \[\d+\] /, '')).filter((line) => line !== '');
-    const telling = said.filter((line) => /^(FATAL|PANIC|ERROR|HINT|DETAIL|postgres:)/.test(line));
-    return [this.ended ?? 'it was not started', ...(telling.length ? telling : said).slice(-5)].join('; ');
+    await this.going;
+    const said = (await this.said(this.logFrom)).split('\n').map((line) => line.replace(/^[\d-]+ [\d:.]+ \w+ \[\d+\] /, '').trim()).filter((line) => line !== '');
+    return [this.ended ?? 'it was not started', ...said.slice(-6)].join('; ');
   }
 
   /**
@@ -100,10 +102,14 @@ export class Postmaster {
     return Number(lines[0]) === this.child?.pid && /^ready/.test(lines[7] ?? '');
   }
 
-  /** What this run has said, the last 64 KiB of it. */
-  async said(): Promise<string> {
-    const size = (await stat(this.home.log).catch(() => undefined))?.size ?? 0;
-    const from = Math.max(this.logFrom > size ? 0 : this.logFrom, size - 65_536);
+  async logEnd(): Promise<number> {
+    return (await stat(this.home.log).catch(() => undefined))?.size ?? 0;
+  }
+
+  /** What was said from there on, the last 64 KiB of it. */
+  async said(since: number): Promise<string> {
+    const size = await this.logEnd();
+    const from = Math.max(since > size ? 0 : since, size - 65_536);
     const handle = await open(this.home.log, 'r').catch(() => undefined);
     if (!handle) return '';
     try {
@@ -117,7 +123,7 @@ export class Postmaster {
 
   /** A standby whose upstream is away says so ten times a second. */
   async shortenLog(): Promise<void> {
-    if (((await stat(this.home.log).catch(() => undefined))?.size ?? 0) > MAX_LOG_BYTES) await truncate(this.home.log, 0);
+    if ((await this.logEnd()) > MAX_LOG_BYTES) await truncate(this.home.log, 0);
   }
 
   reload(): void {
@@ -147,12 +153,4 @@ export class Postmaster {
     await Promise.race([this.going, this.clock.sleep(ms, waiting.signal)]);
     waiting.abort();
   }
-}
-
-/** The newest of the distribution's; `binDir` where it was said. */
-export async function findBinaries(binDir: string | undefined): Promise<string> {
-  const versions = (await readdir('/usr/lib/postgresql').catch(() => [])).map(Number).filter((version) => version >= 14).sort((a, b) => b - a);
-  for (const dir of binDir ? [binDir] : versions.map((version) => `/usr/lib/postgresql/${version}/bin`))
-    if (await access(path.join(dir, 'postgres'), constants.X_OK).then(() => true, () => false)) return dir;
-  throw new CetusError('unavailable', `no Postgres 14 or later was found in ${binDir ?? '/usr/lib/postgresql'}: install the distribution's package postgresql, or say where its programs are`);
 }

@@ -8,7 +8,11 @@ import type {Monotonic} from '../coordination';
 
 export interface ServerProcess { pid: number; parent: number }
 
-export function processesOf(dataDir: string): ServerProcess[] {
+const SERVER: ReadonlySet<string> = new Set(['postgres']);
+/** What works on a directory for us, and would go on when we are gone. */
+const TOOLS: ReadonlySet<string> = new Set(['postgres', 'initdb', 'pg_basebackup', 'pg_rewind']);
+
+export function processesOf(dataDir: string, names: ReadonlySet<string> = SERVER): ServerProcess[] {
   const wanted = statSync(dataDir, {throwIfNoEntry: false});
   if (!wanted) return [];
   return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).flatMap((name) => {
@@ -18,7 +22,7 @@ export function processesOf(dataDir: string): ServerProcess[] {
       if (at.ino !== wanted.ino || at.dev !== wanted.dev) return [];
       const [, comm, rest] = /^\d+ \((.*)\) (.*)$/s.exec(readFileSync(`/proc/${name}/stat`, 'utf8'))!;
       const [state, parent] = rest!.split(' ');
-      return comm === 'postgres' && state !== 'Z' && state !== 'X' ? [{pid: Number(name), parent: Number(parent)}] : [];
+      return names.has(comm!) && state !== 'Z' && state !== 'X' ? [{pid: Number(name), parent: Number(parent)}] : [];
     } catch {
       return []; // it has ended, or is none of ours to look at
     }
@@ -33,6 +37,15 @@ export function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
+/** By SIGSTOP, or a debugger. */
+export function isStopped(pid: number): boolean {
+  try {
+    return /^\d+ \(.*\) [Tt]/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
 /** Version 14's collector of statistics: the one child that the server's own views do not show and that ignores SIGTERM. Clients' titles say more than this. */
 export function isCollector(pid: number): boolean {
   try {
@@ -42,11 +55,16 @@ export function isCollector(pid: number): boolean {
   }
 }
 
+/** Ends whatever an earlier sitter has left at work in these directories. */
+export async function endTools(dirs: string[], clock: Monotonic): Promise<void> {
+  for (const dir of dirs) await endAll(dir, clock, TOOLS);
+}
+
 /** Ends whatever is left of the server, and returns when nothing is. */
-export async function endAll(dataDir: string, clock: Monotonic): Promise<void> {
+export async function endAll(dataDir: string, clock: Monotonic, names: ReadonlySet<string> = SERVER): Promise<void> {
   // A process that sleeps in the disk dies when the disk answers; until then it is not gone, and nobody may say so.
   for (let waitMs = 2; ; waitMs = Math.min(50, waitMs * 2)) {
-    const left = processesOf(dataDir);
+    const left = processesOf(dataDir, names);
     if (left.length === 0) return;
     for (const {pid} of left) signal(pid, 'SIGKILL');
     await clock.sleep(waitMs);

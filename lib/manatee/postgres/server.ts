@@ -14,13 +14,15 @@ import type {Acknowledger, PostgresServer, ServerFacts} from '../server';
 import type {Peer} from '../state';
 import {Acknowledgement} from './acknowledge';
 import {Backup} from './backup';
+import {Binaries} from './binaries';
 import {freshWish, passFile, PEER_ID} from './conf';
 import {Configuration} from './configuration';
 import {Looker, type Look} from './facts';
 import {Gate} from './gate';
 import {checkReachable, Home, type Memory} from './home';
 import {initialise, type Passwords} from './initialise';
-import {findBinaries, Postmaster} from './postmaster';
+import {Postmaster} from './postmaster';
+import {endTools, isStopped} from './processes';
 import {Session} from './session';
 import {hasDiverged, isRemoved, stopReceiving} from './upstream';
 import {Watchdog} from './watchdog';
@@ -44,20 +46,19 @@ export interface PostgresServerOptions {
 }
 
 const MAX_SOCKET_PATH = 107;
-/** How long `start` waits: for a primary that recovers from a crash; for a standby that replays up to where it may answer. */
-const PRIMARY_MS = 60_000;
-const STANDBY_MS = 5000;
+/** How long `start` waits for a server that recovers, or, a standby, may have to stream before it may answer. */
+const RECOVERY_MS = 10_000;
 const PROMOTION_MS = 60_000;
 /** Orphans of a postmaster that was killed hold its shared memory for a moment. */
 const FORMER_MS = 10_000;
 /** A stream that is to come about does within this, or it is looked why it does not; and again after as long. */
 const LOOK_UPSTREAM_MS = 500;
-const FACTS_MS = 2000;
+const FACTS_MS = 700;
 
 export async function createPostgresServer(options: PostgresServerOptions): Promise<PostgresServer> {
   const {self, log} = options;
   if (!PEER_ID.test(self.id)) throw new CetusError('invalid', `${JSON.stringify(self.id)} cannot be a peer's id: it is 1 to 50 of a-z, 0-9, '-', '_' and '.', begins with a letter or digit, and not with cetus_`);
-  const binDir = await findBinaries(options.binDir);
+  const binaries = await Binaries.find(options.binDir);
   const passwords = {client: await password(options.passwordFiles.client), replication: await password(options.passwordFiles.replication)};
   const home = await Home.open(options.dataDir);
   const socketDir = path.resolve(options.socketDir);
@@ -66,8 +67,10 @@ export async function createPostgresServer(options: PostgresServerOptions): Prom
   await chown(socketDir, home.user.uid, home.user.gid);
   await checkReachable(socketDir, home.user);
   await home.write(home.pgpass, passFile(passwords.replication));
-  const server = new RealServer(options, socketDir, binDir, passwords, home, log);
+  const server = new RealServer(options, socketDir, binaries, passwords, home, log);
   await server.clear();
+  await endTools([home.root, home.making, home.copying, home.data], options.clock);
+  await home.mend();
   return server;
 }
 
@@ -82,6 +85,8 @@ async function password(file: string): Promise<string> {
 class RealServer implements PostgresServer {
   private readonly clock: Monotonic;
   private readonly session: Session;
+  /** Apart from the verbs': a look that takes too long gives its connection up. */
+  private readonly looks: Session;
   private readonly postmaster: Postmaster;
   private readonly configuration: Configuration;
   private readonly acknowledgement: Acknowledgement;
@@ -95,23 +100,27 @@ class RealServer implements PostgresServer {
   /** What it was started as; null: it is not meant to run. */
   private meant: 'primary' | 'standby' | null = null;
   private downSinceMs: number | null = null;
-  private diverged = false;
-  /** Since when a stream has been missing, and when that was looked into. */
-  private missingSinceMs: number | null = null;
+  /** This run of the server has answered. */
+  private answered = false;
+  /** Of these data and the upstream of this id. */
+  private divergedFrom: string | null = null;
+  /** Since when a stream has been missing. */
+  private missing: {sinceMs: number; logFrom: number} | null = null;
   private lookedUpstream: {atMs: number; running: boolean} = {atMs: -Infinity, running: false};
 
-  constructor(options: PostgresServerOptions, socketDir: string, private readonly binDir: string, private readonly passwords: Passwords, private readonly home: Home, private readonly log: Log) {
+  constructor(options: PostgresServerOptions, socketDir: string, private readonly binaries: Binaries, private readonly passwords: Passwords, private readonly home: Home, private readonly log: Log) {
     const {clock, self} = options;
     this.clock = clock;
     this.session = new Session(socketDir, self.port);
-    this.looker = new Looker(this.session);
-    this.postmaster = new Postmaster(binDir, home, clock, log, () => this.hasEnded());
+    this.looks = new Session(socketDir, self.port);
+    this.looker = new Looker(this.looks);
+    this.postmaster = new Postmaster(binaries, home, clock, log, () => this.hasEnded());
     const place = {self, socketDir, listenHost: options.listenHost, pgpass: home.pgpass, settings: options.settings ?? {}};
     this.configuration = new Configuration(place, passwords.replication, home, this.postmaster, this.session, clock);
     const fence = async (): Promise<void> => { await this.postmaster.stop('immediate'); };
     this.acknowledgement = new Acknowledgement(this.configuration, this.session, clock, fence);
     this.gate = new Gate(this.configuration, this.session, {host: reachable(options.listenHost), port: self.port, password: passwords.client}, home.data, this.postmaster, clock, log, fence);
-    this.backup = new Backup(binDir, home, this.configuration, passwords.replication, clock, log);
+    this.backup = new Backup(binaries, home, this.configuration, passwords.replication, clock, log);
     this.watchdog = new Watchdog(home.data, clock, log, () => { void fence(); });
   }
 
@@ -124,14 +133,19 @@ class RealServer implements PostgresServer {
   async facts(): Promise<ServerFacts> {
     const alive = this.postmaster.alive;
     const [data, memory, control] = await Promise.all([this.home.dataState(), this.home.memory(), this.home.control()]);
-    const look = alive ? await this.looker.look(FACTS_MS).catch(() => null) : null;
-    if (look) this.downSinceMs = null;
+    // Our connection would answer on while nobody new gets one.
+    const look = alive && !isStopped(this.postmaster.pid!) ? await this.looker.look(FACTS_MS).catch(() => null) : null;
+    const process = !this.postmaster.alive ? 'stopped' : look ? 'running' : this.answered ? 'hung' : 'starting';
+    if (look) {
+      this.answered = true;
+      this.downSinceMs = null;
+    } else if (this.meant) this.downSinceMs ??= this.clock.nowMs();
     this.considerUpstream(look);
     const {wish} = this.configuration;
     return {
-      data, systemId: control?.systemId ?? null, process: !this.postmaster.alive ? 'stopped' : look ? 'running' : 'starting', downSinceMs: this.downSinceMs, ran: memory.ran,
-      inRecovery: look?.inRecovery ?? null, wal: look?.wal ?? null, upstream: wish.upstream?.id ?? null, receiving: look?.receiving ?? false, diverged: this.diverged,
-      acknowledger: wish.acknowledger, standbys: look?.standbys ?? [], gate: wish.gate, generation: wish.generation, restoredIn: memory.restoredIn,
+      data, systemId: control?.systemId ?? null, process, downSinceMs: this.downSinceMs, ran: memory.ran, inRecovery: look?.inRecovery ?? null, wal: look?.wal ?? null,
+      upstream: wish.upstream?.id ?? null, receiving: look?.receiving ?? false, diverged: this.divergedFrom !== null, acknowledger: wish.acknowledger,
+      standbys: look?.standbys ?? [], gate: wish.gate, generation: memory.generation, restoredIn: memory.restoredIn,
     };
   }
 
@@ -140,18 +154,24 @@ class RealServer implements PostgresServer {
     const {upstream} = this.configuration.wish;
     const now = this.clock.nowMs();
     if (!this.postmaster.alive || !upstream || look?.receiving || look?.inRecovery === false) {
-      this.missingSinceMs = null;
-      if (look?.receiving) this.diverged = false;
+      this.missing = null;
+      if (look?.receiving) this.divergedFrom = null;
       return;
     }
-    this.missingSinceMs ??= now;
-    if (now - this.missingSinceMs < LOOK_UPSTREAM_MS || this.lookedUpstream.running || now - this.lookedUpstream.atMs < LOOK_UPSTREAM_MS) return;
+    if (this.missing === null) {
+      // A message of a removed segment comes again with every attempt: older ones may be about another upstream.
+      const missing = {sinceMs: now, logFrom: Infinity};
+      this.missing = missing;
+      void this.postmaster.logEnd().then((end) => { missing.logFrom = end; });
+    }
+    const {missing} = this;
+    if (now - missing.sinceMs < LOOK_UPSTREAM_MS || this.lookedUpstream.running || now - this.lookedUpstream.atMs < LOOK_UPSTREAM_MS) return;
     this.lookedUpstream = {atMs: now, running: true};
     const ask = async (): Promise<void> => {
       await this.postmaster.shortenLog();
-      const diverged = isRemoved(await this.postmaster.said()) || (look?.replayed ? await hasDiverged(this.session, upstream, look.replayed, this.passwords.replication) : false);
-      if (this.configuration.wish.upstream?.id !== upstream.id || diverged === this.diverged) return;
-      this.diverged = diverged;
+      const diverged = isRemoved(await this.postmaster.said(missing.logFrom)) || (look?.replayed ? await hasDiverged(this.session, upstream, look.replayed, this.passwords.replication) : false);
+      if (this.configuration.wish.upstream?.id !== upstream.id || diverged === (this.divergedFrom !== null)) return;
+      this.divergedFrom = diverged ? upstream.id : null;
       if (diverged) this.log.warn({upstream: upstream.id}, 'our data cannot follow this upstream');
       this.tell();
     };
@@ -164,7 +184,7 @@ class RealServer implements PostgresServer {
     return this.inTurn('initialise', async () => {
       const data = await this.home.dataState();
       if (data === 'broken') throw new CetusError('conflict', 'there are broken data, which only a copy replaces');
-      if (data === 'none') await initialise(this.binDir, this.home, this.passwords);
+      if (data === 'none') await initialise(await this.binaries.of(), this.home, this.passwords);
     });
   }
 
@@ -179,8 +199,8 @@ class RealServer implements PostgresServer {
       const promotes = as === 'primary' && (await this.home.isStandby());
       if (this.postmaster.alive) await this.asAfterStart(as, upstream);
       else await this.launch(as, promotes ? 'standby' : as, as === 'standby' ? upstream : null);
+      this.answered = true;
       if (promotes && (await this.looker.look()).inRecovery) await this.leaveRecovery();
-      if (as === 'primary') await this.acknowledgement.commitsWait();
       this.downSinceMs = null;
       this.tell();
     });
@@ -190,40 +210,38 @@ class RealServer implements PostgresServer {
     const signal = path.join(this.home.data, 'standby.signal');
     if (mode === 'standby') await this.home.writeLasting(signal, '');
     const memory = await this.home.memory();
-    await this.rememberRan(memory, as === 'primary' || memory.ran === 'primary' ? 'primary' : 'standby');
+    await this.rememberRan(memory, as);
     this.forget();
-    await this.configuration.prepare(freshWish(upstream));
+    if (upstream) this.towards(upstream);
     // Before there is a server: it is never without. Nothing that a fresh server does needs a lease.
     this.watchdog.permitUntil(Infinity);
     await this.watchdog.ensure();
     const until = this.clock.nowMs() + FORMER_MS;
     for (;;) {
+      await this.configuration.prepare(freshWish(upstream));
       await this.postmaster.start();
-      const why = await this.comesUp(mode);
+      const why = await this.comesUp();
       if (why === undefined) return;
       if (!/shared memory|lock file/.test(why) || this.clock.nowMs() > until) throw new CetusError('unavailable', `Postgres did not start: ${why}`);
       await this.clock.sleep(50);
     }
   }
 
-  /** Why it did not. */
-  private async comesUp(mode: 'primary' | 'standby'): Promise<string | undefined> {
-    const began = this.clock.nowMs();
+  /** Why it did not. Throws `timeout` where that is not decided yet. */
+  private async comesUp(): Promise<string | undefined> {
+    const until = this.clock.nowMs() + RECOVERY_MS;
     for (;;) {
       const why = await this.postmaster.failure();
       if (why !== undefined) return why;
       const answer = (await this.postmaster.answers()) ? await this.session.ask('SELECT').then(() => null, (err: unknown) => asCetusError(err).message) : 'it does not take connections yet';
       if (answer === null) return undefined;
-      const waited = this.clock.nowMs() - began;
-      // It may have to stream before it may answer.
-      if (mode === 'standby' && waited > STANDBY_MS) return undefined;
-      if (waited > PRIMARY_MS) throw new CetusError('unavailable', `Postgres is still recovering after ${PRIMARY_MS} ms: ${answer}`);
+      if (this.clock.nowMs() > until) throw new CetusError('timeout', `Postgres is still recovering: ${answer}`);
       await this.clock.sleep(10);
     }
   }
 
   private async asAfterStart(as: 'primary' | 'standby', upstream: Peer | null): Promise<void> {
-    const why = await this.comesUp(as);
+    const why = await this.comesUp();
     if (why !== undefined) throw new CetusError('unavailable', `Postgres did not start: ${why}`);
     await this.gate.close();
     await this.acknowledgement.by({kind: 'nobody'});
@@ -251,11 +269,12 @@ class RealServer implements PostgresServer {
   /** What was known of a server that is no more. */
   private forget(): void {
     this.session.drop();
+    this.looks.drop();
+    this.answered = false;
     this.looker.reset();
     this.configuration.reset();
     this.acknowledgement.reset();
-    this.diverged = false;
-    this.missingSinceMs = null;
+    this.missing = null;
   }
 
   // ---- replication ----
@@ -272,9 +291,14 @@ class RealServer implements PostgresServer {
       if (!look.inRecovery) return;
       return stopReceiving(this.configuration, this.session, this.looker, this.clock);
     }
-    this.diverged = false;
-    this.missingSinceMs = null;
+    this.towards(upstream);
     await this.configuration.apply({upstream});
+  }
+
+  /** What was found out about one upstream says nothing of another. */
+  private towards(upstream: Peer): void {
+    if (this.divergedFrom !== upstream.id) this.divergedFrom = null;
+    this.missing = null;
   }
 
   promote(): Promise<void> {
@@ -320,6 +344,10 @@ class RealServer implements PostgresServer {
   openGate(generation: number): Promise<void> {
     return this.inTurn('openGate', async () => {
       this.mustRun();
+      await this.acknowledgement.certain();
+      // Before anybody can have read it.
+      const memory = await this.home.memory();
+      if (memory.generation !== generation) await this.home.remember({...memory, generation});
       await this.gate.open(generation);
     });
   }
@@ -338,6 +366,7 @@ class RealServer implements PostgresServer {
       if (how === 'copy') await this.backup.copy(from, generation);
       else await this.backup.rewind(from, generation);
       this.forget();
+      this.divergedFrom = null;
       this.tell();
     });
   }
@@ -381,7 +410,7 @@ class RealServer implements PostgresServer {
         return await verb();
       } catch (err) {
         const known = asCetusError(err);
-        throw known.kind === 'internal' || known.kind === 'timeout' ? new CetusError('unavailable', `${what}: ${known.message}`, {cause: err}) : known;
+        throw known.kind === 'internal' ? new CetusError('unavailable', `${what}: ${known.message}`, {cause: err}) : known;
       }
     });
     this.last = mine.catch(() => undefined);

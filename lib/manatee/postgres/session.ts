@@ -6,7 +6,7 @@ import pg from 'pg';
 import {CetusError, asCetusError} from '../../base/errors';
 import {SITTER} from './conf';
 
-export const ANSWER_MS = 3000;
+export const ANSWER_MS = 5000;
 
 /** Rejects with `timeout` after so many ms; what is then to be done with the loser is the caller's business. */
 export async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
@@ -58,8 +58,8 @@ export class Session {
   async ask<R extends pg.QueryResultRow>(text: string, values: unknown[] = [], name?: string, timeoutMs = ANSWER_MS): Promise<R[]> {
     const opening = (this.kept ??= connect(this.config, timeoutMs));
     try {
-      const client = await opening;
-      return (await within(timeoutMs, 'a question to Postgres', client.query<R>({text, values, ...(name ? {name} : {})}))).rows;
+      const answer = opening.then((client) => client.query<R>({text, values, ...(name ? {name} : {})}));
+      return (await within(timeoutMs, 'a question to Postgres', answer)).rows;
     } catch (err) {
       if (this.kept === opening) this.kept = undefined;
       void opening.then(discard, () => undefined);
