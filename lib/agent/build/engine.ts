@@ -42,7 +42,6 @@ export interface EngineParts {
 
 interface BuildCache { BuildCache: unknown[]; BuilderSize: number }
 interface Hold { streams: number; timer: NodeJS.Timeout | undefined }
-interface ListedImage { Id: string; RepoTags: string[] | null; RepoDigests: string[] | null }
 
 /** A build whose client is neither connected nor done is given up after this. */
 const ABANDONED_MS = 60_000;
@@ -60,9 +59,6 @@ export class BuildEngine {
   private turn: Promise<unknown> = Promise.resolve();
   private known: Known;
   private taken = new Map<string, string>();
-  /** What it has, as it was last seen; undefined where something may have been built since. */
-  private seen: {names: EngineImages['names']; digests: ReadonlyMap<string, string[]>} | undefined;
-  private streams = 0;
   /** What it was started with. */
   private settings = '';
   private idle: NodeJS.Timeout | undefined;
@@ -107,16 +103,12 @@ export class BuildEngine {
     const held = this.holds.get(hold);
     if (!held) throw new CetusError('notFound', 'the build has ended');
     held.streams += 1;
-    this.streams += 1;
     clearTimeout(held.timer);
-    this.seen = undefined;
     let open = true;
     const done = (): void => {
       if (!open) return;
       open = false;
       held.streams -= 1;
-      this.streams -= 1;
-      this.seen = undefined;
       if (held.streams === 0) this.abandonLater(hold, held);
     };
     // A restart for another build's images may be under way.
@@ -143,7 +135,7 @@ export class BuildEngine {
 
   /** What builds made and Cetus may lack: these images, and whatever got a name since. */
   async built(imageIds: string[]): Promise<BuiltNames[]> {
-    const {names, digests} = await this.look();
+    const {names, digests} = this.look();
     const engine: EngineImages = {names, ids: {has: (id) => this.store.hasImage(id)}};
     const byId = new Map<string, string[]>(imageIds.filter((id) => engine.ids.has(id)).map((id) => [id, [...names].filter(([, of]) => of === id).map(([name]) => name)]));
     for (const [name, id] of fresh(engine, this.known, this.taken)) byId.set(id, [...new Set([...(byId.get(id) ?? []), name])]);
@@ -194,7 +186,6 @@ export class BuildEngine {
     const cetus = cetusImages(request);
     const wanted = JSON.stringify([request.network, request.hostNetwork]);
     if (this.running && wanted !== this.settings && alone()) await this.end();
-    if (this.running && this.seen && same(this.known, cetus)) return;
     const images = await this.describe(request);
     if (!this.running) {
       await room();
@@ -203,22 +194,18 @@ export class BuildEngine {
       await this.end();
       await this.start(request, images);
     }
-    const {names} = await this.look();
+    const {names} = this.look();
     await this.apply(images, differences({names, ids: {has: (id) => this.store.hasImage(id)}}, cetus, this.known, alone()));
-    this.known = {names: Object.fromEntries(cetus.names), ids: [...cetus.ids]};
     if (alone()) this.taken.clear();
+    if (same(this.known, cetus)) return;
+    this.known = {names: Object.fromEntries(cetus.names), ids: [...cetus.ids]};
     fs.writeFileSync(this.file('known.json'), JSON.stringify(this.known), {mode: 0o600});
   }
 
-  /** Images without a name that others stand on are left out: the store knows whether they are there, and listing them costs the engine most. */
-  private async look(): Promise<NonNullable<BuildEngine['seen']>> {
-    if (this.seen) return this.seen;
-    const list = await this.api().json<ListedImage[]>('GET', '/images/json');
-    const names = new Map(list.flatMap(({Id, RepoTags}) => (RepoTags ?? []).filter((tag) => tag !== '<none>:<none>').map((tag) => [tag, Id] as const)));
-    const seen = {names, digests: new Map(list.map(({Id, RepoDigests}) => [Id, (RepoDigests ?? []).filter((digest) => !digest.startsWith('<none>'))]))};
-    // A build that goes on may change it at any moment.
-    if (this.streams === 0) this.seen = seen;
-    return seen;
+  private look(): {names: EngineImages['names']; digests: ReadonlyMap<string, string[]>} {
+    this.api(); // `unavailable` where it has ended
+    const {tags, digests} = this.store.names();
+    return {names: tags, digests};
   }
 
   private async describe({images}: BuildPrepare): Promise<Map<string, LentImage>> {
@@ -256,7 +243,6 @@ export class BuildEngine {
       }
     }
     this.settings = JSON.stringify([network, hostNetwork]);
-    this.seen = undefined;
     log.info({account: this.parts.account, ms: clock.now() - began}, 'build engine started');
   }
 
@@ -271,7 +257,6 @@ export class BuildEngine {
 
   private async apply(images: ReadonlyMap<string, LentImage>, {load, tag, untag, remove}: ReturnType<typeof differences>): Promise<void> {
     const api = this.api();
-    if (load.length + tag.length + untag.length + remove.length > 0) this.seen = undefined;
     if (load.length > 0) {
       const lacking = new Set(this.missing(images).map((layer) => layer.chainId));
       await api.progress('POST', '/images/load?quiet=1', imagesArchive(load.map(({imageId, names}) => ({image: images.get(imageId)!, names})), lacking, (digest) => this.parts.lending.blob(digest), this.parts.directory));
@@ -311,7 +296,7 @@ export class BuildEngine {
     this.parts.log.warn({account: this.parts.account, why}, 'a build engine begins anew, without its cache');
     fs.rmSync(places(this.parts.directory).data, {recursive: true, force: true});
     this.known = {names: {}, ids: []};
-    fs.rmSync(this.file('usage.json'), {force: true});
+    for (const of of ['known.json', 'usage.json']) fs.rmSync(this.file(of), {force: true});
   }
 
   private descriptors(): Map<string, Descriptor> {

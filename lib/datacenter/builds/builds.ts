@@ -24,6 +24,13 @@ const IMAGES = BUCKETS.images.name;
 const REFS = BUCKETS.image_refs.name;
 
 export function buildVerbs(context: Context, predefined: PredefinedNetworks): BuildVerbs {
+  /** Holds on their way back: nobody's answer waits for that, but the next build, which must not take the last one for one that still goes on. */
+  const goingBack = new Set<Promise<void>>();
+  const giveBack = (held: OpenBuild): void => {
+    const going = held.close().finally(() => goingBack.delete(going));
+    goingBack.add(going);
+  };
+
   const builder = async (): Promise<{nodeId: string; agent: AgentBuilds}> => {
     // The same one each time, where it is alive: its caches are warm.
     const [node] = (await context.fleet.nodes()).filter((n) => n.liveness === 'alive' && n.facts.builds).sort((a, b) => (a.id < b.id ? -1 : 1));
@@ -33,6 +40,7 @@ export function buildVerbs(context: Context, predefined: PredefinedNetworks): Bu
 
   const open = async (caller: Caller): Promise<OpenBuild> => {
     const {account} = caller;
+    await Promise.all(goingBack);
     const [{nodeId, agent}, images, references, network] = await Promise.all([
       builder(), context.moray.list<Image>(IMAGES, eq('account', account)), context.moray.list<ImageRef>(REFS, eq('account', account)), predefined.builds(caller),
     ]);
@@ -60,7 +68,7 @@ export function buildVerbs(context: Context, predefined: PredefinedNetworks): Bu
         yield* result.rest();
       } finally {
         // Also where the client hung up: what a FROM pulled until then is there, as at the Engine.
-        await held.close();
+        giveBack(held);
       }
     },
 
