@@ -38,8 +38,8 @@ export class LayerStore {
   }
 
   /**
-   * All names, by image: tags, as people write them, and digests. The engine writes this file before it answers whoever set a name, in one rename;
-   * to have it listed over its API took 5 ms and more of each build.
+   * All names, by image: tags, as people write them, and digests. The engine writes this file before it answers whoever set a name, in one rename,
+   * and has to look at every image to list them over its API.
    */
   names(): {tags: Map<string, string>; digests: Map<string, string[]>} {
     const tags = new Map<string, string>();

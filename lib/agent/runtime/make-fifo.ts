@@ -1,4 +1,4 @@
-/** mkfifo(3), which Node does not have: 20 us a FIFO, where a process that makes them costs 2 ms and more under load. Throws Node's kind of error. */
+/** mkfifo(3), which Node does not have, in place of a process that makes them. Throws Node's kind of error. */
 import {getSystemErrorName} from 'node:util';
 import type * as Koffi from 'koffi' with {'resolution-mode': 'import'};
 
