@@ -112,9 +112,9 @@ export class Session {
   }
 
   /** Everything, or nothing. Where the answer is lost it throws `unavailable` with info.outcome 'unknown'. */
-  async transact(ops: Op[]): Promise<Outcome> {
+  async transact(ops: Op[], writes = true): Promise<Outcome> {
     const sentMs = this.options.clock.nowMs();
-    const {err, payload} = await this.ask(OP_CODES.MULTI, new TransactionRequest(ops.map(encoded)), undefined, true);
+    const {err, payload} = await this.ask(OP_CODES.MULTI, new TransactionRequest(ops.map(encoded)), undefined, writes);
     if (err) return {done: false, at: 0, because: err};
     // Ops before the one that failed say 0, those behind it that they were not reached.
     const at = payload!.results!.findIndex((result) => result.type === OP_CODES.ERROR && result.err !== 0);
@@ -128,7 +128,7 @@ export class Session {
    * leader answers that was deposed and has not noticed. It costs one entry of their log and moves no node, so it fires no watch.
    */
   async throughLeader(): Promise<void> {
-    const outcome = await this.transact([{op: 'check', path: '/', version: ANY_VERSION}]);
+    const outcome = await this.transact([{op: 'check', path: '/', version: ANY_VERSION}], false);
     if (!outcome.done) throw new CetusError('internal', 'ZooKeeper says that it has no root');
   }
 
@@ -171,12 +171,13 @@ export class Session {
         const unknown = writes && why === 'lost';
         reject(new CetusError('unavailable', unknown ? 'the answer of ZooKeeper was lost: the write may have happened' : 'the connection to ZooKeeper broke', {info: unknown ? {outcome: 'unknown'} : {}}));
       };
-      const timer = setTimeout(() => {
+      const timer = setTimeout(() => afterReading(() => {
+        if (!this.calls.has(request)) return;
         this.stalls += 1;
         this.options.log.info({patienceMs}, 'ZooKeeper does not answer; trying another server');
         fail('lost');
         this.breakConnection();
-      }, patienceMs);
+      }), patienceMs);
       this.calls.set(request, fail);
       this.manager.queue(request, (error, response) => {
         // The library's own words for a broken connection come without a response.
@@ -260,7 +261,8 @@ export class Session {
       }
       this.connectSentMs = this.options.clock.nowMs();
       connect(server);
-      this.attemptTimer = setTimeout(() => this.breakConnection(), this.patienceMs() * 2 ** Math.min(rounds, 4));
+      // Slowly more, for slow servers: a stopped one takes its turn in each round, and all of this.
+      this.attemptTimer = setTimeout(() => afterReading(() => { if (this.phase === 'connecting') this.breakConnection(); }), this.timeoutMs() / 3 * Math.min(3, 1 + rounds / 2));
     }, pauseMs);
   }
 
@@ -282,6 +284,11 @@ export class Session {
     this.manager.connect = () => undefined;
     for (const fail of [...this.calls.values()]) fail('lost');
   }
+}
+
+/** A process that was stopped finds its timers due before it has read what came meanwhile: sockets first. */
+function afterReading(act: () => void): void {
+  setImmediate(act);
 }
 
 function nodeOf(data: Buffer, stat: Stat): Node {
