@@ -1,4 +1,5 @@
 # make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
+# make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine
 # make test   all tests, with all that they need
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make bench  Cetus beside the distribution's dockerd, as ratios
@@ -6,11 +7,14 @@ DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 SHELL  := /bin/bash
 
-.PHONY: run busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench setup-cluster
+.PHONY: run cluster busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench setup-cluster
 .DEFAULT_GOAL := build
 
 run: setup-run build
 	@exec node dist/main/cetus.js up --data "$(DATA)" --listen "$(LISTEN)"
+
+cluster: setup-run setup-cluster build
+	@exec node dist/main/cetus.js cluster --data "$(DATA)" --listen "$(LISTEN)"
 
 # A busybox image for machines that cannot reach a registry: docker load -i .cache/busybox.tar
 busybox: setup-busybox build

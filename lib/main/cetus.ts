@@ -4,6 +4,7 @@ import {Command, Option} from 'commander';
 import {isCetusError} from '../base/errors';
 import {addDatabaseVerbs, DEFAULT_ZOOKEEPER_PATH, findZooKeeper} from './cli/db';
 import {addOperatorVerbs} from './cli/verbs';
+import type {UpOptions} from './up/up';
 import {VERSION} from './version';
 
 const DEFAULT_DATA = process.env.CETUS_DATA ?? '/var/lib/cetus';
@@ -18,37 +19,55 @@ const program = new Command('cetus')
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 const dataOf = (command: Command): string => command.optsWithGlobals<{data: string}>().data;
 
-program.command('up')
-  .description('everything on this machine, in the foreground: Postgres, containerd, agent, endpoint')
+/** What `up` and `cluster` have in common. */
+const withListeners = (command: Command): Command => command
   .option('--listen <address>', 'for Docker clients: HOST:PORT or unix:///PATH; may be repeated (default: 127.0.0.1:2375)', collect)
   .option('--admin-listen <address>', 'for operators, beside the socket in the data directory; loopback or unix only', collect, [])
   .option('--tls-cert <file>', 'serve TLS with this certificate (PEM)')
   .option('--tls-key <file>', 'its key')
   .option('--tls-ca <file>', 'clients must present a certificate signed by it')
   .option('--containerd <socket>', 'use this running containerd in place of one of our own')
-  .option('--postgres <url>', 'use this Postgres (14 or later) in place of one of our own')
-  .option('--zookeeper <servers>', 'use this replicated store in place of a Postgres of our own: HOST:PORT,HOST:PORT of its ZooKeeper')
-  .option('--zookeeper-path <path>', `its node there (default: ${DEFAULT_ZOOKEEPER_PATH})`)
-  .option('--postgres-password-file <file>', 'the password of its role cetus')
   .option('--name <name>', 'what `docker info` shows as the host')
   .option('--insecure-registry <host>', 'pull from it over plain HTTP; loopback always may', collect, [])
   .option('--no-host-network', 'refuse `--network host`')
   .option('--no-privileged', 'refuse `--privileged` and its parts: capabilities, devices, the host\'s namespaces, profiles of one\'s own')
   .addOption(new Option('--binds <which>', 'host paths that containers may mount: all, off, or prefixes separated by commas').default('all'))
-  .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'))
+  .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'));
+
+async function run(options: UpFlags, command: Command, store: Pick<UpOptions, 'postgres' | 'cluster' | 'ownCluster'>): Promise<void> {
+  const fail = (text: string): never => command.error(`cetus ${command.name()}: ${text}`);
+  if (Boolean(options.tlsCert) !== Boolean(options.tlsKey)) fail('--tls-cert and --tls-key belong together');
+  if (options.tlsCa && !options.tlsCert) fail('--tls-ca needs --tls-cert and --tls-key');
+  const {up} = await import('./up/up.js');
+  await up({
+    data: dataOf(command), listen: options.listen ?? ['127.0.0.1:2375'], adminListen: options.adminListen, ...store,
+    tls: options.tlsCert && options.tlsKey ? {cert: options.tlsCert, key: options.tlsKey, ...(options.tlsCa ? {ca: options.tlsCa} : {})} : undefined,
+    containerd: options.containerd, name: options.name, insecureRegistries: options.insecureRegistry, logLevel: options.logLevel,
+    policy: {allowHostNetwork: options.hostNetwork, allowPrivileged: options.privileged, allowBinds: options.binds},
+  });
+}
+
+withListeners(program.command('up')
+  .description('everything on this machine, in the foreground: Postgres, containerd, agent, endpoint'))
+  .option('--postgres <url>', 'use this Postgres (14 or later) in place of one of our own')
+  .option('--zookeeper <servers>', 'use this replicated store in place of a Postgres of our own: HOST:PORT,HOST:PORT of its ZooKeeper')
+  .option('--zookeeper-path <path>', `its node there (default: ${DEFAULT_ZOOKEEPER_PATH})`)
+  .option('--postgres-password-file <file>', 'the password of its role cetus')
   .action(async (options: UpFlags, command: Command) => {
-    if (Boolean(options.tlsCert) !== Boolean(options.tlsKey)) command.error('cetus up: --tls-cert and --tls-key belong together');
-    if (options.tlsCa && !options.tlsCert) command.error('cetus up: --tls-ca needs --tls-cert and --tls-key');
     if (options.zookeeper && options.postgres) command.error('cetus up: --zookeeper and --postgres are two stores');
     if (Boolean(options.zookeeper) !== Boolean(options.postgresPasswordFile)) command.error('cetus up: --zookeeper and --postgres-password-file belong together');
-    const {up} = await import('./up/up.js');
-    await up({
-      cluster: options.zookeeper && options.postgresPasswordFile ? {zookeeper: findZooKeeper({data: '', zookeeper: options.zookeeper, zookeeperPath: options.zookeeperPath}, {}), passwordFile: options.postgresPasswordFile} : undefined,
-      data: dataOf(command), listen: options.listen ?? ['127.0.0.1:2375'], adminListen: options.adminListen,
-      tls: options.tlsCert && options.tlsKey ? {cert: options.tlsCert, key: options.tlsKey, ...(options.tlsCa ? {ca: options.tlsCa} : {})} : undefined,
-      containerd: options.containerd, postgres: options.postgres, name: options.name, insecureRegistries: options.insecureRegistry, logLevel: options.logLevel,
-      policy: {allowHostNetwork: options.hostNetwork, allowPrivileged: options.privileged, allowBinds: options.binds},
-    });
+    const cluster = options.zookeeper && options.postgresPasswordFile
+      ? {zookeeper: findZooKeeper({data: '', zookeeper: options.zookeeper, zookeeperPath: options.zookeeperPath}, {}), passwordFile: options.postgresPasswordFile} : undefined;
+    await run(options, command, {postgres: options.postgres, cluster});
+  });
+
+withListeners(program.command('cluster')
+  .description('the same on a replicated store, all of it on this machine: three ZooKeeper servers, and peers of a Postgres and its sitter each'))
+  .option('--peers <n>', 'so many; one alone writes without a second copy (see `cetus db one-node-write`)', '3')
+  .action(async (options: UpFlags & {peers: string}, command: Command) => {
+    const peers = Number(options.peers);
+    if (!Number.isInteger(peers) || peers < 1 || peers > 9) command.error('cetus cluster: --peers is a number from 1 to 9');
+    await run(options, command, {ownCluster: {peers}});
   });
 
 program.command('down')

@@ -9,7 +9,7 @@
 import {CetusError, isCetusError} from '../base/errors';
 import type {ClusterView, Coordination, Monotonic} from './coordination';
 import {furthest, NO_WAL} from './lsn';
-import {askStatus, report, type ClusterReport, type PeerReport, type StatusDocument} from './status';
+import {askStatus, givenUp, missed, report, type ClusterReport, type PeerReport, type StatusDocument} from './status';
 import {adoptedState, alone, roleOf, withoutAsync, withoutDeposed, type ClusterState, type HistoryEntry, type Peer} from './state';
 import {lasting, verify, type Finding} from './verify';
 
@@ -47,7 +47,9 @@ export class Operator {
   }
 
   async status(): Promise<ClusterReport> {
-    return report(await this.options.coordination.view(), this.ask);
+    const {coordination} = this.options;
+    const view = await coordination.view();
+    return report(view, this.ask, missed(await coordination.history(HISTORY_LIMIT), view));
   }
 
   /** Oldest first. */
@@ -72,7 +74,7 @@ export class Operator {
     for (let tries = 0; ; tries += 1) {
       const view = await coordination.view();
       const history = await coordination.history(HISTORY_LIMIT);
-      const found = await report(view, this.ask);
+      const found = await report(view, this.ask, missed(history, view));
       // All of one version; a cluster that changes all the time is taken as it is found.
       if ((await coordination.view()).version === view.version || tries === TRIES) return {...found, history};
     }
@@ -161,13 +163,15 @@ export class Operator {
 
   /** A peer that does not come back: it loses its place. One that comes back all the same is a newcomer. */
   async forget(id: string): Promise<ClusterState> {
+    const history = await this.options.coordination.history(HISTORY_LIMIT);
     const after = await this.change((state, view) => {
       const role = roleOf(state, id);
-      if (role === 'none') return undefined;
+      if (role === 'none' && !missed(history, view).some((peer) => peer.id === id)) return undefined;
       if (view.peers.some((peer) => peer.id === id)) throw new CetusError('conflict', `${id} is there, and would have its place back at once: stop its sitter first`);
       if (role === 'primary') throw new CetusError('conflict', `${id} is the primary: only the sync${state.sync ? ` ${state.sync.id}` : ''} may take its place, and does so when it can`);
       if (role === 'sync') throw new CetusError('conflict', `${id} is the sync: the primary takes another one when there is one; without any, \`cetus db one-node-write on\` lets it go on alone`);
-      return {next: role === 'deposed' ? withoutDeposed(state, id) : withoutAsync(state, id), reason: `${id}, ${role}, is not expected to come back`, absent: [id]};
+      const next = role === 'deposed' ? withoutDeposed(state, id) : role === 'async' ? withoutAsync(state, id) : state;
+      return {next, reason: givenUp(id), absent: [id]};
     });
     await this.options.coordination.orderRebuild(id, false);
     return after;

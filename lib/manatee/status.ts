@@ -13,7 +13,7 @@ import {lsnDistance, lsnNumber, type Lsn} from './lsn';
 import type {Override} from './overrides';
 import type {ServerFacts} from './server';
 import type {SitterStatus} from './sitter';
-import {membersOf, roleOf, type ClusterState, type Peer, type Role} from './state';
+import {membersOf, roleOf, type ClusterState, type HistoryEntry, type Peer, type Role} from './state';
 
 /** How long ago the primary's WAL had come to this place. */
 export interface TrailMark { ageMs: number; wal: Lsn }
@@ -129,10 +129,23 @@ export interface PeerReport {
 
 export interface ClusterReport { view: ClusterView; peers: PeerReport[] }
 
-/** Everybody who has a place or a node: members in their order, then the others. The primary is asked last, so that no standby seems to be ahead of it. */
-export async function report(view: ClusterView, ask: (peer: Peer) => Promise<StatusDocument> = askStatus): Promise<ClusterReport> {
+/** The end of a history's entry by which an operator gives a peer up. */
+export const givenUp = (id: string): string => `${id} is not expected to come back`;
+
+/** Who had a place once, has none now, and was not given up by an operator: an async that dies loses its place at once, and is missed all the same. */
+export function missed(history: HistoryEntry[], {state, peers}: ClusterView): Peer[] {
+  const gone = new Map<string, Peer>();
+  for (const {state: then, reason} of history) {
+    for (const peer of membersOf(then)) gone.set(peer.id, peer);
+    for (const id of gone.keys()) if (reason === givenUp(id)) gone.delete(id);
+  }
+  return [...gone.values()].filter(({id}) => !(state && roleOf(state, id) !== 'none') && !peers.some((peer) => peer.id === id)).map(({id, host, port, statusUrl}) => ({id, host, port, statusUrl}));
+}
+
+/** Everybody who has a place or a node, and who is missed: members in their order, then the others. The primary is asked last, so that no standby seems to be ahead of it. */
+export async function report(view: ClusterView, ask: (peer: Peer) => Promise<StatusDocument> = askStatus, missing: Peer[] = []): Promise<ClusterReport> {
   const known = new Map<string, Peer>((view.state ? membersOf(view.state) : []).map((peer) => [peer.id, peer]));
-  for (const peer of view.peers) if (!known.has(peer.id)) known.set(peer.id, peer);
+  for (const peer of [...view.peers, ...missing]) if (!known.has(peer.id)) known.set(peer.id, peer);
   const one = async (peer: Peer): Promise<PeerReport> => {
     const live = view.peers.find(({id}) => id === peer.id) ?? null;
     const answer = await ask(live ?? peer).then((document) => ({document, unanswered: null}), (err: unknown) => ({document: null, unanswered: (err as Error).message}));

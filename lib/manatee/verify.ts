@@ -31,7 +31,7 @@ export function verify(collected: Collected): Finding[] {
   if (!view.state) return [{kind: 'broken', rule: 'state', subject: 'state', text: 'there is no cluster in ZooKeeper'}];
   const state = view.state;
   return [
-    ...ofHistory(collected.history, state), ...ofState(state, view), ...ofGates(collected, state), ...ofPrimary(collected, state), ...ofStandbys(collected, state),
+    ...ofHistory(collected.history, state), ...ofState(state, view), ...ofMissed(collected), ...ofGates(collected, state), ...ofPrimary(collected, state), ...ofStandbys(collected, state),
     ...ofDeposed(collected, state), ...ofSettings(collected),
   ];
 }
@@ -84,6 +84,11 @@ function ofState(state: ClusterState, view: ClusterView): Finding[] {
   if (state.oneNodeWriteMode) findings.push(degraded('one-node-write', 'state', `writes are acknowledged by ${state.primary.id} alone`));
   else if (!state.sync) findings.push(degraded('no-sync', 'state', 'there is no sync: writes wait'));
   return findings;
+}
+
+/** An async that dies loses its place; it is missed all the same, until an operator says otherwise. */
+function ofMissed({peers}: Collected): Finding[] {
+  return peers.filter(({role, live}) => role === 'none' && live === null).map(({peer: {id}}) => degraded('missing', id, `${id} was a member and is not there (\`cetus db forget ${id}\` where it does not come back)`));
 }
 
 function ofGates({peers}: Collected, state: ClusterState): Finding[] {

@@ -142,6 +142,22 @@ test('forget takes the place of a deposed peer and of an async that are not ther
   await refused(operator.forget('a'), 'conflict', /only the sync b may take its place/);
 });
 
+test('an async that lost its place by dying is missed until it is forgotten', async () => {
+  const operator = world(three(), [live('a'), live('b')]);
+  zk.write(withoutAsync(zk.state!, 'c'), 'a');
+  expect((await operator.status()).peers.map(({peer: {id}, role}) => [id, role])).toEqual([['a', 'primary'], ['b', 'sync'], ['c', 'none']]);
+  expect((await operator.verify()).findings).toMatchObject([{kind: 'degraded', rule: 'missing', subject: 'c'}]);
+  let others = 1;
+  zk.before = () => { if (others-- > 0) zk.write(zk.state!); };
+  await operator.forget('c');
+  await operator.forget('c');
+  expect(zk.entries).toHaveLength(4);
+  expect((await operator.verify()).findings).toEqual([]);
+  zk.write(withAsync(zk.state!, peer('c')), 'a');
+  zk.write(withoutAsync(zk.state!, 'c'), 'a');
+  expect((await operator.verify()).findings).toMatchObject([{kind: 'degraded', rule: 'missing', subject: 'c'}]);
+});
+
 test('one-node-write begins a generation without a sync, only where the primary is there; it ends only where another peer is ready', async () => {
   const operator = world(three(), [live('a')]);
   await operator.oneNodeWrite(true);

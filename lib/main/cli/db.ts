@@ -146,7 +146,7 @@ export function statusText(found: ClusterReport): string {
       facts?.gate ?? '-', stateText(report),
     ];
   });
-  const missing = peers.filter(({role, live}) => role !== 'none' && !live).map(({peer}) => peer.id);
+  const missing = peers.filter(({live}) => !live).map(({peer}) => peer.id);
   return [
     `generation ${state.generation}, begins at ${state.initWal}: ${writable(state, found)}`,
     ...(missing.length ? [`missing: ${missing.join(', ')}`] : []),

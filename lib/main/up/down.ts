@@ -39,7 +39,7 @@ export async function down(data: string): Promise<void> {
   process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
 }
 
-const PROGRAMS = /^(containerd|containerd-shim-.+|runc|postgres|dockerd|unshare)$/;
+const PROGRAMS = /^(containerd|containerd-shim-.+|runc|postgres|dockerd|unshare|java)$/;
 
 /** One of our programs, with the directory on its command line. An editor, a shell or a client that names a file of ours is a person's. */
 export function isOfInstance(words: readonly string[], dir: string): boolean {

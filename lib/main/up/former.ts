@@ -1,5 +1,5 @@
 /**
- * What a killed `cetus up` leaves: an endpoint and an agent that are just ending because their parent is gone. Two of either on one directory
+ * What a killed `cetus up` leaves: an endpoint, an agent and sitters that are just ending because their parent is gone. Two of either on one directory
  * would write the same ledgers and take each other's sockets away, so the next `cetus up` waits for them, and ends them where it takes long.
  * The caller holds the directory's lock: whoever bears these command lines is nobody's child any more.
  */
@@ -9,12 +9,16 @@ import type {Log} from '../../base/log';
 import {processesWith, signalAll, untilGone} from './processes';
 
 const GRACE_MS = 1_500;
+/** A sitter ends its Postgres first. */
+const SITTER_GRACE_MS = 25_000;
 const KILL_WAIT_MS = 5_000;
 
-/** `cetus endpoint|agent --config DIR/run/...`; whoever else names these files looks into them. */
+/** `cetus endpoint|agent|sitter --config DIR/run/...`; whoever else names these files looks into them. */
 export function isFormer(words: readonly string[], dir: string): boolean {
-  const verb = words.findIndex((word) => word === 'endpoint' || word === 'agent');
-  return verb > 0 && /(^|\/)cetus(\.js)?$/.test(words[verb - 1]!) && words[verb + 1] === '--config' && words[verb + 2] === path.join(dir, 'run', `${words[verb]!}.json`);
+  const verb = words.findIndex((word) => word === 'endpoint' || word === 'agent' || word === 'sitter');
+  if (verb <= 0 || !/(^|\/)cetus(\.js)?$/.test(words[verb - 1]!) || words[verb + 1] !== '--config') return false;
+  const file = words[verb + 2] ?? '';
+  return path.dirname(file) === path.join(dir, 'run') && (words[verb] === 'sitter' ? /^sitter-[^/]+\.json$/.test(path.basename(file)) : path.basename(file) === `${words[verb]!}.json`);
 }
 
 export async function endFormer(dir: string, log: Log): Promise<void> {
@@ -22,7 +26,7 @@ export async function endFormer(dir: string, log: Log): Promise<void> {
   if (former().length === 0) return;
   log.warn({pids: former()}, 'processes of a cetus up that was killed are still ending; waiting for them');
   signalAll(former(), 'SIGTERM');
-  if (await untilGone(former, GRACE_MS)) return;
+  if (await untilGone(former, processesWith((words) => isFormer(words, dir) && words.includes('sitter')).length ? SITTER_GRACE_MS : GRACE_MS)) return;
   // They may die at any moment without harm: that is what they are made for.
   signalAll(former(), 'SIGKILL');
   if (!(await untilGone(former, KILL_WAIT_MS))) throw new CetusError('conflict', `processes of an earlier cetus up do not end: ${former().join(', ')}`);

@@ -97,9 +97,9 @@ async function askVersion(url: string): Promise<void> {
 }
 
 /** A primary that lets clients in: a failover that is under way is waited for. */
-export async function requireCluster(config: Pick<EndpointConfig, 'store'>, log: Log): Promise<void> {
+export async function requireCluster(config: Pick<EndpointConfig, 'store'>, log: Log, timeoutMs = CLUSTER_TIMEOUT_MS): Promise<void> {
   const store = await storeOf(config, log);
-  const until = Date.now() + CLUSTER_TIMEOUT_MS;
+  const until = Date.now() + timeoutMs;
   try {
     for (;;) {
       try {

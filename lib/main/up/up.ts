@@ -16,6 +16,7 @@ import {adminClient} from '../cli/client';
 import type {AgentConfig, EndpointConfig, Policy, TlsFiles, ZooKeeperPlace} from '../config';
 import {clusterStore} from '../store';
 import {readTls} from '../tls';
+import {OwnCluster} from '../cluster/cluster';
 import {SupervisedChild} from './child';
 import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
@@ -34,6 +35,8 @@ export interface UpOptions {
   postgres?: string;
   /** A replicated store in place of one of our own. */
   cluster?: {zookeeper: ZooKeeperPlace; passwordFile: string};
+  /** A replicated store of our own with so many peers, all of it on this machine (`cetus cluster`). */
+  ownCluster?: {peers: number};
   policy: Policy;
   insecureRegistries: string[];
   name?: string;
@@ -46,6 +49,8 @@ type StoreConfig = Pick<EndpointConfig, 'postgresUrl' | 'store'>;
 interface Part { name: string; pid(): number | undefined; stop(): Promise<void> }
 
 const READY_TIMEOUT_MS = 30_000;
+/** The first start makes a database and copies it. */
+const FIRST_STORE_TIMEOUT_MS = 120_000;
 
 export async function up(options: UpOptions): Promise<void> {
   requireRoot('up');
@@ -100,7 +105,15 @@ export async function up(options: UpOptions): Promise<void> {
     await endFormer(dir, log);
     for (const address of [...listen, ...options.adminListen.map(parseListen)]) await requireFree(address);
     let store: StoreConfig;
-    if (options.cluster) {
+    if (options.ownCluster) {
+      await endFormerPostgres(dir, log);
+      const cluster = await OwnCluster.open(dir, options.ownCluster.peers, options.logLevel, log);
+      parts.push(...cluster.parts);
+      store = {store: cluster.store};
+      await step('ZooKeeper', () => cluster.startZooKeeper());
+      await step('peers', () => cluster.startPeers(log));
+      await step('the replicated store', () => requireCluster(store, log, FIRST_STORE_TIMEOUT_MS));
+    } else if (options.cluster) {
       await endFormerPostgres(dir, log);
       store = {store: clusterStore(options.cluster.zookeeper, path.resolve(options.cluster.passwordFile))};
       await step('the replicated store', () => requireCluster(store, log));
@@ -221,7 +234,8 @@ function greet(screen: Screen, addresses: string[], options: UpOptions, dir: str
     docker run --rm busybox echo hello
 
 The operator's verbs:  node ${program} --data ${quoted(dir)} node ls | ps --wide | job ls
-Logs: ${path.join(dir, 'log')}    Ctrl-C ends Cetus; containers run on, and are found again at the next start.`);
+${options.ownCluster || options.cluster ? `The replicated store:  node ${program} --data ${quoted(dir)} db status | history | verify | promote PEER
+` : ''}Logs: ${path.join(dir, 'log')}    Ctrl-C ends Cetus; containers run on, and are found again at the next start.`);
 }
 
 /** What a client wants in its environment. An address that means "all of this machine's" is none that one could connect to. */

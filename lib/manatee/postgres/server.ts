@@ -24,7 +24,7 @@ import {initialise, type Passwords} from './initialise';
 import {Postmaster} from './postmaster';
 import {endTools, isStopped} from './processes';
 import {Session} from './session';
-import {hasDiverged, isRemoved, stopReceiving} from './upstream';
+import {hasDiverged, isNoChild, isRemoved, stopReceiving} from './upstream';
 import {Watchdog} from './watchdog';
 
 export interface PostgresServerOptions {
@@ -222,6 +222,8 @@ class RealServer implements PostgresServer {
       await this.postmaster.start();
       const why = await this.comesUp();
       if (why === undefined) return;
+      // Its last checkpoint lies beyond the fork of a timeline that it has already heard of: it cannot even start as that one's standby.
+      if (as === 'standby' && upstream && isNoChild(why)) this.divergedFrom = upstream.id;
       if (!/shared memory|lock file/.test(why) || this.clock.nowMs() > until) throw new CetusError('unavailable', `Postgres did not start: ${why}`);
       await this.clock.sleep(50);
     }

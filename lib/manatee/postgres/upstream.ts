@@ -80,3 +80,6 @@ function parse(text: string): Branch[] {
 
 /** The upstream has thrown away what we would have to begin with. Only the upstream's words tell it, which ours has repeated in its log; both speak C's English by our configuration. */
 export const isRemoved = (said: string): boolean => /requested WAL segment \w+ has already been removed/.test(said);
+
+/** What a standby ends with at its start whose own WAL goes on beyond where the newest timeline that it knows has forked off. */
+export const isNoChild = (said: string): boolean => /requested timeline \d+ is not a child of this server's history/.test(said);
