@@ -2,12 +2,14 @@
 # make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine
 # make test   all tests, with all that they need
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
+# make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules
 # make bench  Cetus beside the distribution's dockerd, as ratios
 DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
+N      ?= 1000000
 SHELL  := /bin/bash
 
-.PHONY: run cluster busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench setup-cluster
+.PHONY: run cluster simulate busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench setup-cluster
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -47,6 +49,9 @@ e2e: setup-test build
 chaos: setup-test build
 	@CETUS_CHAOS=$${CETUS_CHAOS:-12} npx --no-install jest --selectProjects e2e --testPathPatterns test/e2e/survival --runInBand
 	@npx --no-install jest --selectProjects chaos --runInBand
+
+simulate: node_modules/.cetus-installed
+	@node tools/simulate.mjs --count $(N)
 
 conformance: setup-test build
 	@node tools/conformance.mjs '$(PROXY)' $(TESTS)

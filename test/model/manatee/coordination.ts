@@ -1,10 +1,11 @@
 /**
  * What one process sees of the simulated ensemble: Coordination, with a connection that breaks, a session that may have expired meanwhile, and
- * answers that are lost. The lease is counted from when the question was sent, on the process' own clock.
+ * answers that are lost. The lease is the real one's (zookeeper/lease.ts), on the process' own clock.
  */
 import {CetusError} from '../../../lib/base/errors';
 import type {Announcement, ClusterView, Coordination, Declaration} from '../../../lib/manatee/coordination';
 import type {HistoryEntry} from '../../../lib/manatee/state';
+import {Lease} from '../../../lib/manatee/zookeeper/lease';
 import {type Connection, type Ensemble, type Operation, type Session, ZK} from './ensemble';
 import type {Life} from './life';
 import type {Network} from './network';
@@ -29,8 +30,9 @@ export class SimCoordination implements Coordination {
   private connection: Connection | null = null;
   private session: Session | null = null;
   private heardMs: number;
-  private leaseMs = -Infinity;
+  private readonly lease = new Lease();
   private closed = false;
+  private beating = false;
 
   constructor(private readonly options: ClientOptions) {
     this.heardMs = options.nowMs();
@@ -59,7 +61,7 @@ export class SimCoordination implements Coordination {
   }
 
   leaseUntilMs(): number {
-    return this.leaseMs;
+    return this.lease.until();
   }
 
   onChange(listener: () => void): () => void {
@@ -73,7 +75,7 @@ export class SimCoordination implements Coordination {
     const {ensemble, network, endpoint} = this.options;
     if (session && connection) network.send(endpoint, ZK, () => connection.open && ensemble.closeSession(session));
     this.closed = true;
-    this.leaseMs = -Infinity;
+    this.lease.ended();
     this.lost();
   }
 
@@ -94,8 +96,8 @@ export class SimCoordination implements Coordination {
       network.send(endpoint, ZK, () => ensemble.submit(connection, operation, (result) => network.send(ZK, endpoint, () => life.deliver(() => {
         if (this.connection !== connection) return;
         this.heardMs = nowMs();
-        // An error of ours (a version, a peer that is alive) is an answer of the leader as well.
-        this.leaseMs = Math.max(this.leaseMs, pending.sentMs + (this.options.sessionTimeoutMs * 2) / 3);
+        // A view begins with a write that changes nothing.
+        if ('value' in result && operation.kind !== 'history') this.lease.answered(pending.sentMs, nowMs());
         pending.settle(result);
       }))), random.chance(0.01) ? 20 : 0.4);
     });
@@ -105,12 +107,13 @@ export class SimCoordination implements Coordination {
     const {ensemble, network, endpoint, life, sessionTimeoutMs, random, nowMs} = this.options;
     if (this.closed || life.dead) return;
     const attempt: Connection = {
-      endpoint, open: false, session: null, hinted: false,
+      endpoint, open: false, session: null, hinted: false, reporting: false,
       onHint: () => life.deliver(() => this.connection === attempt && this.hint()),
       onBroken: () => life.deliver(() => this.connection === attempt && this.lost()),
     };
     let answered = false;
     const old = this.session;
+    const askedMs = nowMs();
     network.send(endpoint, ZK, () => {
       // A connection that its client has given up, or a server that is not there: nobody answers.
       if (!ensemble.up || answered || life.dead) return;
@@ -120,9 +123,11 @@ export class SimCoordination implements Coordination {
         answered = true;
         this.heardMs = nowMs();
         this.session = session;
-        if (session) this.connection = attempt;
-        else {
-          this.leaseMs = -Infinity;
+        if (session) {
+          this.connection = attempt;
+          this.lease.connected(askedMs, sessionTimeoutMs, !old);
+        } else {
+          this.lease.ended();
           this.connect();
         }
         this.hint();
@@ -135,17 +140,19 @@ export class SimCoordination implements Coordination {
     });
   }
 
-  /** Pings, and notices that nobody answers them. */
+  /** A beat every sixth of the timeout, after the one before; a connection that says nothing for a third is given up. */
   private keepAlive(): void {
-    const {ensemble, network, endpoint, life, sessionTimeoutMs, nowMs} = this.options;
-    life.after(sessionTimeoutMs / 3, () => {
+    const {life, sessionTimeoutMs, nowMs} = this.options;
+    life.after(sessionTimeoutMs / 6, () => {
       if (this.closed) return;
-      const connection = this.connection;
-      if (connection && nowMs() - this.heardMs > (sessionTimeoutMs * 2) / 3) this.lost();
-      else if (connection)
-        network.send(endpoint, ZK, () => {
-          if (ensemble.ping(connection)) network.send(ZK, endpoint, () => life.deliver(() => this.connection === connection && (this.heardMs = nowMs())));
-        });
+      if (this.connection && nowMs() - this.heardMs > sessionTimeoutMs / 3) this.lost();
+      if (this.connection && !this.beating) {
+        this.beating = true;
+        const over = (): void => {
+          this.beating = false;
+        };
+        this.ask({kind: 'beat'}).then(over, over);
+      }
       this.keepAlive();
     });
   }

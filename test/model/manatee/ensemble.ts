@@ -28,6 +28,8 @@ export interface Connection {
   open: boolean;
   session: Session | null;
   hinted: boolean;
+  /** The session spoke here, and the leader has yet to hear of it. */
+  reporting: boolean;
   /** At the client's end. */
   onHint: () => void;
   onBroken: () => void;
@@ -35,6 +37,8 @@ export interface Connection {
 
 export type Operation =
   | {kind: 'view'}
+  /** A write that changes nothing. */
+  | {kind: 'beat'}
   | {kind: 'declare'; declaration: Declaration}
   | {kind: 'announce'; announcement: Announcement}
   | {kind: 'withdraw'; id: string}
@@ -48,6 +52,8 @@ export interface EnsembleWatcher {
 
 export class Ensemble {
   up = true;
+  /** What a commit takes beyond the usual: disks of the ensemble. */
+  slowMs = 0;
   state: ClusterState | null = null;
   version = -1;
   readonly history: HistoryEntry[] = [];
@@ -58,6 +64,8 @@ export class Ensemble {
   private readonly sessions = new Set<Session>();
   private readonly connections = new Set<Connection>();
   private serial = 0;
+  /** Commits are in order. */
+  private lastCommit = 0;
 
   constructor(private readonly timeline: Timeline, private readonly network: Network, private readonly random: Random, private readonly watcher: EnsembleWatcher) {}
 
@@ -92,24 +100,29 @@ export class Ensemble {
     return session;
   }
 
-  /** A ping is answered by the server that the client is connected to; the leader hears of it a little later, or never, where that server dies. */
-  ping(connection: Connection): boolean {
-    const session = connection.session;
-    if (!this.up || !connection.open || !session || session.expired) return false;
-    this.timeline.after(this.random.between(0, TICK_MS / 2), () => {
-      if (this.up && connection.open) session.heardAt = Math.max(session.heardAt, this.timeline.nowMs);
+  /**
+   * The session has spoken to its server. The leader hears of it with the server's next answer to its pings, half a tick later at most (a tick is half the least
+   * session timeout, or less), or never, where the server dies before. A committed write by itself tells the leader nothing.
+   */
+  private spoke(connection: Connection, session: Session): void {
+    if (connection.reporting) return;
+    connection.reporting = true;
+    this.timeline.after(this.random.between(0, session.timeoutMs / 4), () => {
+      connection.reporting = false;
+      if (this.up && connection.open) session.heardAt = this.timeline.nowMs;
     });
-    return true;
   }
 
   /** A question has arrived at a server. `answer` is called when it has been committed, unless the server goes before it can send it. */
   submit(connection: Connection, operation: Operation, answer: (result: {value: unknown} | {error: CetusError}) => void): void {
     const session = connection.session;
     if (!this.up || !connection.open || !session) return;
-    this.timeline.after(this.random.latency(0.6), () => {
+    this.spoke(connection, session);
+    const due = Math.max(this.timeline.nowMs + this.random.latency(0.6) + this.random.between(0, this.slowMs), this.lastCommit);
+    this.lastCommit = due;
+    this.timeline.after(due - this.timeline.nowMs, () => {
       if (!this.up) return;
       if (session.expired) return this.breakConnection(connection);
-      session.heardAt = this.timeline.nowMs;
       let result: {value: unknown} | {error: CetusError};
       try {
         result = {value: this.execute(session, operation)};
@@ -117,7 +130,18 @@ export class Ensemble {
         if (!(err instanceof CetusError)) throw err;
         result = {error: err};
       }
+      if (operation.kind === 'view' && 'value' in result && this.random.chance(0.2)) return this.tornView(result.value as ClusterView, session, connection, answer);
       if (connection.open) answer(result);
+    });
+  }
+
+  /** A view is several reads: some of it is later than the rest. */
+  private tornView(early: ClusterView, session: Session, connection: Connection, answer: (result: {value: unknown}) => void): void {
+    const stateFirst = this.random.chance(0.5);
+    this.timeline.after(this.random.latency(1), () => {
+      if (!this.up || !connection.open || session.expired) return;
+      const late = this.view(session);
+      answer({value: stateFirst ? {...late, state: early.state, version: early.version} : {...early, state: late.state, version: late.version}});
     });
   }
 
@@ -161,6 +185,8 @@ export class Ensemble {
 
   private execute(session: Session, operation: Operation): unknown {
     switch (operation.kind) {
+      case 'beat':
+        return undefined;
       case 'view':
         return this.view(session);
       case 'history':

@@ -9,7 +9,7 @@ export type Target = 'primary' | 'sync' | 'async' | 'deposed' | 'any';
 export type FaultKind =
   | 'crashSitter' | 'crashPostgres' | 'crashMachine' | 'pauseSitter' | 'pausePostgres' | 'pauseMachine'
   | 'cutFromZk' | 'cutToZk' | 'cutZk' | 'cutPeers' | 'cutPeerOneWay' | 'isolate'
-  | 'zkDown' | 'zkServerDies' | 'zkStale'
+  | 'zkDown' | 'zkServerDies' | 'zkStale' | 'zkSlow'
   | 'diskFull' | 'diskSlow' | 'diskLost' | 'clockJump' | 'atCall'
   | 'freeze' | 'promoteSync' | 'promoteAsync' | 'rebuild' | 'forget' | 'alone' | 'notAlone' | 'addPeer' | 'removePeer';
 
@@ -26,13 +26,13 @@ export interface Fault {
 const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   crashSitter: 8, crashPostgres: 10, crashMachine: 10, pauseSitter: 6, pausePostgres: 5, pauseMachine: 8,
   cutFromZk: 4, cutToZk: 4, cutZk: 6, cutPeers: 6, cutPeerOneWay: 4, isolate: 5,
-  zkDown: 3, zkServerDies: 4, zkStale: 3,
+  zkDown: 3, zkServerDies: 4, zkStale: 3, zkSlow: 4,
   diskFull: 4, diskSlow: 4, diskLost: 3, clockJump: 2, atCall: 24,
   freeze: 2, promoteSync: 4, promoteAsync: 3, rebuild: 3, forget: 1, alone: 2, notAlone: 2, addPeer: 2, removePeer: 1,
 };
 export const FAULT_KINDS = Object.keys(WEIGHTS) as FaultKind[];
-const TARGETS: readonly Target[] = ['primary', 'primary', 'primary', 'sync', 'sync', 'async', 'deposed', 'any', 'any'];
 const TOTAL = FAULT_KINDS.reduce((sum, kind) => sum + WEIGHTS[kind], 0);
+const TARGETS: readonly Target[] = ['primary', 'primary', 'primary', 'sync', 'sync', 'async', 'deposed', 'any', 'any'];
 
 /** Faults come in clusters: what is interesting happens while the last one is still being dealt with. */
 export function planFaults(random: Random, fromMs: number, untilMs: number): Fault[] {

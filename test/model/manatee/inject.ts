@@ -97,6 +97,9 @@ export class Injector {
       case 'zkStale':
         ensemble.staleMs.set(id, 3_000);
         return this.later(forMs, () => ensemble.staleMs.delete(id));
+      case 'zkSlow':
+        ensemble.slowMs = 50 + (choice % 900);
+        return this.later(forMs, () => (ensemble.slowMs = 0));
       case 'diskFull':
         postgres.disk.full = true;
         return this.later(forMs, () => (postgres.disk.full = false));

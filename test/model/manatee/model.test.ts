@@ -4,7 +4,7 @@ import {planOf, runPlan} from './schedule';
 
 jest.setTimeout(300_000);
 
-const SCHEDULES = Number(process.env.CETUS_SCHEDULES ?? 500);
+const SCHEDULES = Number(process.env.CETUS_SCHEDULES ?? 1_500);
 
 test(`${SCHEDULES} schedules, no violation`, async () => {
   let takeovers = 0;

@@ -25,11 +25,11 @@ export interface Outcome {
   restMs: number;
 }
 
-export function planOf(seed: number): Plan {
+export function planOf(seed: number, faults?: (random: Random) => Fault[]): Plan {
   const random = new Random(seed, 0);
   const untilMs = FAULTS_FROM_MS + random.between(3_000, 24_000);
   const options = {seed, peers: random.chance(0.7) ? 3 : random.chance(0.5) ? 4 : 2, sessionTimeoutMs: 4_000, restartGraceMs: random.chance(0.5) ? 1_000 : 3_000, founded: random.chance(0.75), oneNode: random.chance(0.2)};
-  return {seed, options, faults: planFaults(random, options.founded ? 500 : 200, untilMs), untilMs};
+  return {seed, options, faults: faults ? faults(random) : planFaults(random, options.founded ? 500 : 200, untilMs), untilMs};
 }
 
 export async function runPlan(plan: Plan, mutant?: Mutant, trace?: (line: string) => void): Promise<Outcome> {
