@@ -4,12 +4,13 @@
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules
 # make bench  Cetus beside the distribution's dockerd, as ratios
+# make bench-db   failover beside Patroni, moray beside plain pg and pgbench, docker run over a cluster beside one Postgres
 DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 N      ?= 1000000
 SHELL  := /bin/bash
 
-.PHONY: run cluster simulate busybox test unit integration e2e chaos conformance bench build lint clean setup-run setup-busybox setup-test setup-bench setup-cluster
+.PHONY: run cluster simulate busybox test unit integration e2e chaos conformance bench bench-db build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -59,7 +60,10 @@ conformance: setup-test build
 bench: setup-bench build
 	@node tools/bench/main.mjs
 
-setup-run setup-busybox setup-test setup-bench setup-cluster: setup-%:
+bench-db: setup-bench-db build
+	@node tools/bench-db/main.mjs
+
+setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster: setup-%:
 	@tools/setup.sh $*
 
 clean:

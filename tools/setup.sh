@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing from the distribution, for one of: run, busybox, test, bench, cluster. Quiet and quick where nothing is missing.
+# Installs what is missing from the distribution, for one of: run, busybox, test, bench, bench-db, cluster. Quiet and quick where nothing is missing.
 # For tests and benchmark, not for a first busybox image, it also makes the images of real services, once per machine (tools/service-images).
 # Refuses loudly where it cannot help: another distribution, or no root.
 set -euo pipefail
 
-what=${1:?usage: tools/setup.sh run|busybox|test|bench|cluster}
+what=${1:?usage: tools/setup.sh run|busybox|test|bench|bench-db|cluster}
 if [ "$(id -u)" != 0 ]; then
   echo "setup: make $what wants root: it makes namespaces, bridges and mounts" >&2
   exit 1
@@ -20,9 +20,13 @@ fi
 
 # What is no program on the PATH is known by a file: ZooKeeper is jars, and Debian keeps Postgres' server out of the PATH.
 declare -A package_with=()
-if [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = cluster ]; then
+if [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = bench-db ] || [ "$what" = cluster ]; then
   package_of+=([java]=default-jre-headless)
   package_with=(['/usr/share/java/zookeeper.jar']=libzookeeper-java ['/usr/lib/postgresql/*/bin/postgres']=postgresql)
+fi
+if [ "$what" = bench-db ]; then
+  package_of+=([busybox]=busybox-static [docker]=docker.io [patroni]=patroni)
+  package_with+=(['/usr/lib/python3/dist-packages/kazoo/__init__.py']=python3-kazoo)
 fi
 
 missing=()

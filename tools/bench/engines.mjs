@@ -39,19 +39,20 @@ export async function startDockerd(dir) {
   return {name: 'dockerd', socket, host: `unix://${socket}`, processes: () => tree(child.pid), stop: () => stop(child)};
 }
 
-export async function startCetus(dir) {
-  const socket = path.join(dir, 'cetus.sock');
+/** `args` are more of `cetus up`'s; `name` is also its directory's in `dir`. */
+export async function startCetus(dir, {name = 'cetus', args = []} = {}) {
+  const socket = path.join(dir, `${name}.sock`);
   const program = path.resolve(import.meta.dirname, '../../dist/main/cetus.js');
-  const data = path.join(dir, 'cetus');
+  const data = path.join(dir, name);
   fs.mkdirSync(data, {mode: 0o711});
-  const log = fs.openSync(path.join(dir, 'cetus.log'), 'a');
-  const child = spawn(process.execPath, [program, 'up', '--data', data, '--listen', `unix://${socket}`], {stdio: ['ignore', log, log]});
+  const log = fs.openSync(path.join(dir, `${name}.log`), 'a');
+  const child = spawn(process.execPath, [program, 'up', '--data', data, '--listen', `unix://${socket}`, ...args], {stdio: ['ignore', log, log]});
   await waitFor('cetus up to serve', () => {
-    if (child.exitCode !== null) throw new Error(`cetus up ended: ${fs.readFileSync(path.join(dir, 'cetus.log'), 'utf8').slice(-1500)}`);
+    if (child.exitCode !== null) throw new Error(`cetus up ended: ${fs.readFileSync(path.join(dir, `${name}.log`), 'utf8').slice(-1500)}`);
     return fs.existsSync(path.join(data, 'run', 'up.json'));
   });
   return {
-    name: 'cetus', socket, host: `unix://${socket}`, data,
+    name, socket, host: `unix://${socket}`, data,
     processes: () => tree(child.pid, data),
     stop: async () => {
       await stop(child);
