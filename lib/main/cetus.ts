@@ -64,10 +64,12 @@ withListeners(program.command('up')
 withListeners(program.command('cluster')
   .description('the same on a replicated store, all of it on this machine: three ZooKeeper servers, and peers of a Postgres and its sitter each'))
   .option('--peers <n>', 'so many; one alone writes without a second copy (see `cetus db one-node-write`)', '3')
-  .action(async (options: UpFlags & {peers: string}, command: Command) => {
+  .option('--only-store', 'without Cetus on top')
+  .action(async (options: UpFlags & {peers: string; onlyStore?: boolean}, command: Command) => {
     const peers = Number(options.peers);
     if (!Number.isInteger(peers) || peers < 1 || peers > 9) command.error('cetus cluster: --peers is a number from 1 to 9');
-    await run(options, command, {ownCluster: {peers}});
+    if (options.onlyStore) await (await import('./cluster/only-store.js')).onlyStore({data: dataOf(command), peers, logLevel: options.logLevel});
+    else await run(options, command, {ownCluster: {peers}});
   });
 
 program.command('down')

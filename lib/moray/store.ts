@@ -109,6 +109,14 @@ filled AS (UPDATE ${table(bucket)} b SET _rv = ${version}${names.map((name) => `
 SELECT max(_key) FROM page`;
 }
 
+/** Takes a page of rows as another database had them: keys $1, values $2, etags $3, times $4. */
+export function importPage(bucket: string, version: number, fields: Fields): string {
+  const names = Object.keys(fields);
+  return `INSERT INTO ${table(bucket)} (_key, _value, _etag, _mtime, _txid, _rv${names.map((name) => `, ${quote(name)}`).join('')})
+SELECT _k, _v, _e, _m, pg_current_xact_id(), ${version}${names.map((name) => `, ${columnValue(name, fields[name]!)}`).join('')}
+FROM unnest($1::text[], $2::jsonb[], $3::bigint[], $4::bigint[]) AS page(_k, _v, _e, _m)`;
+}
+
 /**
  * Modes of put and delete: 0 whatever is there, 1 nothing may be there, 2 `expected` must be there. Every name of ours begins with an
  * underscore, and no field's does.

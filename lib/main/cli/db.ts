@@ -15,7 +15,9 @@ import type {Operator} from '../../manatee/operator';
 import {lagOf, writable, type ClusterReport, type PeerReport} from '../../manatee/status';
 import type {ClusterState, HistoryEntry} from '../../manatee/state';
 import type {Finding} from '../../manatee/verify';
-import type {ZooKeeperPlace} from '../config';
+import {passwordFile} from '../cluster/layout';
+import type {ClusterStore, ZooKeeperPlace} from '../config';
+import {clusterStore} from '../store';
 import {table} from './print';
 
 interface Flags { data: string; zookeeper?: string; zookeeperPath?: string; json?: boolean; by?: string; limit?: string; reason?: string; timeout?: string; anyway?: boolean }
@@ -44,14 +46,15 @@ export function findZooKeeper(flags: {data: string; zookeeper?: string; zookeepe
   throw new CetusError('invalid', `where is ZooKeeper? Give --zookeeper HOST:PORT,HOST:PORT, set CETUS_ZOOKEEPER, or name a data directory of a cluster with --data (${flags.data} is none)`);
 }
 
-function placeIn(file: string): ZooKeeperPlace | undefined {
+function read(file: string): {zookeeper?: ZooKeeperPlace; store?: Partial<ClusterStore>} {
   try {
-    const config = JSON.parse(fs.readFileSync(file, 'utf8')) as {zookeeper?: ZooKeeperPlace; store?: {zookeeper?: ZooKeeperPlace}};
-    return config.zookeeper ?? config.store?.zookeeper;
+    return JSON.parse(fs.readFileSync(file, 'utf8')) as {zookeeper?: ZooKeeperPlace; store?: Partial<ClusterStore>};
   } catch {
-    return undefined; // none, or none that may be read
+    return {}; // none, or none that may be read
   }
 }
+const storeIn = (file: string): Partial<ClusterStore> | undefined => read(file).store;
+const placeIn = (file: string): ZooKeeperPlace | undefined => read(file).zookeeper ?? storeIn(file)?.zookeeper;
 
 export function addDatabaseVerbs(program: Command): void {
   const db = program.command('db').description('the replicated store: who is primary, and what an operator may order');
@@ -101,6 +104,27 @@ export function addDatabaseVerbs(program: Command): void {
     const state = await operator.adopt(peer!, flags.anyway ?? false);
     said(state, flags, `${peer} is primary of generation ${state.generation}, in one-node-write mode: start the other peers, then \`cetus db one-node-write off\``);
   }).option('--anyway', 'although other peers have data, which will be thrown away where they differ');
+
+  db.command('import').description('copy the store of `cetus up` in a data directory into this cluster, which must be empty; Cetus must not run on either')
+    .requiredOption('--from-data <dir>', 'the data directory')
+    .option('--zookeeper <servers>', 'of the cluster (default: CETUS_ZOOKEEPER, or what --data says)')
+    .option('--zookeeper-path <path>', `the cluster's node (default: ${DEFAULT_ZOOKEEPER_PATH})`)
+    .option('--postgres-password-file <file>', 'the password of its role cetus')
+    .action(async (_options: object, command: Command) => {
+      const flags = command.optsWithGlobals<Flags & {fromData: string; postgresPasswordFile?: string}>();
+      const {importStore} = await import('../import.js');
+      const {already, buckets} = await importStore(flags.fromData, clusterStore(findZooKeeper(flags), findPassword(flags)), write);
+      const all = buckets.reduce((sum, {objects}) => sum + objects, 0);
+      write(already ? `it has been copied before: ${all} objects are there, and the same` : `copied and compared: ${all} objects in ${buckets.length} buckets`);
+    });
+}
+
+/** Its own configuration names it, or it lies where `cetus cluster` puts it. */
+function findPassword(flags: Flags & {postgresPasswordFile?: string}): string {
+  if (flags.postgresPasswordFile) return flags.postgresPasswordFile;
+  const found = [storeIn(path.join(flags.data, 'run', 'endpoint.json'))?.passwordFile, passwordFile(path.resolve(flags.data), 'client')].find((file) => file !== undefined && fs.existsSync(file));
+  if (!found) throw new CetusError('invalid', 'which password has the cluster\'s role cetus? Give --postgres-password-file');
+  return found;
 }
 
 async function withOperator(flags: Flags, run: (operator: Operator) => Promise<void>): Promise<void> {

@@ -28,7 +28,9 @@ const [FIRST_PORT, LAST_PORT] = [15_000, 32_000];
 const SESSION_TIMEOUT_MS = 4000;
 
 const fileOf = (dir: string): string => path.join(dir, 'run', 'cluster.json');
-const passwordFile = (dir: string, name: 'client' | 'replication'): string => path.join(dir, 'cluster', `${name}.password`);
+const importedFile = (dir: string): string => path.join(dir, 'cluster', 'imported');
+export const markImported = (dir: string): void => fs.writeFileSync(importedFile(dir), '');
+export const passwordFile = (dir: string, name: 'client' | 'replication'): string => path.join(dir, 'cluster', `${name}.password`);
 export const zookeeperDir = (dir: string, id: number): string => path.join(dir, 'cluster', `zookeeper-${id}`);
 export const peerDir = (dir: string, id: string): string => path.join(dir, 'cluster', id);
 export const sitterFile = (dir: string, id: string): string => path.join(dir, 'run', `sitter-${id}.json`);
@@ -79,6 +81,18 @@ export function zooCfg(dir: string, layout: ClusterLayout, own: ZooKeeperLayout)
     'maxClientCnxns=0', 'admin.enableServer=false', '4lw.commands.whitelist=srvr', 'autopurge.snapRetainCount=3', 'autopurge.purgeInterval=1',
     ...layout.zookeepers.map(({id, quorumPort, electionPort}) => `server.${id}=${HOST}:${quorumPort}:${electionPort}`), '',
   ].join('\n');
+}
+
+/**
+ * A directory has one store. With the other one its containers would be nobody's, and an agent removes what is nobody's. `wanted`: the cluster, or
+ * its own Postgres.
+ */
+export function requireStore(dir: string, wanted: 'cluster' | 'own'): void {
+  const own = fs.existsSync(path.join(dir, 'postgres', 'PG_VERSION'));
+  const imported = fs.existsSync(importedFile(dir));
+  if (wanted === 'cluster' && own && !imported)
+    throw new CetusError('conflict', `${dir} has a store of its own, whose containers a new cluster would not know. Move it: \`cetus cluster --only-store --data ${dir}\`, then \`cetus db import --from-data ${dir} --data ${dir}\` beside it`);
+  if (wanted === 'own' && readLayout(dir) && (imported || !own)) throw new CetusError('conflict', `the store of ${dir} is a cluster: \`cetus cluster --data ${dir}\``);
 }
 
 function writeWhole(file: string, text: string): void {

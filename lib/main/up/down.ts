@@ -25,7 +25,7 @@ export async function down(data: string): Promise<void> {
   requireRoot('down');
   const dir = path.resolve(data);
   if (!fs.existsSync(path.join(dir, 'instance.json'))) throw new CetusError('notFound', `${dir} is not a data directory of Cetus`);
-  const unlock = await lockDirectory(dir);
+  const unlocks = [await lockDirectory(dir), await lockDirectory(dir, 'store')];
   const {prefix} = loadInstance(dir);
   // Shims carry containerd's socket on their command line, containerd its configuration, Postgres its directory: ours are known by the path.
   await endProcesses(dir, 'SIGTERM');
@@ -35,7 +35,7 @@ export async function down(data: string): Promise<void> {
   for (const mount of mountsBelow(dir)) await tool('umount', ['-l', mount]);
   await purgeFifos(path.join(dir, 'agent', 'state'));
   await purgeLinuxNetworking({prefix, stateDir: path.join(dir, 'agent', 'network'), log: silentLog()});
-  unlock();
+  for (const unlock of unlocks) unlock();
   process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
 }
 

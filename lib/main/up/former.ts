@@ -1,7 +1,7 @@
 /**
  * What a killed `cetus up` leaves: an endpoint, an agent and sitters that are just ending because their parent is gone. Two of either on one directory
  * would write the same ledgers and take each other's sockets away, so the next `cetus up` waits for them, and ends them where it takes long.
- * The caller holds the directory's lock: whoever bears these command lines is nobody's child any more.
+ * The caller holds the directory's lock (a cluster's sitters have one of their own): whoever bears these command lines is nobody's child any more.
  */
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
@@ -21,12 +21,13 @@ export function isFormer(words: readonly string[], dir: string): boolean {
   return path.dirname(file) === path.join(dir, 'run') && (words[verb] === 'sitter' ? /^sitter-[^/]+\.json$/.test(path.basename(file)) : path.basename(file) === `${words[verb]!}.json`);
 }
 
-export async function endFormer(dir: string, log: Log): Promise<void> {
-  const former = (): number[] => processesWith((words) => isFormer(words, dir));
+/** `verbs`: of whose lock the caller is the holder. */
+export async function endFormer(dir: string, log: Log, verbs: string[]): Promise<void> {
+  const former = (): number[] => processesWith((words) => isFormer(words, dir) && words.some((word) => verbs.includes(word)));
   if (former().length === 0) return;
   log.warn({pids: former()}, 'processes of a cetus up that was killed are still ending; waiting for them');
   signalAll(former(), 'SIGTERM');
-  if (await untilGone(former, processesWith((words) => isFormer(words, dir) && words.includes('sitter')).length ? SITTER_GRACE_MS : GRACE_MS)) return;
+  if (await untilGone(former, verbs.includes('sitter') ? SITTER_GRACE_MS : GRACE_MS)) return;
   // They may die at any moment without harm: that is what they are made for.
   signalAll(former(), 'SIGKILL');
   if (!(await untilGone(former, KILL_WAIT_MS))) throw new CetusError('conflict', `processes of an earlier cetus up do not end: ${former().join(', ')}`);

@@ -104,12 +104,12 @@ export function routedSubnets(table: string): string[] {
  * The kernel's lock on a file, which it lets go of whatever way the holder dies; a file or a socket that lies about is taken over by two who come
  * at once. Node has no flock(2): flock(1) locks the open file that it inherits, and that lock stays with our descriptor when it has ended.
  */
-export async function lockDirectory(dataDir: string): Promise<() => void> {
-  const fd = fs.openSync(path.join(dataDir, 'run', 'up.lock'), 'a', 0o600);
+export async function lockDirectory(dataDir: string, what: 'up' | 'store' = 'up'): Promise<() => void> {
+  const fd = fs.openSync(path.join(dataDir, 'run', `${what}.lock`), 'a', 0o600);
   try {
     const flock = spawn('flock', ['--nonblock', '3'], {stdio: ['ignore', 'ignore', 'ignore', fd], timeout: LOCK_TIMEOUT_MS});
     const [status] = await once(flock, 'exit') as [number | null];
-    if (status === TAKEN) throw new CetusError('conflict', `another cetus up runs on ${dataDir}; end it first (Ctrl-C, or SIGTERM to the pid in run/up.json), or give another --data`);
+    if (status === TAKEN) throw new CetusError('conflict', `another cetus ${what === 'up' ? 'up' : 'cluster'} runs on ${dataDir}; end it first (Ctrl-C${what === 'up' ? ', or SIGTERM to the pid in run/up.json' : ''}), or give another --data`);
     if (status !== 0) throw new CetusError('internal', `lock ${dataDir}: flock ended with ${status}`);
   } catch (err) {
     fs.closeSync(fd);

@@ -17,6 +17,7 @@ import type {AgentConfig, EndpointConfig, Policy, TlsFiles, ZooKeeperPlace} from
 import {clusterStore} from '../store';
 import {readTls} from '../tls';
 import {OwnCluster} from '../cluster/cluster';
+import {requireStore} from '../cluster/layout';
 import {SupervisedChild} from './child';
 import {failLoudly} from '../lifetime';
 import {endFormer} from './former';
@@ -62,7 +63,10 @@ export async function up(options: UpOptions): Promise<void> {
 
   const dir = path.resolve(options.data);
   makeDirectories(dir);
-  const unlock = await lockDirectory(dir);
+  const unlocks = [await lockDirectory(dir)];
+  const unlock = (): void => unlocks.forEach((one) => one());
+  if (options.ownCluster) unlocks.push(await lockDirectory(dir, 'store'));
+  if (!options.cluster && !options.postgres) requireStore(dir, options.ownCluster ? 'cluster' : 'own');
   const instance = loadInstance(dir);
   const log = createLog({name: 'up', level: options.logLevel as never, stream: logFile(path.join(dir, 'log', 'up.log'))});
   failLoudly(log);
@@ -102,7 +106,7 @@ export async function up(options: UpOptions): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void end(0));
 
   try {
-    await endFormer(dir, log);
+    await endFormer(dir, log, options.ownCluster ? ['endpoint', 'agent', 'sitter'] : ['endpoint', 'agent']);
     for (const address of [...listen, ...options.adminListen.map(parseListen)]) await requireFree(address);
     let store: StoreConfig;
     if (options.ownCluster) {
