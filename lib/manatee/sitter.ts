@@ -3,7 +3,7 @@
  * turns that a decision depends on, so that a new sitter over the same data goes on where the old one ended.
  *
  * Beside the turns runs the pulse: it tells the watchdog until when the server may go on without hearing more of us. While clients are let in that
- * is the lease, and some more for closing the gate in an orderly way; else there is no end.
+ * is the lease, and the gate is closed in an orderly way before it ends; else there is no end.
  */
 import {isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
@@ -101,13 +101,13 @@ export class Sitter {
 
   /** Answers how long to wait before the next one, and what ends that wait. */
   private async turn(): Promise<Pause> {
-    const {self, policy, coordination, server, clock} = this.options;
+    const {self, policy, server, clock} = this.options;
     const [view, facts] = await Promise.all([this.look(), server.facts()]);
     this.view = view ?? this.view;
     this.facts = facts;
     this.serving = facts.gate === 'open';
     this.permit();
-    const action = decide({self, policy, view, facts, nowMs: clock.nowMs(), leaseUntilMs: coordination.leaseUntilMs()});
+    const action = decide({self, policy, view, facts, nowMs: clock.nowMs(), leaseUntilMs: this.closesAtMs});
     this.tell(action);
     if (action.step.kind === 'wait') {
       this.last = {action};
@@ -160,7 +160,7 @@ export class Sitter {
   private async look(): Promise<ClusterView | null> {
     const {coordination, clock, sessionTimeoutMs} = this.options;
     const answered = new AbortController();
-    const boundMs = this.serving ? Math.max(1, Math.min(coordination.leaseUntilMs() - clock.nowMs(), sessionTimeoutMs / 2)) : sessionTimeoutMs / 2;
+    const boundMs = this.serving ? Math.max(1, Math.min(this.closesAtMs - clock.nowMs(), sessionTimeoutMs / 2)) : sessionTimeoutMs / 2;
     try {
       return await Promise.race([coordination.view(), clock.sleep(boundMs, answered.signal).then(() => null)]);
     } catch (err) {
@@ -181,9 +181,9 @@ export class Sitter {
 
   /** The next look by the timer, or when the lease ends or the server's grace, if that comes first. */
   private untilNextLook(facts: ServerFacts): number {
-    const {clock, coordination, policy} = this.options;
+    const {clock, policy} = this.options;
     const moments = [clock.nowMs() + this.pollMs];
-    if (facts.gate === 'open') moments.push(coordination.leaseUntilMs());
+    if (facts.gate === 'open') moments.push(this.closesAtMs);
     if (facts.downSinceMs !== null) moments.push(facts.downSinceMs + policy.restartGraceMs);
     const future = moments.map((moment) => moment - clock.nowMs()).filter((ms) => ms > 0);
     return Math.max(1, Math.min(...future));
@@ -199,10 +199,17 @@ export class Sitter {
 
   /** Says nothing where nothing is known (not looked yet, no lease): then what was last permitted holds, by us or by the sitter before us. */
   private permit(): void {
-    const {server, coordination, sessionTimeoutMs} = this.options;
+    const {server, coordination} = this.options;
     const leaseUntilMs = coordination.leaseUntilMs();
     if (this.serving === undefined || (this.serving && leaseUntilMs === -Infinity)) return;
-    // The lease has a third of the session to spare: most of it is for closing the gate, the rest for the watchdog's own work.
-    server.permitUntil(this.serving ? leaseUntilMs + sessionTimeoutMs / 4 : Infinity);
+    server.permitUntil(this.serving ? leaseUntilMs : Infinity);
+  }
+
+  /**
+   * An eighth of the session before the lease ends, for closing the gate in an orderly way. Not after it: what a lease has to spare it may already have used, where the
+   * ZooKeeper server died that we last spoke to (zookeeper/lease.ts); at its end the watchdog ends the server.
+   */
+  private get closesAtMs(): number {
+    return this.options.coordination.leaseUntilMs() - this.options.sessionTimeoutMs / 8;
   }
 }

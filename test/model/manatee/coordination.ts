@@ -107,7 +107,7 @@ export class SimCoordination implements Coordination {
     const {ensemble, network, endpoint, life, sessionTimeoutMs, random, nowMs} = this.options;
     if (this.closed || life.dead) return;
     const attempt: Connection = {
-      endpoint, open: false, session: null, hinted: false, reporting: false,
+      endpoint, open: false, session: null, hinted: false, reporting: false, serverDied: false,
       onHint: () => life.deliver(() => this.connection === attempt && this.hint()),
       onBroken: () => life.deliver(() => this.connection === attempt && this.lost()),
     };

@@ -30,6 +30,8 @@ export interface Connection {
   hinted: boolean;
   /** The session spoke here, and the leader has yet to hear of it. */
   reporting: boolean;
+  /** With its server goes what that one had yet to report. A client that merely goes takes nothing back. */
+  serverDied: boolean;
   /** At the client's end. */
   onHint: () => void;
   onBroken: () => void;
@@ -109,7 +111,7 @@ export class Ensemble {
     connection.reporting = true;
     this.timeline.after(this.random.between(0, session.timeoutMs / 4), () => {
       connection.reporting = false;
-      if (this.up && connection.open) session.heardAt = this.timeline.nowMs;
+      if (this.up && !connection.serverDied && !session.expired) session.heardAt = this.timeline.nowMs;
     });
   }
 
@@ -164,7 +166,11 @@ export class Ensemble {
 
   /** The server that this client is connected to dies. */
   dropServerOf(endpoint: string): void {
-    for (const connection of [...this.connections]) if (connection.endpoint === endpoint) this.breakConnection(connection);
+    for (const connection of [...this.connections]) {
+      if (connection.endpoint !== endpoint) continue;
+      connection.serverDied = true;
+      this.breakConnection(connection);
+    }
   }
 
   down(): void {
