@@ -1,6 +1,6 @@
 /** The tables of options for people: Markdown of lib/schema/options and options.ts. Pure; called by tools/render-options.mjs and the test that compares README.md with it. */
 import {BODIES} from '../schema/options/bodies';
-import type {Disposition, Struct, Wire} from '../schema/options/field';
+import {type Disposition, settingOf, type Struct, type Wire} from '../schema/options/field';
 import {HEADERS, type Options, QUERIES} from './options';
 
 export const BEGIN = '<!-- options: written by tools/render-options.mjs -->';
@@ -32,7 +32,7 @@ const said = (disposition: Disposition): boolean => disposition.is !== 'honoured
 function words(disposition: Disposition): string {
   switch (disposition.is) {
     case 'honoured': return `honoured: ${disposition.note}`;
-    case 'gated': return `by configuration (\`${disposition.by}\`)${disposition.note ? `: ${disposition.note}` : ''}`;
+    case 'gated': return `refused by ${settingOf(disposition.by)}${disposition.note ? `: ${disposition.note}` : ''}`;
     case 'refused': return `refused${disposition.neutral ? `, but for ${disposition.neutral.map((value) => `\`${String(value)}\``).join(', ')}` : ''}: ${disposition.why}`;
     case 'ignored': return `ignored: ${disposition.why}`;
   }

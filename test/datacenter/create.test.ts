@@ -47,7 +47,7 @@ test.each(['9-8', '1-70000', 'x', '70000', '1-2-3', '-1'])('host port %s is refu
 test.each(['/var/run/docker.sock', '/run/docker.sock', '/var/run/../run/docker.sock'])('%s is this datacenter\'s own, whatever binds are allowed', async (source) => {
   const {container} = await made({HostConfig: {Binds: [`${source}:/var/run/docker.sock:ro`], Mounts: [{Type: 'bind', Source: source, Target: '/other.sock'}]}});
   expect(container.spec.mounts).toMatchObject([{destination: '/other.sock', dockerSocket: true, readOnly: false}, {destination: '/image-data'}, {destination: '/var/run/docker.sock', dockerSocket: true, readOnly: true}]);
-  expect((await failure(create({HostConfig: {Binds: ['/var/run:/var/run']}}))).message).toBe('bind mount of /var/run is not allowed on this datacenter');
+  expect((await failure(create({HostConfig: {Binds: ['/var/run:/var/run']}}))).message).toMatch(/^bind mount of \/var\/run is not allowed on this datacenter: /);
 });
 
 test('the log driver local, with its own options', async () => {
@@ -109,8 +109,8 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['link of three', {HostConfig: {Links: ['a:b:c']}}, 'bad format for links: a:b:c'],
   ['link with the host\'s network', {HostConfig: {NetworkMode: 'host', Links: ['a:b']}}, /^(conflicting options: host type networking can't be used with links|HostConfig.NetworkMode host is not allowed)/],
   ['unknown option', {HostConfig: {Sorcery: true} as never}, /^HostConfig.Sorcery is not supported/],
-  ['privileged', {HostConfig: {Privileged: true}}, /^HostConfig.Privileged is not allowed/],
-  ['bind outside', {HostConfig: {Binds: ['/etc:/x']}}, 'bind mount of /etc is not allowed on this datacenter'],
+  ['privileged', {HostConfig: {Privileged: true}}, "HostConfig.Privileged is not allowed on this datacenter: refused by `cetus up --no-privileged` (policy.allowPrivileged of an endpoint's configuration)"],
+  ['bind outside', {HostConfig: {Binds: ['/etc:/x']}}, "bind mount of /etc is not allowed on this datacenter: it is below no directory of `cetus up --binds` (policy.allowBinds of an endpoint's configuration)"],
   ['bind escaping', {HostConfig: {Binds: ['/srv/../etc:/x']}}, /^bind mount of .* is not allowed/],
   ['bind volume of a driver option', {HostConfig: {Mounts: [{Type: 'volume', Source: 'vol', Target: '/v', VolumeOptions: {DriverConfig: {Options: {type: 'none', o: 'bind', device: '/etc'}}}}]}}, /^bind mount of \/etc is not allowed/],
   ['relative mount', {HostConfig: {Binds: ['vol:x']}}, /mount path must be absolute/],
@@ -145,7 +145,7 @@ const refusals: [string, CreateContainerBody, string | RegExp, string?][] = [
   ['a capability that reaches out', {HostConfig: {CapAdd: ['kill', 'cap_sys_module']}}, /^HostConfig.CapAdd cap_sys_module is not allowed/],
   ['nothing masked', {HostConfig: {MaskedPaths: []}}, /^HostConfig.MaskedPaths is not allowed/],
   ['less read-only', {HostConfig: {ReadonlyPaths: ['/proc/bus']}}, /^HostConfig.ReadonlyPaths is not allowed/],
-  ['mounts that travel back', {HostConfig: {Binds: ['/srv/x:/x:rshared']}}, 'propagation rshared is not allowed on this datacenter (allowBinds is not all)'],
+  ['mounts that travel back', {HostConfig: {Binds: ['/srv/x:/x:rshared']}}, "propagation rshared is not allowed on this datacenter: it needs `cetus up --binds all` (policy.allowBinds of an endpoint's configuration)"],
 ];
 test.each(refusals.map(([what, ...row]) => [what, row] as const))('refused: %s', async (_, [body, message, platform]) => {
   const err = await failure(create(body, platform));
@@ -177,8 +177,8 @@ test('host network where it is refused by configuration', async () => {
   try {
     await strict.image('default', 'docker.io/library/busybox:latest');
     const refuse = (HostConfig: object): Promise<Error> => failure(strict.dc.containers.create(strict.caller(), undefined, {Image: 'busybox', HostConfig}));
-    expect((await refuse({NetworkMode: 'host'})).message).toMatch(/^HostConfig.NetworkMode host is not allowed/);
-    expect((await refuse({Binds: ['/srv/x:/x']})).message).toMatch(/^bind mount of \/srv\/x is not allowed/);
+    expect((await refuse({NetworkMode: 'host'})).message).toBe("HostConfig.NetworkMode host is not allowed on this datacenter: refused by `cetus up --no-host-network` (policy.allowHostNetwork of an endpoint's configuration)");
+    expect((await refuse({Binds: ['/srv/x:/x']})).message).toBe("bind mount of /srv/x is not allowed on this datacenter: refused by `cetus up --binds off` (policy.allowBinds of an endpoint's configuration)");
   } finally {
     await strict.stop();
   }

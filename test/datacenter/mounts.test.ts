@@ -70,10 +70,10 @@ test('options of the local driver, and who may have them', () => {
   const some = config(['/srv']);
   expect(gateVolumeOptions({type: 'tmpfs', device: 'tmpfs'}, config('off'))).toEqual({});
   expect(gateVolumeOptions({type: 'none', device: '/srv/x', o: 'ro,bind'}, some)).toEqual({within: '/srv'});
-  for (const type of ['none', 'tmpfs']) expect(message(() => gateVolumeOptions({type, device: '/etc', o: 'bind'}, some))).toBe('bind mount of /etc is not allowed on this datacenter');
-  expect(message(() => gateVolumeOptions({type: 'none', device: '/srv/../etc', o: 'rbind'}, some))).toBe('bind mount of /srv/../etc is not allowed on this datacenter');
+  for (const type of ['none', 'tmpfs']) expect(message(() => gateVolumeOptions({type, device: '/etc', o: 'bind'}, some))).toMatch(/^bind mount of \/etc is not allowed on this datacenter: .*--binds/);
+  expect(message(() => gateVolumeOptions({type: 'none', device: '/srv/../etc', o: 'rbind'}, some))).toMatch(/^bind mount of \/srv\/\.\.\/etc is not allowed on this datacenter: .*--binds/);
   expect(message(() => gateVolumeOptions({type: 'none', device: '/srv', o: 'bind,rshared'}, some))).toMatch(/^propagation shared is not allowed/);
-  expect(message(() => gateVolumeOptions({type: 'ext4', device: '/dev/sda'}, some))).toBe('volume driver option type=ext4 is not allowed on this datacenter (allowPrivileged is off)');
+  expect(message(() => gateVolumeOptions({type: 'ext4', device: '/dev/sda'}, some))).toMatch(/^volume driver option type=ext4 is not allowed on this datacenter: refused by `cetus up --no-privileged` /);
 });
 
 test('property: whatever is written, it is understood or refused with the client\'s own words, and stays within what is allowed', () => {

@@ -12,6 +12,7 @@ import {basename, dirname, join} from 'node:path';
 import {promisify} from 'node:util';
 import {asCetusError, CetusError} from '../../base/errors';
 import type {ContainerSpec, ResolvedMount} from '../../schema/container';
+import {settingOf} from '../../schema/options/field';
 import type {DockerSockets} from '../docker-socket/sockets';
 import {RootfsHelper} from '../rootfs/helper';
 import type {SnapshotMount} from '../runtime/runtime';
@@ -293,7 +294,7 @@ async function checkSource(mount: BindMount): Promise<void> {
   await mkdir(source, {recursive: true});
 }
 
-const notAllowed = (source: string): CetusError => new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+const notAllowed = (source: string): CetusError => new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter: it leads out of the directories of ${settingOf('allowBinds')}`);
 
 /** Where the part of a path that exists really is, and below it the part that does not. */
 async function deepest(path: string): Promise<string> {

@@ -5,9 +5,10 @@ import {MiB} from '../../base/units';
 import {LOG_DRIVERS, LOG_OPTIONS_OF_ALL} from '../../schema/log-drivers';
 import type {Reservation} from '../../schema/container';
 import type {HostConfig, LogConfig, Resources, RestartPolicy} from '../../schema/docker';
+import {settingOf} from '../../schema/options/field';
 import type {DatacenterConfig} from '../context';
 import {checkCapability} from './capabilities';
-import {gate, unsupported} from './options';
+import {forbidden, gate, unsupported} from './options';
 
 const MIN_MEMORY = 6 * MiB;
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
@@ -82,7 +83,7 @@ function checkLogConfig(log: LogConfig | undefined, config: DatacenterConfig): L
     if (name === 'max-file' && !/^[1-9]\d*$/.test(value)) throw invalid("max-file cannot be less than 1");
     if (name === 'compress' && !/^(true|false|1|0|t|f)$/i.test(value)) throw invalid(`invalid value '${value}' for log opt compress`);
     const ofNode = NODE_FILES.includes(name) || (name === 'syslog-address' && /^unix(gram)?:/.test(value));
-    if (ofNode && config.allowBinds !== 'all') throw new CetusError('forbidden', `log opt ${name} ${value} is not allowed on this datacenter (allowBinds is not all)`);
+    if (ofNode && config.allowBinds !== 'all') throw forbidden(`log opt ${name} ${value}`, `it needs ${settingOf('allowBinds', 'all')}`);
   }
   return {Type, Config};
 }

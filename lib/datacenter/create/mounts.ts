@@ -6,8 +6,9 @@ import {posix} from 'node:path';
 import {CetusError, isCetusError} from '../../base/errors';
 import type {ResolvedMount} from '../../schema/container';
 import type {HostConfig, Mount} from '../../schema/docker';
+import {settingOf} from '../../schema/options/field';
 import type {DatacenterConfig} from '../context';
-import {gate, unsupported} from './options';
+import {forbidden, gate, unsupported} from './options';
 
 /** A volume by what the person said of it; ids come later. */
 export interface WantedVolume { name: string; anonymous: boolean; labels: Record<string, string>; options: Record<string, string>; /** of what its options bind */ within?: string }
@@ -69,14 +70,14 @@ function allowBind(source: string, config: DatacenterConfig): {within?: string} 
   if (config.allowBinds === 'all') return {};
   const path = posix.normalize(source);
   const allowed = (config.allowBinds as string[]).map((p) => posix.normalize(p).replace(/(?<=.)\/$/, '')).filter((p) => path === p || path.startsWith(posix.normalize(`${p}/`)));
-  if (allowed.length === 0) throw new CetusError('forbidden', `bind mount of ${source} is not allowed on this datacenter`);
+  if (allowed.length === 0) throw forbidden(`bind mount of ${source}`, `it is below no directory of ${settingOf('allowBinds')}`);
   // Of two within each other the outer: what lies on the way to the inner one may be rewritten by whoever has the outer.
   return {within: allowed.reduce((a, b) => (a.length <= b.length ? a : b))};
 }
 
 /** Where only some binds are allowed the node mounts them from a place of its own, from which nothing travels back. */
 function checkPropagation(propagation: string, config: DatacenterConfig): void {
-  if (config.allowBinds !== 'all' && /^r?shared$/.test(propagation)) throw new CetusError('forbidden', `propagation ${propagation} is not allowed on this datacenter (allowBinds is not all)`);
+  if (config.allowBinds !== 'all' && /^r?shared$/.test(propagation)) throw forbidden(`propagation ${propagation}`, `it needs ${settingOf('allowBinds', 'all')}`);
 }
 
 /** Clients take "not found" from create for a missing image. */

@@ -4,17 +4,20 @@
  */
 import {CetusError} from '../../base/errors';
 import {CONFIG, HOST_CONFIG} from '../../schema/options/container';
-import {type Disposition, asksNothing, isNeutral} from '../../schema/options/field';
+import {type Disposition, type PolicyField, asksNothing, isNeutral, settingOf} from '../../schema/options/field';
 import type {DatacenterConfig} from '../context';
 
 export {asksNothing};
 
 export const unsupported = (option: string, why: string): CetusError => new CetusError('unsupported', `${option} is not supported: ${why}`, {info: {option}});
 
-export function gate(option: string, by: 'allowPrivileged' | 'allowHostNetwork' | 'allowBinds', config: DatacenterConfig): void {
+export function gate(option: string, by: PolicyField, config: DatacenterConfig): void {
   const allowed = by === 'allowBinds' ? config.allowBinds !== 'off' : config[by];
-  if (!allowed) throw new CetusError('forbidden', `${option} is not allowed on this datacenter (${by} is off)`, {info: {option}});
+  if (!allowed) throw forbidden(option, `refused by ${settingOf(by, by === 'allowBinds' ? 'off' : undefined)}`);
 }
+
+/** Refused by whoever runs the datacenter, and by which of their settings: the reader can turn to them, or is them. */
+export const forbidden = (option: string, why: string): CetusError => new CetusError('forbidden', `${option} is not allowed on this datacenter: ${why}`, {info: {option}});
 
 export function checkOption(option: string, disposition: Disposition | undefined, value: unknown, config: DatacenterConfig): void {
   if (asksNothing(value)) return;

@@ -4,11 +4,19 @@
  * them, lib/datacenter checks by them, and lib/docker/README.md shows them. Pure data.
  */
 
+/** What whoever runs a datacenter decides of it: fields of an endpoint's configuration. */
+export type PolicyField = 'allowPrivileged' | 'allowHostNetwork' | 'allowBinds';
+
+const FLAGS: Record<PolicyField, string> = {allowPrivileged: '--no-privileged', allowHostNetwork: '--no-host-network', allowBinds: '--binds'};
+
+/** In their words: the option of `cetus up`, then the field that an endpoint's own configuration has for it. */
+export const settingOf = (policy: PolicyField, value?: string): string => `\`cetus up ${FLAGS[policy]}${value ? ` ${value}` : ''}\` (policy.${policy} of an endpoint's configuration)`;
+
 /** What becomes of a field or parameter that says anything. */
 export type Disposition =
   | {is: 'honoured'; note?: string}
   /** Honoured where the operator's configuration allows it; else 403 naming it. */
-  | {is: 'gated'; by: 'allowPrivileged' | 'allowHostNetwork' | 'allowBinds'; note?: string}
+  | {is: 'gated'; by: PolicyField; note?: string}
   /** 400 naming it, unless it says one of `neutral` or nothing at all (null, "", 0, false, [], {}). */
   | {is: 'refused'; why: string; neutral?: readonly unknown[]}
   /** Taken whatever it says, for a reason. */
@@ -61,7 +69,7 @@ export function struct(go: string, fields: Readonly<Record<string, Wire | Field>
 }
 
 export const honoured = (wire: Wire, note: string): Field => ({wire, disposition: {is: 'honoured', note}});
-export const gated = (wire: Wire, by: 'allowPrivileged' | 'allowHostNetwork' | 'allowBinds' = 'allowPrivileged'): Field => ({wire, disposition: {is: 'gated', by}});
+export const gated = (wire: Wire, by: PolicyField = 'allowPrivileged'): Field => ({wire, disposition: {is: 'gated', by}});
 export const refused = (wire: Wire, why: string, ...neutral: unknown[]): Field => ({wire, disposition: {is: 'refused', why, ...(neutral.length ? {neutral} : {})}});
 export const ignored = (wire: Wire, why: string): Field => ({wire, disposition: {is: 'ignored', why}});
 
