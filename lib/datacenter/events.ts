@@ -11,6 +11,7 @@ import type {BatchOp, Moray, Stored} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {DatacenterEvent} from '../schema/objects';
+import {familiarName, parseImageName} from '../schema/reference';
 import {acceptFilters, has, labelsMatch, valuesOf} from './filters';
 import type {Caller, EventVerbs, Filters} from './verbs';
 
@@ -41,23 +42,33 @@ export function pruned(type: 'container' | 'image' | 'network' | 'volume' | 'bui
   return {type, action: 'prune', actorId: '', attributes: {reclaimed: String(bytes)}};
 }
 
-const bare = (action: string): string => action.split(':')[0]!;
-
 /** A pure test of one event against the Engine's filters; different names must all hold, values of one name may any. */
 function eventMatcher(filters: Filters): (event: DatacenterEvent) => boolean {
   acceptFilters(filters, ACCEPTED);
   const any = (name: string, test: (value: string) => boolean): boolean => !has(filters, name) || valuesOf(filters, name).some(test);
-  const noun = (event: DatacenterEvent, type: string): boolean =>
-    any(type, (v) => event.type === type && (event.actorId === v || event.attributes['name'] === v || (v.length >= 12 && event.actorId.replace(/^sha256:/, '').startsWith(v))));
-  return (event) =>
-    any('type', (v) => v === event.type)
-    && any('event', (v) => v === event.action || v === bare(event.action))
-    && any('scope', (v) => v === 'local')
-    && (!has(filters, 'label') || labelsMatch(valuesOf(filters, 'label'), event.attributes))
-    && noun(event, 'container') && noun(event, 'volume') && noun(event, 'network') && noun(event, 'daemon') && noun(event, 'node')
-    && (['config', 'plugin', 'secret', 'service'] as const).every((type) => !has(filters, type))
-    && any('image', (v) => [event.attributes['image'], ...(event.type === 'image' ? [event.actorId, event.attributes['name']] : [])]
-      .some((name) => name !== undefined && (name === v || name.replace(/:[^:/]*$/, '') === v)));
+  // What execs and health checks do has its command or its outcome behind it.
+  const begins = valuesOf(filters, 'event').some((v) => v === 'exec_create' || v === 'exec_start' || v === 'health_status');
+  return (event) => {
+    const {actorId, attributes: {name = '', image = ''}} = event;
+    const imageName = event.type === 'image' ? name : image;
+    return any('type', (v) => v === event.type)
+      && any('event', (v) => v === event.action || (begins && event.action.startsWith(v)))
+      && any('scope', (v) => v === 'local')
+      && (!has(filters, 'label') || labelsMatch(valuesOf(filters, 'label'), event.attributes))
+      && NOUNS.every((noun) => any(noun, (v) => actorId.startsWith(v) || name.startsWith(v)))
+      && any('image', (v) => [actorId, imageName, withoutTag(actorId), withoutTag(imageName)].includes(v));
+  };
+}
+
+/** As the Engine does: by the beginning of an id or a name, whatever kind of thing it is that has it. */
+const NOUNS = ['container', 'volume', 'network', 'daemon', 'node', 'config', 'plugin', 'secret', 'service'] as const;
+
+function withoutTag(image: string): string {
+  try {
+    return familiarName(parseImageName(image));
+  } catch {
+    return image;
+  }
 }
 
 export class EventLog {

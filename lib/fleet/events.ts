@@ -38,6 +38,9 @@ export function disconnectEvents(container: Container, timeNs: bigint): Datacent
   }));
 }
 
+/** However many there were: who hears of the end first lets them go. */
+const BEHIND_DISCONNECTS_NS = 1_000;
+
 /** The Engine mounts a container's volumes before each start and lets them go after each end. */
 export function volumeEvents(container: Container, report: ContainerReport): DatacenterEvent[] {
   if (report.action !== 'start' && report.action !== 'die') return [];
@@ -45,7 +48,7 @@ export function volumeEvents(container: Container, report: ContainerReport): Dat
   const starts = report.action === 'start';
   return mounts.map((mount, i) => ({
     account: container.account, type: 'volume', action: starts ? 'mount' : 'unmount', actorId: mount.name,
-    timeNs: (nsOf(report.at) + BigInt(starts ? i - mounts.length : i + 1 + container.attachments.length)).toString(),
+    timeNs: (nsOf(report.at) + BigInt(starts ? i - mounts.length : i + BEHIND_DISCONNECTS_NS)).toString(),
     attributes: {container: container.id, driver: 'local', ...(starts ? {destination: mount.destination, propagation: '', 'read/write': String(!mount.readOnly)} : {})},
   }));
 }

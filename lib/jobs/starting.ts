@@ -1,5 +1,6 @@
 /** What start and restart share: the order to the node, what is true after a failure, and the events of a start that agents do not make. */
 import {asCetusError, fromWire, isCetusError, type ErrorKind, type WireError} from '../base/errors';
+import {nsOf} from '../fleet/events';
 import {applyObservation} from '../fleet/observe';
 import type {BatchOp} from '../moray/moray';
 import {nodeNetwork, type TaskOutput} from '../schema/agent';
@@ -74,6 +75,9 @@ export async function releaseAll(ctx: Ctx<unknown>, containerId: string, look: (
 }
 
 /** From what the container holds as of this plan; an exit that was faster has let go of it and told so. */
-export function attachedEvents(ctx: Ctx<unknown>, c: Container): BatchOp[] {
-  return c.attachments.map((a) => eventPut(ctx, c.account, 'network', 'connect', a.networkId, {container: c.id, name: a.networkName, type: 'bridge'}));
+export function attachedEvents(ctx: Ctx<unknown>, c: Container, observation: ContainerObservation | undefined): BatchOp[] {
+  // Before the volumes' mounts, which are told to be before the start.
+  const startedNs = observation ? nsOf(observation.startedAt) : 0n;
+  const fromNs = (startedNs || ctx.services.clock.nowNs()) - BigInt(c.attachments.length + c.spec.mounts.length + 1);
+  return c.attachments.map((a, n) => eventPut(ctx, c.account, 'network', 'connect', a.networkId, {container: c.id, name: a.networkName, type: 'bridge'}, fromNs + BigInt(n)));
 }

@@ -7,6 +7,7 @@ import type {BatchOp, Stored} from '../moray/moray';
 import type {TaskBody, TaskOutput} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {Container, ContainerObservation} from '../schema/container';
+import type {ImageConfigFile} from '../schema/docker';
 import type {DatacenterEvent, EventType} from '../schema/objects';
 import type {Ctx} from './services';
 
@@ -93,6 +94,11 @@ export function containerPut(ctx: Ctx<unknown>, c: Container, action: string, at
   return put(ctx, containerEvent(c, action, attributes, ctx.services.clock.nowNs()));
 }
 
-export function eventPut(ctx: Ctx<unknown>, account: string, type: EventType, action: string, actorId: string, attributes: Record<string, string>): BatchOp {
-  return put(ctx, {account, type, action, actorId, attributes, timeNs: ctx.services.clock.nowNs().toString()});
+/** As the Engine's: with the image's labels, of which a removed one has none any more. */
+export function imagePut(ctx: Ctx<unknown>, account: string, action: string, config: ImageConfigFile | undefined, actorId: string, name: string): BatchOp {
+  return eventPut(ctx, account, 'image', action, actorId, {...config?.config?.Labels, name});
+}
+
+export function eventPut(ctx: Ctx<unknown>, account: string, type: EventType, action: string, actorId: string, attributes: Record<string, string>, timeNs = ctx.services.clock.nowNs()): BatchOp {
+  return put(ctx, {account, type, action, actorId, attributes, timeNs: timeNs.toString()});
 }

@@ -21,7 +21,7 @@ export async function perform(step: Step, reason: string, {coordination, server,
     case 'start': return server.start(step.as, step.upstream);
     case 'stop': return server.stop(step.how);
     case 'follow': return server.follow(step.upstream);
-    case 'promote': return server.promote();
+    case 'promote': return server.promote(step.generation);
     case 'acknowledge': return server.acknowledge(step.by);
     case 'openGate': return server.openGate(step.generation);
     case 'closeGate': return server.closeGate();

@@ -61,15 +61,18 @@ export interface PostgresServer {
   initialise(): Promise<void>;
   /**
    * Starts it, gate closed, nobody acknowledging, and waits until it answers. Throws `unavailable` with its last words where it ends instead, and `timeout`
-   * where it is still recovering after some seconds: facts say 'starting' then.
+   * where it is still recovering after some seconds: facts say 'starting' then. A standby's data as a primary: `conflict`, they are promoted.
    */
   start(as: 'primary' | 'standby', upstream: Peer | null): Promise<void>;
   /** fast: an orderly shutdown, everything sent to the standbys; after a few seconds immediate: as a crash, by SIGKILL where need be. No process of it is left when this returns. */
   stop(how: 'fast' | 'immediate'): Promise<void>;
   /** A standby streams from this peer from now on; null: it stops receiving, and when this returns it has stopped and cannot begin again. */
   follow(upstream: Peer | null): Promise<void>;
-  /** Out of recovery; returns when it is. Throws `conflict` where it is still receiving. */
-  promote(): Promise<void>;
+  /**
+   * Out of recovery; returns when it is. Throws `conflict` where it is still receiving. The new timeline has a number that no promotion of another generation
+   * is given: two that never heard of each other would else write two histories under one number, which nobody can tell apart.
+   */
+  promote(generation: number): Promise<void>;
   /**
    * In effect when this returns: no process of the server goes by the former rule any more. From one peer to another only by way of
    * nobody (`conflict`): in between, two peers would each be enough. Where `nobody` cannot be proven within seconds the server is ended (`unavailable`).

@@ -80,8 +80,10 @@ export class Connection {
     });
     const connection = new Connection(primary, client);
     try {
+      // pg never settles a connect whose client is destroyed meanwhile, as happens when the primary moves.
+      const ended = new Promise<never>((_, reject) => { client.once('end', () => reject(new CetusError('unavailable', 'the connection ended while it was being opened'))); });
       begun(connection);
-      await client.connect();
+      await Promise.race([client.connect(), ended]);
       const [[row]] = await connection.run([{text: `SELECT pg_is_in_recovery(), current_setting('cetus.generation', true)`, values: []}], new Deadline(timeoutMs)) as [[Row]];
       if (row[0] === 't') throw new CetusError('unavailable', 'the server is not the primary');
       // One that knows a newer one than we do is ahead of what we were told, which is no fault of its.

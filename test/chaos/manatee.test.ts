@@ -11,6 +11,8 @@ const ROUNDS = Number(process.env.CETUS_CHAOS_ROUNDS ?? 50);
 const SEED = Number(process.env.CETUS_CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const PEERS = Number(process.env.CETUS_CHAOS_PEERS ?? 3 + (SEED % 2));
 const SESSION_MS = Number(process.env.CETUS_CHAOS_SESSION_MS ?? 3000);
+/** Rounds with longer outages are told in full. */
+const SLOW_MS = Number(process.env.CETUS_CHAOS_SLOW_MS ?? Infinity);
 const WANTED = new RegExp(process.env.CETUS_CHAOS_FAULT ?? '');
 
 /** mulberry32 */
@@ -37,6 +39,7 @@ test('no acknowledged write is lost or doubled, never two gates are open, and ev
     for (let n = 1; n <= ROUNDS; n += 1) {
       const round = await chaos.round(faults[Math.floor(next() * faults.length)]!);
       say(`${n}: ${round.fault}: without a write ${round.outageMs} ms, whole after ${round.wholeMs} ms`);
+      if (round.outageMs > SLOW_MS) say(await chaos.cluster.report());
     }
     await chaos.settle();
   } finally {

@@ -37,6 +37,7 @@ export class Player {
     const unknown = [...wants.matchAll(/\$([a-zA-Z]\w*)/g)].some(([, name]) => !this.variables.has(name!));
     if (unknown) return {step, skipped: true, status: 0, headers: {}, body: undefined, ms: 0};
     const began = performance.now();
+    if (step.clock) this.variables.set(step.clock, (Date.now() / 1000).toFixed(3));
     const received = await this.ask(step);
     const body = await read(step, received);
     for (const [name, path] of Object.entries(step.capture ?? {})) {
@@ -115,7 +116,7 @@ async function read(step: Step, {status, headers, body}: Received): Promise<unkn
     case 'nothing': return undefined;
     case 'text': return body.toString();
     case 'json': return json(body.toString());
-    case 'lines': return once(body.toString().split('\n').filter((l) => l.trim()).map(json).map(progress));
+    case 'lines': return once(events(body.toString().split('\n').filter((l) => l.trim()).map(json).map(progress)));
     case 'frames': return frames(body);
     case 'tar': return entries(body);
   }
@@ -131,6 +132,16 @@ function json(text: string): unknown {
     if (lines.length < 2) return {'no JSON': text};
     return lines.map(json);
   }
+}
+
+/**
+ * dockerd says some things twice, a millisecond apart (no end of a container); and what happens to a container is told by its node, what it lets go of by whoever hears of it
+ * first: of one kind of things events come in their order.
+ */
+function events(lines: unknown[]): unknown[] {
+  const what = (line: unknown): string => JSON.stringify([(line as {Action?: unknown})?.Action, (line as {Actor?: unknown})?.Actor]);
+  const type = (line: unknown): string => String((line as {Type?: unknown})?.Type ?? '');
+  return lines.filter((line, n) => n === 0 || type(line) === 'container' || what(line) !== what(lines[n - 1])).sort((a, b) => (type(a) < type(b) ? -1 : type(a) > type(b) ? 1 : 0));
 }
 
 const OVERTAKEN = /^(Downloading|Verifying Checksum|Extracting|Waiting|Preparing|Pushing)$/;

@@ -14,6 +14,8 @@ export interface Step {
   mistake?: true;
   /** Variable -> path in the answer's JSON ("Id", "State.Status"). */
   capture?: Record<string, string>;
+  /** The variable that gets the time at which this is asked, as `since` and `until` take it. */
+  clock?: string;
   /** The version prefix; '' for none. */
   version?: string;
   /** Asked again until this JSON path has this value: not the request is tested then but its last answer. */

@@ -7,6 +7,7 @@ import {compare, type Difference} from '../differential/compare';
 import {DIVERGENCES, explains} from '../differential/divergences';
 import {type Outcome, Player} from '../differential/run';
 import {PROGRAMME, SCRIPTS} from '../differential/index';
+import {type Restarts, restartsOf} from '../differential/restarts';
 import type {Script} from '../differential/step';
 import {busyboxArchive} from '../harness/busybox';
 import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
@@ -20,7 +21,10 @@ const SETUP_TIMEOUT_MS = 240_000;
 const SUBNETS: Record<string, string> = {docker: '10.214.7', cetus: '10.215.7'};
 const ONLY = process.env['CETUS_DIFFERENTIAL'] ? process.env['CETUS_DIFFERENTIAL'].split(',') : undefined;
 
-interface Side { name: string; endpoint: Endpoint; registry: TestRegistry; outcomes: Outcome[][] }
+/** A seventh run that lasts longer than the ten seconds after which the pauses begin anew. */
+const SIX_SHORT_ONE_LONG = 'n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) > /n; [ $n = 6 ] && sleep 11; exit 3';
+
+interface Side { name: string; endpoint: Endpoint; registry: TestRegistry; outcomes: Outcome[][]; restarts: Restarts[] }
 let cetus: TestDatacenter;
 let dockerd: TestDockerd;
 let sides: Side[];
@@ -32,7 +36,7 @@ beforeAll(async () => {
   const endpoints: [string, Endpoint][] = [['docker', {socketPath: dockerd.socketPath}], ['cetus', {host: hostname, port: Number(port)}]];
   const image = buildImage([await busyboxLayer('gzip'), await buildLayer([{name: 'pulled', content: 'from a registry'}])]);
   // A registry each: what one engine has pushed, the other would not push again.
-  sides = await Promise.all(endpoints.map(async ([name, endpoint]) => ({name, endpoint, registry: await startRegistry(), outcomes: []})));
+  sides = await Promise.all(endpoints.map(async ([name, endpoint]) => ({name, endpoint, registry: await startRegistry(), outcomes: [], restarts: []})));
   await Promise.all(sides.map(async ({registry, endpoint}) => {
     await pushImage(registry.url, 'public/box', ['1'], image);
     const loaded = await send(endpoint, {method: 'POST', path: '/images/load?quiet=1', headers: {'Content-Type': 'application/x-tar'}, body: fs.readFileSync(await busyboxArchive())});
@@ -46,7 +50,14 @@ beforeAll(async () => {
       for (const script of wanted(list)) outcomes.push(await player.play(script));
       return outcomes;
     };
-    side.outcomes = [...await play(PROGRAMME.first), ...(await Promise.all(PROGRAMME.then.map(play))).flat()];
+    const first = await play(PROGRAMME.first);
+    const restarts = ONLY && !ONLY.includes('restarts') ? [] : [
+      restartsOf(side.endpoint, 'd-failing', SIX_SHORT_ONE_LONG, {Name: 'on-failure', MaximumRetryCount: 8}),
+      restartsOf(side.endpoint, 'd-succeeding', 'exit 0', {Name: 'on-failure'}),
+    ];
+    const [outcomes, ended] = await Promise.all([Promise.all(PROGRAMME.then.map(play)), Promise.all(restarts)]);
+    side.outcomes = [...first, ...outcomes.flat()];
+    side.restarts = ended;
   }));
   differences = wanted([...SCRIPTS]).flatMap(({noun, steps}, s) => steps.flatMap((_, n) => compare(noun, sides[0]!.outcomes[s]![n]!, sides[1]!.outcomes[s]![n]!)));
 }, SETUP_TIMEOUT_MS);
@@ -78,6 +89,19 @@ test('every difference is explained', () => {
 test('every explanation is needed', () => {
   const idle = DIVERGENCES.filter((row) => !ONLY && !differences.some((d) => explains(row, d)));
   expect(idle.map((row) => row.what)).toEqual([]);
+});
+
+/** Upper bounds are loose: a start takes its time on a busy machine. Only that of the pause after the long run must tell 100 ms from the 6400 that would follow. */
+test('restarts: pauses that double from 100 ms, begin anew after ten seconds of running, and are counted', () => {
+  if (ONLY && !ONLY.includes('restarts')) return;
+  for (const {name, restarts: [failing, succeeding]} of sides) {
+    expect([name, succeeding]).toEqual([name, {pausesMs: [], count: 0, exitCode: 0, status: 'exited'}]);
+    expect([name, failing]).toMatchObject([name, {count: 8, exitCode: 3, status: 'exited'}]);
+    const {pausesMs} = failing!;
+    const least = [100, 200, 400, 800, 1600, 3200, 100, 200];
+    expect([name, pausesMs.length, pausesMs.filter((ms, n) => ms < least[n]!)]).toEqual([name, least.length, []]);
+    expect(pausesMs[6]).toBeLessThan(6_000);
+  }
 });
 
 test('at least 300 requests, half of them mistakes', () => {

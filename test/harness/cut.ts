@@ -70,6 +70,9 @@ export class Cut {
     for (const pair of this.pairs) {
       for (const bytes of pair.held.questions.splice(0)) pair.server.write(bytes);
       for (const bytes of pair.held.answers.splice(0)) pair.client.write(bytes);
+      // Who has gone meanwhile is gone behind what it had sent.
+      if (pair.client.readableEnded || pair.client.destroyed) pair.server.end();
+      if (pair.server.readableEnded || pair.server.destroyed) pair.client.end();
     }
   }
 

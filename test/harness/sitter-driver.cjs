@@ -1,6 +1,6 @@
 /**
  * A process that owns a PostgresServer as a sitter does, so that a test can stop and kill it: makes the server of the options (argv[2], JSON), starts it as
- * primary, opens its gate, says "up", and takes lines of JavaScript's numbers: permitUntil(now + that). No other orders: what is tried is its end.
+ * primary, opens its gate, says "up", and takes a number of ms a line: permitUntil(now + that). No other orders: what is tried is its end.
  */
 const {readFileSync} = require('node:fs');
 const {createInterface} = require('node:readline');

@@ -37,7 +37,7 @@ async function chain(length: 2 | 3): Promise<TestPeer[]> {
 async function takeOver(peer: TestPeer, generation: number, by: Parameters<TestPeer['server']['acknowledge']>[0]): Promise<void> {
   await peer.server.follow(null);
   const end = (await peer.sees('its end', (f) => f.wal !== null)).wal!;
-  await peer.server.promote();
+  await peer.server.promote(generation);
   const facts = await peer.facts();
   expect(facts).toMatchObject({inRecovery: false, ran: 'primary', acknowledger: {kind: 'nobody'}, gate: 'closed'});
   expect(reached(facts.wal!, end)).toBe(true);
@@ -170,6 +170,36 @@ test('a sync takes over under load from a primary that was killed: nothing that 
   });
 });
 
+test('a sync that took over and died unheard of, and the next one: two timelines, of which one is rewound', async () => {
+  const [a, b, c] = await chain(3) as [TestPeer, TestPeer, TestPeer];
+  await a.query('INSERT INTO t VALUES (1)');
+  await c.sees('all of it', (f) => f.receiving);
+  await until('c to have it', async () => (await numbers(c)).has(1));
+  await c.server.follow(null);
+  signal(a.postmaster(), 'SIGKILL');
+  await takeOver(b, 2, {kind: 'nobody'});
+  await b.asSitterOf('cetus', `SET synchronous_commit = local; INSERT INTO t SELECT generate_series(100, 5000)`);
+  signal(b.postmaster(), 'SIGKILL');
+  await b.sees('it is down', (f) => f.process === 'stopped');
+  await takeOver(c, 3, {kind: 'alone'});
+  await c.query('INSERT INTO t SELECT generate_series(2, 50)');
+  const all = await numbers(c);
+  expect(all.size).toBe(50);
+  for (const deposed of [b, a]) {
+    expect(await deposed.facts()).toMatchObject({ran: 'primary'});
+    await deposed.server.restore(c.peer, 'rewind', 3);
+    await deposed.server.start('standby', c.peer);
+    await deposed.sees('receives', (f) => f.receiving && !f.diverged);
+    await until('it to have all', async () => (await numbers(deposed)).size >= 50);
+    expect(await numbers(deposed)).toEqual(all);
+  }
+  // And one that never saw the timeline in between follows through all of them.
+  await c.server.acknowledge({kind: 'nobody'});
+  const d = await standby('d', c, a);
+  await takeOver(a, 4, {kind: 'nobody'});
+  await d.sees('it follows', (f) => f.receiving && f.upstream === 'a');
+});
+
 test('after a restart a standby knows its end only when it has gone through all that it has flushed', async () => {
   const [a, b] = await chain(2) as [TestPeer, TestPeer];
   const client = await a.client();
@@ -188,7 +218,7 @@ test('after a restart a standby knows its end only when it has gone through all 
 
 test('follow(null) means what it says, also while the upstream comes and goes', async () => {
   const [a, b] = await chain(2) as [TestPeer, TestPeer];
-  await expect(b.server.promote()).rejects.toMatchObject({kind: 'conflict'});
+  await expect(b.server.promote(2)).rejects.toMatchObject({kind: 'conflict'});
   for (let round = 0; round < 5; round += 1) {
     // In the midst of its attempts to come back, every 100 ms.
     const ended = await receiverOf(b);
@@ -229,7 +259,7 @@ test('a primary that went on alone has diverged: seen when it cannot stream, cur
 
   // The same again, and pg_rewind lacks the WAL that it needs.
   await a.server.follow(null);
-  await a.server.promote();
+  await a.server.promote(3);
   await a.asSitter(`SELECT pg_logical_emit_message(false, 'x', 'x')`);
   await a.server.stop('fast');
   await rm(path.join(a.dir, 'data', 'pg_wal'), {recursive: true});

@@ -1,9 +1,10 @@
+import net from 'node:net';
 import {isCetusError} from '../../lib/base/errors';
 import {ALL} from '../../lib/moray/filter';
 import type {Change, Moray} from '../../lib/moray/moray';
 import {createMoray} from '../../lib/moray/postgres';
 import type {BucketDefinition} from '../../lib/schema/bucket';
-import {usePair, type Peer, type Told} from '../harness/postgres-pair';
+import {usePair, Told, type Peer} from '../harness/postgres-pair';
 import {until} from '../harness/wait';
 import {rejection} from '../moray/conformance';
 
@@ -97,6 +98,28 @@ test('a standby, and a primary that has not heard of the generation, are refused
   await b.set('cetus.generation', '2');
   await waiting;
   expect(await a.clients()).toEqual([]);
+});
+
+test('connections that are being opened when another primary is told of do not hold up the calls that wait for them, nor the end', async () => {
+  const {a} = pair();
+  const silent = net.createServer().listen(0, '127.0.0.1');
+  const sockets = new Set<net.Socket>();
+  silent.on('connection', (socket) => { sockets.add(socket.on('error', () => undefined)); });
+  try {
+    await until('a listener', () => silent.listening);
+    const discovery = new Told({url: `postgres://cetus@127.0.0.1:${(silent.address() as net.AddressInfo).port}/none`, generation: 0});
+    // One place in the pool: if it were lost, nothing would come any more.
+    const moray = createMoray({url: discovery, poolSize: 1});
+    stores.push(moray);
+    const opening = moray.open(THINGS);
+    await until('a connection on its way', () => sockets.size >= 1);
+    discovery.tell(a, 1);
+    await opening;
+    await moray.put('things', 'a', {n: 1});
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  }
 });
 
 test('the same primary in a new generation keeps its connections', async () => {

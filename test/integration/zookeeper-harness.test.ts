@@ -53,6 +53,15 @@ test('a connection is held in one direction, flows on, and is cut', async () => 
     again.write('x');
     expect(String((await once(again, 'data'))[0])).toBe('x');
     again.destroy();
+    await until('nothing to be left', () => cut.open === 0);
+    cut.hold('questions', 'answers');
+    const gone = net.connect(cut.port, cut.host).on('error', () => undefined);
+    gone.write('last');
+    await until('the question to wait', () => cut.heldBytes('questions') === 4);
+    gone.destroy();
+    await until('the client to be gone', () => gone.destroyed);
+    cut.restore();
+    await until('it to arrive all the same, and its end behind it', () => heard.endsWith('last') && cut.open === 0);
   } finally {
     client.destroy();
     await cut.close();

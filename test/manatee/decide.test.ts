@@ -96,7 +96,7 @@ describe('the primary', () => {
   test('is promoted, not just started, where its data are a standby\'s', () => {
     expect(step(situation(a, {...serving, ...stopped, ran: 'standby'} as ServerFacts, state(), all))).toEqual({kind: 'start', as: 'standby', upstream: null});
     expect(step(situation(a, following(b), state(), all))).toEqual({kind: 'follow', upstream: null});
-    expect(step(situation(a, following(b, {upstream: null, receiving: false}), state(), all))).toEqual({kind: 'promote'});
+    expect(step(situation(a, following(b, {upstream: null, receiving: false}), state(), all))).toEqual({kind: 'promote', generation: expect.any(Number)});
   });
   test('without its data never makes a new database', () => {
     const lost = {...serving, ...nothing} as ServerFacts;

@@ -33,7 +33,7 @@ export async function* push(context: Context, caller: Caller, name: string, tag:
     yield {progressDetail: {}, aux: {Tag: target.tag!, Digest: result.digest, Size: result.size}};
   }
   const shown = familiarName(reference);
-  context.events.emit(caller.account, {type: 'image', action: 'push', actorId: shown, attributes: {name: shown}});
+  context.events.emit(caller.account, {type: 'image', action: 'push', actorId: tag === '' ? shown : familiarReference(reference), attributes: {name: shown}});
 }
 
 /** The one that is named, or all of the repository. */

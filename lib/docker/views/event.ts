@@ -3,8 +3,8 @@ import type {DatacenterEvent} from '../../schema/objects';
 
 export function eventLine(event: DatacenterEvent): string {
   // `status`, `id` and `from` are the shape of before 1.22; the docker CLI and older SDKs still read them.
-  const legacy = event.type === 'container' ? {status: event.action, id: event.actorId, from: event.attributes.image ?? ''}
-    : event.type === 'image' ? {status: event.action, id: event.actorId} : {};
+  const {type, action: status, actorId: id, attributes: {image: from}} = event;
+  const legacy = type === 'container' || type === 'image' ? {status, ...(id ? {id} : {}), ...(type === 'container' && from ? {from} : {})} : {};
   const head = JSON.stringify({
     ...legacy, Type: event.type, Action: event.action, Actor: {ID: event.actorId, Attributes: event.attributes}, scope: 'local',
     time: Number(BigInt(event.timeNs) / 1_000_000_000n),

@@ -65,5 +65,5 @@ async function holdAgain(ctx: Ctx<StopParams>): Promise<{output: Began; writes: 
 async function restarted(ctx: Ctx<StopParams>): Promise<{writes: BatchOp[]}> {
   const stored = await container(ctx, ctx.params.containerId);
   const {observation} = ctx.outputs['start'] as TaskOutput;
-  return {writes: [...observed(ctx, stored, observation), ...attachedEvents(ctx, stored.value), containerPut(ctx, stored.value, 'restart')]};
+  return {writes: [...observed(ctx, stored, observation), ...attachedEvents(ctx, stored.value, observation), containerPut(ctx, stored.value, 'restart')]};
 }

@@ -50,5 +50,5 @@ async function holdPlaces(ctx: Ctx<StartParams>): Promise<{output: Began; writes
 async function started(ctx: Ctx<StartParams>): Promise<{writes: BatchOp[]}> {
   const stored = await container(ctx, ctx.params.containerId);
   const {observation} = ctx.outputs['start'] as {observation?: Parameters<typeof applyObservation>[1]};
-  return {writes: [...observed(ctx, stored, observation), ...attachedEvents(ctx, stored.value)]};
+  return {writes: [...observed(ctx, stored, observation), ...attachedEvents(ctx, stored.value, observation)]};
 }

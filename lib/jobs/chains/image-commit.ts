@@ -12,7 +12,7 @@ import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
 import {dropUnrecorded, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {container, containerPut, CONTAINERS, eventPut, IMAGES, observed, task} from '../steps';
+import {container, containerPut, CONTAINERS, imagePut, IMAGES, observed, task} from '../steps';
 
 const COMMIT_MS = 2 * 3600_000;
 
@@ -58,7 +58,7 @@ async function record(ctx: Ctx<CommitParams>): Promise<{writes: BatchOp[]}> {
   const above = await ctx.moray.peek<Image>(IMAGES, `${account}/${parent}`);
   const writes = await recordImage(ctx, {account, nodeId, image, references: reference ? [reference] : [], ...(above && !above.value.removing ? {parent} : {})});
   const name = reference ? familiarReference(parseImageName(reference)) : '';
-  if (name) writes.push(eventPut(ctx, account, 'image', 'tag', image.imageId, {name}));
+  if (name) writes.push(imagePut(ctx, account, 'tag', image.config, image.imageId, name));
   const stored = await ctx.moray.peek<Container>(CONTAINERS, containerId);
   // It was paused meanwhile; who was answered finds it running again.
   if (stored) writes.push(...observed(ctx, stored, observation), containerPut(ctx, stored.value, 'commit', {comment, imageID: image.imageId, imageRef: name}));

@@ -7,7 +7,7 @@ import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
 import {chooseNode, dropUnrecorded, importTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut} from '../steps';
+import {imagePut} from '../steps';
 
 export const importArchive: Chain<ImportParams, JobServices> = {
   name: 'image.import',
@@ -40,6 +40,6 @@ async function record(ctx: Ctx<ImportParams>): Promise<{writes: BatchOp[]}> {
   const {account, reference} = ctx.params;
   const {nodeId, images: [image]} = ctx.outputs['import'] as FetchedImages;
   const writes = await recordImage(ctx, {account, nodeId, image: image!, references: reference ? [reference] : []});
-  if (reference) writes.push(eventPut(ctx, account, 'image', 'tag', image!.imageId, {name: familiarReference(parseImageName(reference))}));
-  return {writes: [...writes, eventPut(ctx, account, 'image', 'import', image!.imageId, {name: image!.imageId})]};
+  if (reference) writes.push(imagePut(ctx, account, 'tag', image!.config, image!.imageId, familiarReference(parseImageName(reference))));
+  return {writes: [...writes, imagePut(ctx, account, 'import', image!.config, image!.imageId, image!.imageId)]};
 }

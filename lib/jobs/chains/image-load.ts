@@ -5,7 +5,7 @@ import {targets, type FetchedImages, type LoadParams, type LoadResult, type Load
 import type {Chain} from '../../workflow/chain';
 import {chooseNode, dropUnrecorded, loadTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut} from '../steps';
+import {imagePut} from '../steps';
 
 export const load: Chain<LoadParams, JobServices> = {
   name: 'image.load',
@@ -44,7 +44,7 @@ async function record(ctx: Ctx<LoadParams>): Promise<{writes: BatchOp[]}> {
   }
   for (const {image, references} of byId.values()) {
     writes.push(...(await recordImage(ctx, {account, nodeId, image, references})));
-    writes.push(eventPut(ctx, account, 'image', 'load', image.imageId, {name: image.imageId}));
+    writes.push(imagePut(ctx, account, 'load', image.config, image.imageId, image.imageId));
   }
   return {writes};
 }

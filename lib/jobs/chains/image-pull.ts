@@ -5,7 +5,7 @@ import {familiarName, familiarReference, parseImageName} from '../../schema/refe
 import type {Chain} from '../../workflow/chain';
 import {chooseNode, dropUnrecorded, pullTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut} from '../steps';
+import {imagePut} from '../steps';
 
 interface Pulled extends FetchedImages { digest: string }
 
@@ -48,5 +48,5 @@ async function record(ctx: Ctx<PullParams>): Promise<{output: {reference: string
     // Pulled by digest, it has no tag to be known by.
     account, nodeId, image: image!, references: name.digest ? [] : [reference], repoDigests: [`${familiarName(name)}@${digest}`],
   });
-  return {output: {reference}, writes: [...writes, eventPut(ctx, account, 'image', 'pull', familiarReference(name), {name: familiarName(name)})]};
+  return {output: {reference}, writes: [...writes, imagePut(ctx, account, 'pull', image!.config, familiarReference(name), familiarName(name))]};
 }

@@ -13,7 +13,7 @@ import type {Chain} from '../../workflow/chain';
 import {IMAGE_REFS} from '../image-fetch';
 import {decideRemoval, type Removal} from '../image-removal';
 import type {Ctx, JobServices} from '../services';
-import {eventPut, IMAGES, isRunning, task, usersOfImage} from '../steps';
+import {imagePut, IMAGES, isRunning, task, usersOfImage} from '../steps';
 
 const REMOVALS_WAIT_MS = 5_000;
 const REMOVALS_POLL_MS = 10;
@@ -52,7 +52,7 @@ async function mark(ctx: Ctx<ImageRemoveParams>): Promise<{output: Marked; write
     writes: [
       ...gone.map((r): BatchOp => ({op: 'delete', bucket: IMAGE_REFS, key: r.key, etag: r.etag})),
       {op: 'put', bucket: IMAGES, key, value: {...image, repoDigests: image.repoDigests.filter((d) => !removal.dropDigests.includes(d))}, etag: stored.etag},
-      ...removal.answer.map(() => eventPut(ctx, account, 'image', 'untag', imageId, {name: imageId})),
+      ...removal.answer.map(() => imagePut(ctx, account, 'untag', image.config, imageId, imageId)),
     ],
   };
 }
@@ -112,15 +112,15 @@ async function forget(ctx: Ctx<ImageRemoveParams>): Promise<{writes: BatchOp[]}>
   const {account, imageId} = ctx.params;
   const {key, deleteImage, answer} = ctx.outputs['mark'] as Marked;
   if (!deleteImage) return {writes: []};
-  const refs = await refsOf(ctx);
+  const [refs, image] = await Promise.all([refsOf(ctx), ctx.moray.peek<Image>(IMAGES, key)]);
   const untagged = answer.filter((line) => 'Untagged' in line);
   return {
     writes: [
       {op: 'delete', bucket: IMAGES, key},
       // Also a tag that was put on it meanwhile: it names nothing any more.
       ...refs.map((r): BatchOp => ({op: 'delete', bucket: IMAGE_REFS, key: r.key, etag: r.etag})),
-      ...untagged.map(() => eventPut(ctx, account, 'image', 'untag', imageId, {name: imageId})),
-      eventPut(ctx, account, 'image', 'delete', imageId, {name: imageId}),
+      ...untagged.map(() => imagePut(ctx, account, 'untag', image?.value.config, imageId, imageId)),
+      imagePut(ctx, account, 'delete', undefined, imageId, imageId),
     ],
   };
 }

@@ -9,7 +9,7 @@ import {familiarName, familiarReference, parseImageName} from '../../schema/refe
 import type {Chain} from '../../workflow/chain';
 import {dropUnrecorded, readToResult, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
-import {eventPut, IMAGES} from '../steps';
+import {imagePut, IMAGES} from '../steps';
 
 export const take: Chain<TakeParams, JobServices> = {
   name: 'image.take',
@@ -42,17 +42,17 @@ async function record(ctx: Ctx<TakeParams>): Promise<{writes: BatchOp[]}> {
   const {nodeId, images} = ctx.outputs['take'] as FetchedImages;
   const writes: BatchOp[] = [];
   for (const image of images) {
-    const {imageId, references} = image;
+    const {imageId, references, config} = image;
     const isNew = !(await ctx.moray.peek(IMAGES, `${account}/${imageId}`));
     // The engine pulled it from a registry, for a FROM.
     const repoDigests = ctx.params.images.find((i) => i.imageId === imageId)?.repoDigests ?? [];
     writes.push(...(await recordImage(ctx, {account, nodeId, image, references, repoDigests})));
     if (repoDigests.length > 0) {
-      for (const name of references.map(parseImageName)) writes.push(eventPut(ctx, account, 'image', 'pull', familiarReference(name), {name: familiarName(name)}));
+      for (const name of references.map(parseImageName)) writes.push(imagePut(ctx, account, 'pull', config, familiarReference(name), familiarName(name)));
       continue;
     }
-    if (isNew) writes.push(eventPut(ctx, account, 'image', 'create', imageId, {name: imageId}));
-    for (const name of references.map(parseImageName)) writes.push(eventPut(ctx, account, 'image', 'tag', imageId, {name: familiarReference(name)}));
+    if (isNew) writes.push(imagePut(ctx, account, 'create', config, imageId, imageId));
+    for (const name of references.map(parseImageName)) writes.push(imagePut(ctx, account, 'tag', config, imageId, familiarReference(name)));
   }
   return {writes};
 }

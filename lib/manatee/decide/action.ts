@@ -15,7 +15,7 @@ export type Step =
   | {kind: 'start'; as: 'primary' | 'standby'; upstream: Peer | null}
   | {kind: 'stop'; how: 'fast' | 'immediate'}
   | {kind: 'follow'; upstream: Peer | null}
-  | {kind: 'promote'}
+  | {kind: 'promote'; generation: number}
   | {kind: 'acknowledge'; by: Acknowledger}
   | {kind: 'openGate'; generation: number}
   | {kind: 'closeGate'}

@@ -20,7 +20,7 @@ export function primary(s: Member): Action {
     // Declared while it was a standby. Whoever replays the former primary's WAL must not get any more of it.
     if (facts.upstream !== null || facts.receiving) return act({kind: 'follow', upstream: null}, 'it is the primary now');
     if (!sameAcknowledger(facts.acknowledger, NOBODY)) return act({kind: 'acknowledge', by: NOBODY}, 'before it is promoted');
-    return act({kind: 'promote'}, `it is the primary of generation ${state.generation}`);
+    return act({kind: 'promote', generation: state.generation}, `it is the primary of generation ${state.generation}`);
   }
   if (state.systemId === null) return declare(s, {...state, systemId: facts.systemId}, [], 'made the database');
   return handOver(s) ?? changeSync(s) ?? keepChain(s) ?? serve(s);

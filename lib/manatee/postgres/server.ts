@@ -24,6 +24,7 @@ import {initialise, type Passwords} from './initialise';
 import {Postmaster} from './postmaster';
 import {endTools, isStopped} from './processes';
 import {Session} from './session';
+import {firstNumber, Timelines} from './timelines';
 import {hasDiverged, isNoChild, isRemoved, stopReceiving} from './upstream';
 import {Watchdog} from './watchdog';
 
@@ -94,6 +95,7 @@ class RealServer implements PostgresServer {
   private readonly looker: Looker;
   private readonly backup: Backup;
   private readonly watchdog: Watchdog;
+  private readonly timelines: Timelines;
   private readonly listeners = new Set<() => void>();
   private last: Promise<unknown> = Promise.resolve();
   private closed = false;
@@ -112,6 +114,7 @@ class RealServer implements PostgresServer {
     const {clock, self} = options;
     this.clock = clock;
     this.session = new Session(socketDir, self.port);
+    this.timelines = new Timelines(home);
     this.looks = new Session(socketDir, self.port);
     this.looker = new Looker(this.looks);
     this.postmaster = new Postmaster(binaries, home, clock, log, () => this.hasEnded());
@@ -142,8 +145,10 @@ class RealServer implements PostgresServer {
     } else if (this.meant) this.downSinceMs ??= this.clock.nowMs();
     this.considerUpstream(look);
     const {wish} = this.configuration;
+    // It was about to be promoted, and did not get there.
+    const ran = memory.ran === 'primary' && (look ? look.inRecovery : await this.home.isStandby()) ? 'standby' : memory.ran;
     return {
-      data, systemId: control?.systemId ?? null, process, downSinceMs: this.downSinceMs, ran: memory.ran, inRecovery: look?.inRecovery ?? null, wal: look?.wal ?? null,
+      data, systemId: control?.systemId ?? null, process, downSinceMs: this.downSinceMs, ran, inRecovery: look?.inRecovery ?? null, wal: look?.wal ?? null,
       upstream: wish.upstream?.id ?? null, receiving: look?.receiving ?? false, diverged: this.divergedFrom !== null, acknowledger: wish.acknowledger,
       standbys: look?.standbys ?? [], gate: wish.gate, generation: memory.generation, restoredIn: memory.restoredIn,
     };
@@ -195,20 +200,19 @@ class RealServer implements PostgresServer {
       if (this.postmaster.alive && this.meant !== as) throw new CetusError('conflict', `it runs as ${this.meant}: stop it first`);
       this.meant = as;
       this.downSinceMs ??= this.clock.nowMs();
-      // Data that were a standby's come out of recovery by a promotion only, or two servers would write one timeline.
-      const promotes = as === 'primary' && (await this.home.isStandby());
+      if (as === 'primary' && !this.postmaster.alive && (await this.home.isStandby()))
+        throw new CetusError('conflict', 'the data are a standby\'s: they come out of recovery by a promotion, or two servers would write one timeline');
       if (this.postmaster.alive) await this.asAfterStart(as, upstream);
-      else await this.launch(as, promotes ? 'standby' : as, as === 'standby' ? upstream : null);
+      else await this.launch(as, as === 'standby' ? upstream : null);
       this.answered = true;
-      if (promotes && (await this.looker.look()).inRecovery) await this.leaveRecovery();
       this.downSinceMs = null;
       this.tell();
     });
   }
 
-  private async launch(as: 'primary' | 'standby', mode: 'primary' | 'standby', upstream: Peer | null): Promise<void> {
-    const signal = path.join(this.home.data, 'standby.signal');
-    if (mode === 'standby') await this.home.writeLasting(signal, '');
+  private async launch(as: 'primary' | 'standby', upstream: Peer | null): Promise<void> {
+    if (as === 'standby') await this.home.writeLasting(path.join(this.home.data, 'standby.signal'), '');
+    await this.timelines.tidy();
     const memory = await this.home.memory();
     await this.rememberRan(memory, as);
     this.forget();
@@ -303,18 +307,19 @@ class RealServer implements PostgresServer {
     this.missing = null;
   }
 
-  promote(): Promise<void> {
+  promote(generation: number): Promise<void> {
     return this.inTurn('promote', async () => {
       this.mustRun();
       const look = await this.looker.look();
       if (!look.inRecovery) return;
       if (this.configuration.wish.upstream || look.receiver) throw new CetusError('conflict', 'it is still receiving: it must stop to before it is promoted');
-      await this.leaveRecovery();
+      await this.leaveRecovery(generation);
       this.tell();
     });
   }
 
-  private async leaveRecovery(): Promise<void> {
+  private async leaveRecovery(generation: number): Promise<void> {
+    await this.timelines.reserveBelow(firstNumber(generation));
     await this.rememberRan(await this.home.memory(), 'primary');
     const known = this.looker.furthest;
     await this.session.ask('SELECT pg_promote(false)');

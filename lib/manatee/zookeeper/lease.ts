@@ -9,6 +9,8 @@
  *   - the followers' answers to its pings, one every half tick: each carries the sessions that spoke since the one before. Pings, their answers,
  *     writes and commits share one ordered stream per direction.
  *
+ * (ZooKeeper 3.8: LearnerHandler.run touches sessions for a ping's answer and for a move; submitLearnerRequest goes to PrepRequestProcessor, which checks.)
+ *
  * So of a write that was answered before a later one was sent, at least half a tick apart, the leader knew when it took the later one. T is two ticks or
  * more, half a tick therefore T/4 or less. Hence, of a question sent at s and answered by a quorum:
  *

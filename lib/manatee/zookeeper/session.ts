@@ -8,7 +8,7 @@
  *   - half an answer that the old connection left is put before the first answer of the new one
  *   - an error code that it does not know is thrown out of the socket's event, which ends the process
  *   - its transactions turn version 0 into "any version": ours are made of its request classes
- *   - it has no `sync`; that is no loss, see `throughLeader`
+ *   - it has no `sync`; that is no loss, see `throughLeader` (3.8's Leader.processSync answers without asking anybody)
  */
 import {OPEN_ACL_UNSAFE} from 'node-zookeeper-client/lib/ACL';
 import ConnectionManager from 'node-zookeeper-client/lib/ConnectionManager';
@@ -215,6 +215,7 @@ export class Session {
         this.lastContactMs = this.options.clock.nowMs();
         this.lease.connected(this.connectSentMs, this.timeoutMs(), begins);
         this.options.log.info({session: this.id(), timeoutMs: this.timeoutMs(), begins}, 'connected to ZooKeeper');
+        if (begins && this.timeoutMs() !== this.options.sessionTimeoutMs) this.options.log.warn({askedMs: this.options.sessionTimeoutMs, grantedMs: this.timeoutMs()}, 'ZooKeeper grants another session timeout than was asked for');
         this.options.changed();
         return;
       }

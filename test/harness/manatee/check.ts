@@ -7,7 +7,7 @@ import {drop, type Cluster} from './cluster';
 export async function check(cluster: Cluster, clients: Clients): Promise<string[]> {
   const promised = clients.ledger.snapshot();
   const found = await until('the primary to be read', () => clients.withPrimary(written), 60_000);
-  return [...clients.ledger.violations.splice(0), ...clients.ledger.compare(promised, found), ...await checkHistory(cluster)];
+  return [...clients.ledger.violations.splice(0), ...clients.ledger.compare(promised, found), ...await checkHistory(cluster), ...await verified(cluster)];
 }
 
 async function checkHistory(cluster: Cluster): Promise<string[]> {
@@ -21,6 +21,12 @@ async function checkHistory(cluster: Cluster): Promise<string[]> {
   // A state that was written between the two looks stands in no entry that we have.
   if (history.length && state && history.at(-1)!.state.generation > state.generation) wrong.push(`the history is at generation ${history.at(-1)!.state.generation}, the state at ${state.generation}`);
   return wrong;
+}
+
+/** What an operator would be told. It looks several times, and tells what lasts. */
+async function verified(cluster: Cluster): Promise<string[]> {
+  const {findings} = await until('a verification', () => cluster.operator.verify(), 60_000);
+  return findings.map((finding) => `verify: ${JSON.stringify(finding)}`);
 }
 
 /** After the last round, when nobody writes any more: every peer has the same, and all of it. */

@@ -4,11 +4,13 @@
  */
 import pg from 'pg';
 import {isCetusError} from '../../../lib/base/errors';
+import {silentLog} from '../../../lib/base/log';
+import {createDiscovery, type Discovery as Whereabouts} from '../../../lib/manatee/discover';
 import type {Moray} from '../../../lib/moray/moray';
 import {createMoray} from '../../../lib/moray/postgres';
 import type {Discovery, Primary} from '../../../lib/moray/primary';
 import type {BucketDefinition} from '../../../lib/schema/bucket';
-import {CLIENT_PASSWORD, drop, type Cluster} from './cluster';
+import {CLIENT_PASSWORD, drop, PATH, type Cluster} from './cluster';
 import type {Ledger} from './ledger';
 
 /** Between two writes of a writer: enough of them to hit every moment, few enough to leave the machine to the cluster. */
@@ -19,41 +21,32 @@ const COUNTER = 'counter';
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms); });
 
-/** The primary by the state in ZooKeeper, kept and looked up again when something has changed. */
-export class ByZooKeeper implements Discovery {
-  private known: Primary | undefined;
-  constructor(private readonly cluster: Cluster) {}
+/** What is told of the primary, as a URL. */
+class AsUrl implements Discovery {
+  constructor(private readonly whereabouts: Whereabouts) {}
 
   async primary(): Promise<Primary> {
-    const {state} = await this.cluster.coordination.view();
-    if (!state) throw new Error('there is no cluster');
-    this.known = {url: `postgres://cetus:${encodeURIComponent(CLIENT_PASSWORD)}@${state.primary.host}:${state.primary.port}/cetus`, generation: state.generation};
-    return this.known;
+    const {host, port, generation} = await this.whereabouts.primary();
+    return {url: `postgres://cetus:${encodeURIComponent(CLIENT_PASSWORD)}@${host}:${port}/cetus`, generation};
   }
 
-  /** What was last found, where that is good enough to try. */
-  async likely(): Promise<Primary> { return this.known ?? this.primary(); }
-
-  onChange(listener: () => void): () => void {
-    const look = (): void => { void this.primary().then(listener, () => undefined); };
-    return this.cluster.coordination.onChange(look);
-  }
+  onChange(listener: () => void): () => void { return this.whereabouts.onChange(listener); }
 }
 
 export class Clients {
   private readonly ending = new AbortController();
   private readonly running: Promise<unknown>[] = [];
-  private readonly discovery: ByZooKeeper;
+  private readonly whereabouts: Whereabouts;
+  private readonly discovery: Discovery;
   private moray: Moray | undefined;
-  private stopListening: () => void = () => undefined;
   reads = 0;
 
   constructor(private readonly cluster: Cluster, readonly ledger: Ledger) {
-    this.discovery = new ByZooKeeper(cluster);
+    this.whereabouts = createDiscovery({servers: cluster.zookeeper.address, path: PATH, sessionTimeoutMs: cluster.sessionTimeoutMs, log: silentLog()});
+    this.discovery = new AsUrl(this.whereabouts);
   }
 
   async start({plain = 3, moray = 2, readers = 1} = {}): Promise<void> {
-    this.stopListening = this.discovery.onChange(() => undefined);
     await this.withPrimary((client) => client.query('CREATE TABLE IF NOT EXISTS writes (writer text NOT NULL, n int NOT NULL); CREATE INDEX IF NOT EXISTS writes_of ON writes (writer, n)'));
     // No unique index: two of the same must be able to stand there, or a test would never see them.
     this.moray = createMoray({url: this.discovery, poolSize: 4});
@@ -68,8 +61,8 @@ export class Clients {
   async stop(): Promise<void> {
     this.ending.abort();
     await Promise.all(this.running);
-    this.stopListening();
     await this.moray?.close();
+    await this.whereabouts.close();
   }
 
   private get ended(): boolean { return this.ending.signal.aborted; }
@@ -79,7 +72,7 @@ export class Clients {
     while (!this.ended) {
       let client: pg.Client | undefined;
       try {
-        const primary = await this.discovery.likely();
+        const primary = await this.discovery.primary();
         client = new pg.Client({connectionString: primary.url, connectionTimeoutMillis: PATIENCE_MS, application_name: 'chaos'});
         client.on('error', () => undefined);
         await client.connect();
@@ -96,7 +89,7 @@ export class Clients {
   private async writePlain(name: string): Promise<void> {
     let n = 0;
     await this.connections(async (client, primary) => {
-      while (!this.ended && (await this.discovery.likely()).url === primary.url) {
+      while (!this.ended && (await this.discovery.primary()).url === primary.url) {
         n += 1;
         const sentMs = performance.now();
         let cancelled = false;
@@ -154,7 +147,7 @@ export class Clients {
 
   private async read(): Promise<void> {
     await this.connections(async (client, primary) => {
-      while (!this.ended && (await this.discovery.likely()).url === primary.url) {
+      while (!this.ended && (await this.discovery.primary()).url === primary.url) {
         const promised = this.ledger.promised();
         const sentMs = performance.now();
         const {rows} = await within(client.query<{writer: string; n: number}>(`SELECT writer, max(n) AS n FROM writes GROUP BY writer`));
@@ -175,7 +168,7 @@ export class Clients {
 
   async withPrimary<T>(use: (client: pg.Client) => Promise<T>): Promise<T> {
     const primary = await this.discovery.primary();
-    const client = new pg.Client({connectionString: primary.url, connectionTimeoutMillis: 10_000});
+    const client = new pg.Client({connectionString: primary.url, connectionTimeoutMillis: 10_000, query_timeout: 20_000});
     client.on('error', () => undefined);
     try {
       await client.connect();

@@ -2,12 +2,14 @@
  * A world for manatee: three ZooKeeper servers and some machines, each with a sitter and its Postgres, all of them real. Whatever happens in a test, `stop`
  * leaves no process, mount, namespace or file.
  */
+import {execFileSync} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {silentLog} from '../../../lib/base/log';
 import type {ClusterView} from '../../../lib/manatee/coordination';
 import {monotonic} from '../../../lib/manatee/monotonic';
+import {Operator} from '../../../lib/manatee/operator';
 import type {ClusterState, HistoryEntry} from '../../../lib/manatee/state';
 import {createCoordination, type ZooKeeperCoordination} from '../../../lib/manatee/zookeeper/coordination';
 import {until} from '../wait';
@@ -15,22 +17,29 @@ import {ZooKeeper} from '../zookeeper';
 import {Machine} from './machine';
 import {Network} from './network';
 
+/** Begins the names of all that a run makes on this machine; its process id follows. */
+const MARK = 'cm';
 export const CLIENT_PASSWORD = 'a client\'s';
-const PATH = '/cetus/db';
-const RESTART_GRACE_MS = 1000;
+export const PATH = '/cetus/db';
+const RESTART_GRACE_MS = 300;
 export const WHOLE_MS = 90_000;
 
 export class Cluster {
   readonly machines: Machine[] = [];
+  readonly operator: Operator;
 
-  private constructor(readonly dir: string, readonly network: Network, readonly zookeeper: ZooKeeper, readonly coordination: ZooKeeperCoordination, readonly sessionTimeoutMs: number) {}
+  private constructor(readonly dir: string, readonly network: Network, readonly zookeeper: ZooKeeper, readonly coordination: ZooKeeperCoordination, readonly sessionTimeoutMs: number) {
+    this.operator = new Operator({coordination, by: 'chaos', clock: monotonic, wallClock: () => new Date().toISOString()});
+  }
 
   static async start({peers = 3, sessionTimeoutMs = 2500} = {}): Promise<Cluster> {
-    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-chaos-'));
+    sweep();
+    const tag = `${MARK}${process.pid.toString(36)}`;
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), `${tag}-`));
     fs.chmodSync(dir, 0o755);
     const undo: (() => Promise<unknown> | unknown)[] = [() => fs.rmSync(dir, {recursive: true, force: true})];
     try {
-      const network = Network.create(`cm${process.pid.toString(36).slice(-5)}`);
+      const network = Network.create(tag);
       undo.unshift(() => network.remove());
       const zookeeper = await ZooKeeper.start({servers: 3, host: network.us});
       undo.unshift(() => zookeeper.stop());
@@ -40,7 +49,7 @@ export class Cluster {
       undo.unshift(() => Promise.all(cluster.machines.map((machine) => machine.remove())));
       for (let n = 0; n < peers; n += 1) cluster.addMachine(String.fromCharCode(97 + n));
       for (const machine of cluster.machines) machine.start();
-      await cluster.whole();
+      await cluster.whole(2 * WHOLE_MS).catch(async (err: Error) => { throw new Error(`${err.message}\n${await cluster.report()}`); });
       return cluster;
     } catch (err) {
       for (const step of undo) await Promise.resolve().then(step).catch(() => undefined);
@@ -144,6 +153,21 @@ export class Cluster {
     for (const step of steps) await Promise.resolve().then(step).catch((err: unknown) => failures.push(err));
     if (failures.length) throw failures[0];
   }
+}
+
+/** What a run left that was killed before its end: found by its name, which tells the process that is no more. */
+function sweep(): void {
+  const isDead = (name: string): boolean => {
+    const [, pid] = new RegExp(`^${MARK}([0-9a-z]{1,5})-`).exec(name) ?? [];
+    return pid !== undefined && !fs.existsSync(`/proc/${parseInt(pid, 36)}`);
+  };
+  const dirs = fs.readdirSync(os.tmpdir()).filter(isDead).map((name) => path.join(os.tmpdir(), name));
+  Network.sweep(isDead);
+  for (const line of fs.readFileSync('/proc/self/mounts', 'utf8').split('\n').reverse()) {
+    const at = line.split(' ')[1] ?? '';
+    if (dirs.some((dir) => at.startsWith(`${dir}/`))) execFileSync('umount', ['-l', at]);
+  }
+  for (const dir of dirs) fs.rmSync(dir, {recursive: true, force: true});
 }
 
 /** Without a word. */

@@ -87,7 +87,7 @@ const stopped = (role: Role, what: 'sitter' | 'Postgres' | 'machine'): Fault => 
     struck();
     const wake = what === 'sitter' ? machine.pauseSitter() : what === 'Postgres' ? machine.pausePostgres() : machine.pause();
     try {
-      if (what === 'Postgres') await longer(cluster);
+      if (what === 'Postgres' && role !== 'primary') await longer(cluster);
       else await replaced(cluster, role, machine);
     } finally {
       wake();
@@ -147,8 +147,7 @@ const promoted = (role: 'sync' | 'async'): Fault => ({
   async run(cluster, struck) {
     const machine = await pick(cluster, role);
     struck();
-    await order(cluster, (state) => ({...state, promote: {peer: machine.id, generation: state.generation, by: 'chaos'}}), `promote ${machine.id}`);
-    await until(`${machine.id} to be primary`, async () => (await cluster.state()).primary.id === machine.id, 60_000);
+    await cluster.operator.promote(machine.id, {deadlineMs: 60_000});
   },
 });
 
@@ -157,8 +156,7 @@ const rebuilt = (role: 'sync' | 'async'): Fault => ({
   async run(cluster, struck) {
     const machine = await pick(cluster, role);
     struck();
-    await until('the order to be taken', async () => { await cluster.coordination.orderRebuild(machine.id, true); return true; });
-    await until(`${machine.id} to be rebuilt`, async () => !(await cluster.view()).rebuild.includes(machine.id), 90_000);
+    await cluster.operator.rebuild(machine.id, {deadlineMs: 90_000});
   },
 });
 
@@ -166,7 +164,7 @@ const rebuilt = (role: 'sync' | 'async'): Fault => ({
 const frozen: Fault = {
   name: 'frozen while the primary dies',
   async run(cluster, struck) {
-    await order(cluster, (state) => ({...state, freeze: {reason: 'chaos', by: 'chaos'}}), 'freeze');
+    await cluster.operator.freeze('chaos');
     const machine = await cluster.primary();
     struck();
     await machine.kill();
@@ -175,7 +173,7 @@ const frozen: Fault = {
     if (primary.id !== machine.id) throw new Error(`${primary.id} took over while the cluster was frozen`);
     machine.boot();
     await until('writes again', () => cluster.whole(), 60_000);
-    await order(cluster, (state) => ({...state, freeze: null}), 'unfreeze');
+    await cluster.operator.unfreeze();
   },
 };
 
@@ -205,15 +203,6 @@ const both = (a: Fault, b: Fault): Fault => ({
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   },
 });
-
-/** An operator's write, made again where somebody was faster. */
-async function order(cluster: Cluster, change: (state: ClusterState) => ClusterState, reason: string): Promise<void> {
-  await until(reason, async () => {
-    const {state, version} = await cluster.coordination.view();
-    await cluster.coordination.declare({next: change(state!), version, absent: [], entry: {at: new Date().toISOString(), by: 'chaos', reason}});
-    return true;
-  });
-}
 
 const roles: Role[] = ['primary', 'sync', 'async'];
 

@@ -11,7 +11,8 @@ import type {Peer} from '../../../lib/manatee/state';
 import {until} from '../wait';
 import type {Direction, From, Network} from './network';
 
-const SITTER = path.join(__dirname, 'sitter.cjs');
+const CETUS = path.join(__dirname, '../../../dist/main/cetus.js');
+const STATUS_PORT = 8432;
 const PORT = 5432;
 const DISK_MB = 640;
 /** WAL that is kept must not fill a small disk, and three of these share two cores with everything else. */
@@ -39,17 +40,17 @@ export class Machine {
 
   constructor(readonly id: string, private readonly options: MachineOptions) {
     const address = options.network.join(id);
-    this.peer = {id, host: address, port: PORT, statusUrl: `http://${address}:8432`};
+    this.peer = {id, host: address, port: PORT, statusUrl: `http://${address}:${STATUS_PORT}/`};
     this.dir = path.join(options.dir, id);
     this.data = path.join(this.dir, 'pg');
     this.run = path.join(options.dir, `${id}-run`);
     this.config = path.join(options.dir, `${id}.json`);
     for (const dir of [this.dir, this.run]) fs.mkdirSync(dir, {recursive: true, mode: 0o755});
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_MB}m,mode=755`, options.network.tag, this.dir]);
+    const {zookeeper: {servers, path: node}, sessionTimeoutMs, restartGraceMs, passwordFiles} = options;
     fs.writeFileSync(this.config, JSON.stringify({
-      self: this.peer, policy: {oneNodeWriteMode: false, restartGraceMs: options.restartGraceMs}, sessionTimeoutMs: options.sessionTimeoutMs,
-      zookeeper: {servers: options.zookeeper.servers, path: options.zookeeper.path},
-      server: {dataDir: this.data, socketDir: this.run, listenHost: '*', passwordFiles: options.passwordFiles, settings: SETTINGS},
+      id, host: address, port: PORT, statusListen: `${address}:${STATUS_PORT}`, dataDir: this.data, socketDir: this.run, zookeeper: {servers, path: node, sessionTimeoutMs},
+      passwordFiles, oneNodeWriteMode: false, restartGraceMs, settings: SETTINGS, logLevel: 'debug',
     }));
   }
 
@@ -60,7 +61,7 @@ export class Machine {
     if (this.sitter) return;
     const out = fs.openSync(this.logFile, 'a');
     // It dies with us, and its watchdog sees to its Postgres.
-    const child = spawn('nsenter', [`--net=${this.options.network.path(this.id)}`, 'setpriv', '--pdeathsig', 'KILL', process.execPath, SITTER, this.config], {stdio: ['ignore', out, out]});
+    const child = spawn('nsenter', [`--net=${this.options.network.path(this.id)}`, 'setpriv', '--pdeathsig', 'KILL', process.execPath, CETUS, 'sitter', '--config', this.config], {stdio: ['ignore', out, out]});
     fs.closeSync(out);
     this.sitter = child;
     child.on('exit', () => { if (this.sitter === child) this.sitter = undefined; });

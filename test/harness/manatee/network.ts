@@ -73,8 +73,8 @@ export class Network {
       everything: ['iifname != "lo"', 'oifname != "lo"'],
     };
     const [incoming, outgoing] = match[from];
-    const chain = (name: string, hook: string, rule: string, wanted: boolean): string => `chain ${name} { type filter hook ${hook} priority 0; ${wanted ? `${rule} drop` : ''}\n }`;
-    this.rules(machine, `table inet cut { ${chain('arriving', 'input', incoming, direction !== 'out')} ${chain('leaving', 'output', outgoing, direction !== 'in')} }`);
+    const chain = (name: string, hook: string, rule: string, wanted: boolean): string => `chain ${name} { type filter hook ${hook} priority 0;\n ${wanted ? `${rule} drop` : ''}\n }\n`;
+    this.rules(machine, `table inet cut {\n${chain('arriving', 'input', incoming, direction !== 'out')}${chain('leaving', 'output', outgoing, direction !== 'in')}}`);
   }
 
   mend(machine: string): void {
@@ -87,20 +87,12 @@ export class Network {
 
   /** Every process of the machine: those in its namespace. */
   processes(machine: string): number[] {
-    const inode = statSync(this.path(machine)).ino;
-    return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).filter((pid) => {
-      try {
-        return readlinkSync(`/proc/${pid}/ns/net`) === `net:[${inode}]` && !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
-      } catch {
-        return false; // it has ended
-      }
-    }).map(Number);
+    return processesIn(this.path(machine));
   }
 
   /** The namespaces' processes must have ended. */
   remove(): void {
-    const names = sh('ip', ['netns', 'list']).split('\n').map((line) => line.split(' ')[0]!).filter((name) => name.startsWith(`${this.tag}-`));
-    for (const name of names) sh('ip', ['netns', 'del', name]);
+    removeNamespaces((name) => name.startsWith(`${this.tag}-`));
     // The pair goes with the hub, a moment later.
     try {
       sh('ip', ['link', 'del', this.tag]);
@@ -108,6 +100,30 @@ export class Network {
       // gone already
     }
   }
+
+  /** Of networks that nobody is left to remove, by their namespaces' names. */
+  static sweep(isDead: (namespace: string) => boolean): void {
+    removeNamespaces((name) => {
+      if (!isDead(name)) return false;
+      for (const pid of processesIn(`/run/netns/${name}`)) process.kill(pid, 'SIGKILL');
+      return true;
+    });
+  }
+}
+
+function removeNamespaces(wanted: (name: string) => boolean): void {
+  for (const name of sh('ip', ['netns', 'list']).split('\n').map((line) => line.split(' ')[0]!).filter((one) => one !== '' && wanted(one))) sh('ip', ['netns', 'del', name]);
+}
+
+function processesIn(namespace: string): number[] {
+  const {ino} = statSync(namespace);
+  return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).filter((pid) => {
+    try {
+      return readlinkSync(`/proc/${pid}/ns/net`) === `net:[${ino}]` && !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+    } catch {
+      return false; // it has ended
+    }
+  }).map(Number);
 }
 
 /** Of the addresses that are nobody's on the internet (RFC 2544). */

@@ -45,7 +45,7 @@ export class Chaos {
       this.refuse(await check(this.cluster, this.clients));
       return round;
     } catch (err) {
-      throw new Error(`${fault.name}: ${(err as Error).message}\n${await this.cluster.report()}`, {cause: err});
+      throw new Error(`${fault.name}: ${(err as Error).message}\n${await this.cluster.report()}`);
     }
   }
 

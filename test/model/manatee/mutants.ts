@@ -40,9 +40,9 @@ const takeoverWhileStreaming = onServer('takeover by replay position while strea
       if (!saysItStopped || !facts.inRecovery || facts.wal === null) return facts;
       return {...facts, upstream: null, receiving: false, wal: lsnText(postgres.disk.log[Math.max(0, postgres.disk.flushed - 3)])};
     },
-    promote: async () => {
+    promote: async (generation) => {
       await real.follow(null);
-      await real.promote();
+      await real.promote(generation);
     },
   };
 });

@@ -64,7 +64,7 @@ export class SimServer implements PostgresServer {
   follow(upstream: Peer | null): Promise<void> {
     return this.verb((done) => this.postgres.follow(upstream, done));
   }
-  promote(): Promise<void> {
+  promote(_generation: number): Promise<void> {
     return this.verb((done) => this.postgres.promote(done));
   }
   acknowledge(by: Acknowledger): Promise<void> {
