@@ -26,7 +26,8 @@ export class TestDatacenter {
   /** On a directory that is made by the first `up`. */
   readonly dataDir = path.join(os.tmpdir(), `cetus-${randomBytes(4).toString('hex')}`);
 
-  constructor(private readonly args: string[] = []) {}
+  /** `cluster`: on a replicated store of its own. */
+  constructor(private readonly args: string[] = [], public verb: 'up' | 'cluster' = 'up') {}
 
   /** Where clients go. */
   get host(): string {
@@ -41,13 +42,13 @@ export class TestDatacenter {
     const out = fs.openSync(path.join(this.dataDir, 'up.log'), 'a');
     // The port is kept over restarts: clients hold it in DOCKER_HOST.
     const listen = this.running ? this.running.listen[0].replace('tcp://', '') : '127.0.0.1:0';
-    const child = spawn(process.execPath, [PROGRAM, 'up', '--data', this.dataDir, '--listen', listen, ...this.args], {stdio: ['ignore', out, out]});
+    const child = spawn(process.execPath, [PROGRAM, this.verb, '--data', this.dataDir, '--listen', listen, ...this.args], {stdio: ['ignore', out, out]});
     fs.closeSync(out);
     this.process = child;
     this.running = await until('cetus up to serve', () => {
-      if (child.exitCode !== null) throw new Hopeless(`cetus up ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
+      if (child.exitCode !== null) throw new Hopeless(`cetus ${this.verb} ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
       return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
-    }, 120_000);
+    }, 180_000);
     if (!this.args.includes('--tls-cert')) this.proxy ??= await SchemaProxy.start(this.running.listen[0]);
   }
 

@@ -19,7 +19,7 @@ const QUORUM_TIMEOUT_MS = 60_000;
 const SITTER_READY_MS = 60_000;
 const LOOK_SESSION_MS = 6000;
 const LOOK_MS = 100;
-const PRIMARY_HEAD_START_MS = 10_000;
+const HEAD_START_MS = 10_000;
 /** More than a sitter gives itself for an orderly end. */
 const SITTER_STOP_MS = 25_000;
 
@@ -61,20 +61,25 @@ export class OwnCluster {
     await untilQuorum(this.zookeepers, QUORUM_TIMEOUT_MS);
   }
 
-  /** The primary first: a sync that finds nobody in its place takes over, which after an orderly end is for nothing. One that does not come is not waited for long. */
+  /**
+   * The primary first, then its sync: a sync that finds nobody in the primary's place takes over, and a primary that finds an async before its sync takes that
+   * one; after an orderly end both are for nothing. Who does not come is not waited for long.
+   */
   async startPeers(log: Log): Promise<void> {
     const {createCoordination} = await import('../../manatee/zookeeper/coordination.js');
     const coordination = createCoordination({...this.layout.zookeeper, sessionTimeoutMs: LOOK_SESSION_MS, clock: monotonic, log});
     try {
       await coordination.ready(QUORUM_TIMEOUT_MS);
-      const primary = (await coordination.view()).state?.primary.id;
-      const first = this.sitters.find(({peer}) => peer.id === primary);
-      await first?.child.start();
-      for (const until = Date.now() + PRIMARY_HEAD_START_MS; first && Date.now() < until;) {
-        if ((await coordination.view()).peers.some((peer) => peer.id === primary && peer.ready)) break;
-        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      const {state} = await coordination.view();
+      const ahead = [state?.primary.id, state?.sync?.id].flatMap((id) => this.sitters.filter(({peer}) => peer.id === id));
+      for (const {peer, child} of ahead) {
+        await child.start();
+        for (const until = Date.now() + HEAD_START_MS; Date.now() < until;) {
+          if ((await coordination.view()).peers.some(({id, ready}) => id === peer.id && ready)) break;
+          await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+        }
       }
-      await Promise.all(this.sitters.filter((sitter) => sitter !== first).map(({child}) => child.start()));
+      await Promise.all(this.sitters.filter((sitter) => !ahead.includes(sitter)).map(({child}) => child.start()));
     } finally {
       await coordination.close();
     }
