@@ -60,6 +60,9 @@ const SETTINGS: Record<string, string> = {
   // The longest that a connection which was let in under an open gate can take to become a client.
   authentication_timeout: '5s',
   max_connections: '120', superuser_reserved_connections: '8', password_encryption: 'scram-sha-256',
+  // In the data directory, where the next start removes them: those of a server that was killed stay in /dev/shm for ever where its data have been replaced since.
+  // What statistics need of it lies in the main segment.
+  dynamic_shared_memory_type: 'mmap', min_dynamic_shared_memory: '4MB',
   shared_buffers: '64MB', work_mem: '8MB', maintenance_work_mem: '64MB',
   // Short queries only: neither compiling nor parallel workers ever pay.
   jit: 'off', max_parallel_workers_per_gather: '0', max_logical_replication_workers: '0', random_page_cost: '1.1', autovacuum_naptime: '15s',

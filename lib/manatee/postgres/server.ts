@@ -233,13 +233,13 @@ class RealServer implements PostgresServer {
     }
   }
 
-  /** Why it did not. Throws `timeout` where that is not decided yet. */
+  /** Why it did not. Throws `timeout` where that is not decided yet. Asks on the looks' connection, which the first look, short of time, finds made. */
   private async comesUp(): Promise<string | undefined> {
     const until = this.clock.nowMs() + RECOVERY_MS;
     for (;;) {
       const why = await this.postmaster.failure();
       if (why !== undefined) return why;
-      const answer = (await this.postmaster.answers()) ? await this.session.ask('SELECT').then(() => null, (err: unknown) => asCetusError(err).message) : 'it does not take connections yet';
+      const answer = (await this.postmaster.answers()) ? await this.looks.ask('SELECT').then(() => null, (err: unknown) => asCetusError(err).message) : 'it does not take connections yet';
       if (answer === null) return undefined;
       if (this.clock.nowMs() > until) throw new CetusError('timeout', `Postgres is still recovering: ${answer}`);
       await this.clock.sleep(10);
