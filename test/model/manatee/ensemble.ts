@@ -173,6 +173,11 @@ export class Ensemble {
     }
   }
 
+  /** As if nobody had heard of it for too long. */
+  expireSessionOf(endpoint: string): void {
+    for (const session of [...this.sessions]) if (session.endpoint === endpoint) this.expire(session, 'expired');
+  }
+
   down(): void {
     this.up = false;
     for (const connection of [...this.connections]) this.breakConnection(connection);
@@ -186,7 +191,7 @@ export class Ensemble {
   /** The view as it is now. For the simulator's own actors as well. */
   view(mine: Session | null = null): ClusterView {
     const peers = [...this.ephemerals.values()].sort((a, b) => a.order - b.order).map(({announcement, order, session}) => ({...announcement, order, mine: session === mine}));
-    return {state: this.state, version: this.version, peers, rebuild: [...this.rebuild]};
+    return {state: this.state, version: this.version, peers, rebuild: [...this.rebuild].sort()};
   }
 
   private execute(session: Session, operation: Operation): unknown {
