@@ -28,6 +28,7 @@ import {type DockerConfig, type Edge, Exchange, type Handler, type Handlers} fro
 import {claimHijacks, closeGently} from './hijack';
 import {type ListenAddress, requireTlsUnlessLoopback} from './listen';
 import {type Match, OPERATIONS, type Operation, matchOperation, refuseImpossibleNames} from './operations';
+import {cleanTarget} from './paths';
 import {Query} from './query';
 import {HttpTransport, RawTransport, type Transport} from './transport';
 import {MAX_API, MAX_API_TEXT, parseVersion, splitVersion} from './version';
@@ -132,9 +133,15 @@ function route(req: IncomingMessage, edge: Edge, res: unknown): Routed | undefin
   const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
   // Browsers say so on whatever changes something, and no Docker client is one: a page of the web must not command who listens on loopback.
   const foreign = req.headers.origin !== undefined && !(match?.operation.id === 'ContainerAttachWebsocket' && isOwnOrigin(req));
-  if (match && !foreign) return {match, version, path, requestId, rawQuery: mark < 0 ? '' : url.slice(mark + 1), startedAt: process.hrtime.bigint()};
-  const [status, message] = foreign ? [403, 'requests of web pages (with an Origin header) are refused'] as const : [404, 'page not found'] as const;
-  transportOf(req, res as never).complete(status, {...edge.headers, 'X-Request-Id': requestId, 'Content-Type': 'application/json'}, errorBody(message));
+  const clean = cleanTarget(url);
+  if (match && !foreign && clean === undefined) return {match, version, path, requestId, rawQuery: mark < 0 ? '' : url.slice(mark + 1), startedAt: process.hrtime.bigint()};
+  const transport = transportOf(req, res as never);
+  const headers = {...edge.headers, 'X-Request-Id': requestId};
+  if (!foreign && clean !== undefined) transport.complete(301, {...headers, Location: clean}, '');
+  else {
+    const [status, message] = foreign ? [403, 'requests of web pages (with an Origin header) are refused'] as const : [404, 'page not found'] as const;
+    transport.complete(status, {...headers, 'Content-Type': 'application/json'}, errorBody(message));
+  }
   return undefined;
 }
 

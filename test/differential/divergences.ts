@@ -54,7 +54,6 @@ export const DIVERGENCES: readonly Divergence[] = [
   {step: steps('system', 'too old', 'much too old', 'too new', 'too new to create', 'far too new'), at: /^(message|header\..*)$/, what: 'the oldest and the newest version of the API are 1.24 and 1.51', why: VERSION_28},
   {at: /^header\.(docker-experimental|ostype|api-version|server)$/, docker: /absent/, what: 'answers before the routes, and hijacked streams, carry Api-Version, Ostype, Server as all others do', why: 'every answer says who answers'},
   {step: /^(containers|streams): attach /, at: 'header.content-type', cetus: /application\/json/, what: 'errors of attach before the stream are JSON, not text of type raw-stream', why: 'every error >= 400 has one shape'},
-  {step: 'system: two slashes', at: /./, what: 'a path with two slashes is not found, where dockerd redirects', why: 'no client writes it; what is redirected loses its body'},
   {step: 'system: cancel no build', at: /./, what: 'POST /build/cancel is not there', why: 'the described API does not have it'},
 
   // Words

@@ -15,7 +15,7 @@ export interface Outcome {
 }
 
 /** Headers that clients use. */
-const HEADERS = ['content-type', 'docker-experimental', 'ostype', 'upgrade', 'x-docker-container-path-stat', 'www-authenticate'];
+const HEADERS = ['content-type', 'docker-experimental', 'ostype', 'upgrade', 'x-docker-container-path-stat', 'www-authenticate', 'location'];
 /** Those of which only the presence is compared. */
 const PRESENT = ['api-version', 'server'];
 

@@ -1,4 +1,5 @@
 import {Writable} from 'node:stream';
+import http from 'node:http';
 import net from 'node:net';
 import request from 'supertest';
 import {errorLine} from '../../lib/docker/errors';
@@ -104,6 +105,15 @@ describe('versions', () => {
   });
 });
 
+/** Clients of HTTP clean paths by themselves. */
+function raw(port: number, method: string, target: string): Promise<{status?: number; location?: string; length?: string}> {
+  return new Promise((resolve, reject) => {
+    http.request({host: '127.0.0.1', port, method, path: target, agent: false}, (res) => {
+      res.resume().on('end', () => resolve({status: res.statusCode, location: res.headers.location, length: res.headers['content-length']}));
+    }).on('error', reject).end();
+  });
+}
+
 describe('routes', () => {
   it.each([['GET', '/nothing'], ['POST', '/v1.41/containers'], ['PUT', '/info'], ['PATCH', '/info'], ['OPTIONS', '/info'], ['GET', '/'], ['GET', '/containers/%zz/json']])('%s %s is "page not found"', async (method, path) => {
     const {port} = await world();
@@ -111,6 +121,21 @@ describe('routes', () => {
     expect(got.status).toBe(404);
     expect(await got.json()).toEqual({message: 'page not found'});
     expect(got.headers.get('api-version')).toBe('1.51');
+  });
+
+  // What dockerd 20.10 answers.
+  it.each([
+    ['//info', '/info'], ['//containers//json?all=1&x=%20', '/containers/json?all=1&x=%20'], ['/v1.99//info', '/v1.99/info'], ['//nosuch/', '/nosuch/'], ['/a/.', '/a'], ['/a/..', '/'], ['/./', '/'], ['/..', '/'],
+    ['/a/../b/', '/b/'], ['/info//', '/info/'], ['/images/a//b%20c%3Fd/json', '/images/a/b%20c%3Fd/json'], ['/x/%2e%2e/y', '/y'], ['/%2fevil.com', '/evil.com'], ["/a//('!*)/%5B", '/a/%28%27%21%2A%29/%5B'],
+  ])('%s is redirected to %s, whatever the method', async (target, to) => {
+    const {port, fake} = await world();
+    for (const method of ['GET', 'POST', 'DELETE']) expect(await raw(port, method, target)).toEqual({status: 301, location: to, length: '0'});
+    expect(fake.calls).toEqual([]);
+  });
+
+  it.each(['/a%2e%2e', '/x/..y', '/info/', '/containers/%zz//json'])('%s is no path to clean', async (target) => {
+    const {port} = await world();
+    expect((await raw(port, 'GET', target)).status).toBe(404);
   });
 
   it('has all 107 operations of the API once, and two that the Engine has besides', () => {
