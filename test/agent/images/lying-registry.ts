@@ -1,7 +1,7 @@
 /** A registry in this process that serves one image and lies as told: for what no honest registry can be made to do. */
 import http from 'node:http';
 import https from 'node:https';
-import type {AddressInfo} from 'node:net';
+import type {AddressInfo, Socket} from 'node:net';
 
 export interface Request { method: string; path: string; headers: http.IncomingHttpHeaders }
 export type Handler = (req: http.IncomingMessage, res: http.ServerResponse) => void;
@@ -10,6 +10,8 @@ export class LyingRegistry {
   readonly requests: Request[] = [];
   /** By path ("/v2/", "/v2/app/blobs/sha256:..."); what is missing answers 404. */
   readonly paths = new Map<string, Handler>();
+  /** Connections that clients hold. */
+  readonly open = new Set<Socket>();
   private readonly server: http.Server;
   private readonly answer = (req: http.IncomingMessage, res: http.ServerResponse): void => {
     const {pathname} = new URL(req.url!, 'http://registry');
@@ -24,11 +26,21 @@ export class LyingRegistry {
 
   constructor(tls?: {cert: string; key: string}) {
     this.server = tls ? https.createServer(tls, this.answer) : http.createServer(this.answer);
+    this.server.on('connection', (socket) => {
+      this.open.add(socket);
+      socket.on('close', () => this.open.delete(socket));
+    });
   }
 
   async start(): Promise<this> {
     await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));
     this.paths.set('/v2/', (_req, res) => res.end('{}'));
+    return this;
+  }
+
+  /** As registries behind load balancers do: says that idle connections may stay for so long, and lets them. */
+  lingers(ms: number): this {
+    this.server.keepAliveTimeout = ms;
     return this;
   }
 

@@ -34,6 +34,11 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MAX_REDIRECTS = 5;
 /** Go's own, for what is fetched as the Engine fetches it. */
 const MAX_FETCH_REDIRECTS = 10;
+/**
+ * A connection that nobody uses is kept for so long, whatever a registry offers: undici takes its word for up to ten minutes, also for the connections
+ * that it opens anew, and for nobody, in the place of those that a pull has cut off by leaving.
+ */
+const IDLE_MS = 4000;
 const MAX_ERROR_BODY = 64 * 1024;
 
 export class Transport {
@@ -47,7 +52,7 @@ export class Transport {
 
   constructor(private readonly options: TransportOptions) {
     const {stallMs, connectMs} = options.limits;
-    const common = {headersTimeout: stallMs, bodyTimeout: stallMs, maxHeaderSize: 32 * 1024, pipelining: 1, keepAliveTimeout: 4000};
+    const common = {headersTimeout: stallMs, bodyTimeout: stallMs, maxHeaderSize: 32 * 1024, pipelining: 1, keepAliveTimeout: IDLE_MS, keepAliveMaxTimeout: IDLE_MS};
     this.verified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs}});
     this.unverified = new EnvHttpProxyAgent({...common, connect: {timeout: connectMs, rejectUnauthorized: false}, requestTls: {rejectUnauthorized: false}});
     this.direct = new Agent({...common, connect: {timeout: connectMs}});
