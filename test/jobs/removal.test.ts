@@ -3,6 +3,7 @@ import {CetusError} from '../../lib/base/errors';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
 import type {Container} from '../../lib/schema/container';
 import type {NodeReservations} from '../../lib/schema/node';
+import type {Image} from '../../lib/schema/objects';
 import type {RunningWorkflow} from '../../lib/workflow/workflow';
 import {ACCOUNT, Datacenter, IMAGE_ID, REFERENCE} from './world';
 
@@ -87,6 +88,19 @@ describe('a removal', () => {
     await dc.clock.until(removing);
     expect(node.orders).toEqual(['container.remove', 'image.remove']);
     expect(await dc.leaks()).toEqual([]);
+  });
+
+  it.each([
+    ['its name tells of that once, though its digest goes with it', REFERENCE, ['image untag', 'image delete']],
+    ['its id tells of each name', '', ['image untag', 'image untag', 'image delete']],
+  ])('of a pushed image by %s', async (_how, reference, events) => {
+    const dc = await open();
+    const key = `${ACCOUNT}/${IMAGE_ID}`;
+    const stored = await dc.store.get<Image>('images', key);
+    await dc.store.put('images', key, {...stored.value, repoDigests: [`busybox@sha256:${'9'.repeat(64)}`]}, {etag: stored.etag});
+    const answer = await dc.put('image.remove', {account: ACCOUNT, imageId: IMAGE_ID, reference, shown: 'busybox', force: true, noPrune: false});
+    expect(answer).toHaveLength(3);
+    expect((await dc.events()).filter((e) => e === 'image untag' || e === 'image delete').sort()).toEqual([...events].sort());
   });
 
   it('ends where the node itself is no more', async () => {

@@ -52,9 +52,16 @@ async function mark(ctx: Ctx<ImageRemoveParams>): Promise<{output: Marked; write
     writes: [
       ...gone.map((r): BatchOp => ({op: 'delete', bucket: IMAGE_REFS, key: r.key, etag: r.etag})),
       {op: 'put', bucket: IMAGES, key, value: {...image, repoDigests: image.repoDigests.filter((d) => !removal.dropDigests.includes(d))}, etag: stored.etag},
-      ...removal.answer.map(() => imagePut(ctx, account, 'untag', image.config, imageId, imageId)),
+      ...untagEvents(ctx, removal.answer, image.config),
     ],
   };
+}
+
+/** Of a name that was asked for one; the digests that go with it are told in the answer only. Of an image that was asked for by its id one for each name and digest. */
+function untagEvents(ctx: Ctx<ImageRemoveParams>, answer: ImageRemoveResult, config: Image['config'] | undefined): BatchOp[] {
+  const {account, imageId, reference} = ctx.params;
+  const untagged = answer.filter((line) => 'Untagged' in line);
+  return (reference ? untagged.slice(0, 1) : untagged).map(() => imagePut(ctx, account, 'untag', config, imageId, imageId));
 }
 
 async function refsOf(ctx: Ctx<ImageRemoveParams>): Promise<Stored<ImageRef>[]> {
@@ -113,13 +120,12 @@ async function forget(ctx: Ctx<ImageRemoveParams>): Promise<{writes: BatchOp[]}>
   const {key, deleteImage, answer} = ctx.outputs['mark'] as Marked;
   if (!deleteImage) return {writes: []};
   const [refs, image] = await Promise.all([refsOf(ctx), ctx.moray.peek<Image>(IMAGES, key)]);
-  const untagged = answer.filter((line) => 'Untagged' in line);
   return {
     writes: [
       {op: 'delete', bucket: IMAGES, key},
       // Also a tag that was put on it meanwhile: it names nothing any more.
       ...refs.map((r): BatchOp => ({op: 'delete', bucket: IMAGE_REFS, key: r.key, etag: r.etag})),
-      ...untagged.map(() => imagePut(ctx, account, 'untag', image?.value.config, imageId, imageId)),
+      ...untagEvents(ctx, answer, image?.value.config),
       imagePut(ctx, account, 'delete', undefined, imageId, imageId),
     ],
   };
