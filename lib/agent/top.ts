@@ -7,6 +7,8 @@ import {CetusError} from '../base/errors';
 
 const DEADLINE_MS = 10_000;
 const MAX_OUTPUT = 16 * 1024 * 1024;
+/** Long options that name no column: the only "=" that can give a column another header is elsewhere. */
+const NO_HEADER = /(^|\s)--(sort|cols|columns|width|rows|lines)=[\w,+-]*(?=\s|$)/g;
 const REDEFINES = /\s+([^\s]*)=\s*(PID[^\s]*)/g;
 
 export interface ProcessTable { Titles: string[]; Processes: string[][] }
@@ -19,13 +21,13 @@ export async function top(pids: number[], psArgs: string): Promise<ProcessTable>
   if (psArgs.includes('\0')) throw new CetusError('invalid', 'error running ps');
   const output = await ps([...args, `-q${pids.join(',')}`]).catch((err: unknown) => {
     // Headers of the caller's own may put any number below "PID": then a filter would let processes of others through.
-    if (psArgs.includes('=')) throw err;
+    if (psArgs.replace(NO_HEADER, ' ').includes('=')) throw err;
     return ps(args);
   });
   return parsePs(output, pids);
 }
 
-/** The rows of the container's processes. Pure. */
+/** The rows of the container's processes. Pure. `invalid`, as in the Engine, where a column before PID has several words; what they are may be of others, and is not said. */
 export function parsePs(output: string, pids: number[]): ProcessTable {
   const [head, ...rows] = output.split('\n');
   const titles = fields(head ?? '');
@@ -40,6 +42,7 @@ export function parsePs(output: string, pids: number[]): ProcessTable {
     const cells = fields(row);
     const pid = cells[pidColumn];
     if (pid === undefined) continue;
+    if (pid !== '-' && !/^\d+$/.test(pid)) throw new CetusError('invalid', 'unexpected pid in the output of ps: a column before PID has several words, let PID come first');
     if (pid !== '-') ofWanted = wanted.has(pid);
     if (!ofWanted) continue;
     processes.push([...cells.slice(0, titles.length - 1), cells.slice(titles.length - 1).join(' ')]);
@@ -56,7 +59,7 @@ function ps(args: string[]): Promise<string> {
     execFile('ps', args, {timeout: DEADLINE_MS, maxBuffer: MAX_OUTPUT}, (err, stdout, stderr) => {
       if (!err) return resolve(stdout);
       const line = stderr.split('\n')[0] ?? '';
-      reject(new CetusError('invalid', line ? `ps: ${line.replace(/^ps: /, '')}` : 'error running ps', {cause: err}));
+      reject(new CetusError('invalid', line ? `ps: ${line.replace(/^ps: /, '')}` : typeof err.code === 'number' ? `ps: exit status ${err.code}` : 'error running ps', {cause: err}));
     });
   });
 }
