@@ -15,7 +15,7 @@ import {createLog, standardOutput} from '../base/log';
 import {parseListen} from './address';
 import {readAgentConfig} from './config';
 import {failLoudly, live} from './lifetime';
-import {nodeFacts} from './node-facts';
+import {initFacts, nodeFacts} from './node-facts';
 
 const INIT_PROGRAMS = ['docker-init', 'tini-static', 'tini'];
 
@@ -40,7 +40,7 @@ export async function agent(configFile: string): Promise<void> {
   });
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
-    facts: nodeFacts(config, {version: '', runc: '', snapshotter: '', builds: dockerd !== '' && findInit() !== ''}),
+    facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}),
     runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
   });
   await node.open();

@@ -1,14 +1,19 @@
 /** What this machine is, read once at start from the kernel and the distribution. */
+import {execFile} from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
+import path from 'node:path';
+import {promisify} from 'node:util';
 import type {NodeFacts} from '../schema/node';
 import type {AgentConfig} from './config';
 import {VERSION} from './version';
 
+const INIT_DEADLINE_MS = 5000;
+
 /** Go's names, which Docker uses, where they differ from Node's. */
 const ARCHITECTURES: Record<string, string> = {x64: 'amd64', arm64: 'arm64', arm: 'arm', ia32: '386', ppc64: 'ppc64le', s390x: 's390x', riscv64: 'riscv64'};
 
-export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; snapshotter: string; builds: boolean}): Omit<NodeFacts, 'bootGeneration'> {
+export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; init: InitFacts; snapshotter: string; builds: boolean}): Omit<NodeFacts, 'bootGeneration'> {
   const architecture = ARCHITECTURES[process.arch] ?? process.arch;
   const disk = fs.statfsSync(config.dataDir);
   return {
@@ -17,9 +22,18 @@ export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: 
     cpusetCpus: cpuset('cpus', '/sys/devices/system/cpu/online'), cpusetMems: cpuset('mems', '/sys/devices/system/node/online'),
     diskBytes: disk.blocks * disk.bsize, pids: Number(fs.readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
     cgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? 2 : 1, cgroupDriver: 'cgroupfs',
-    containerdVersion: runtime.version, runcVersion: runtime.runc, snapshotter: runtime.snapshotter, builds: runtime.builds, rootDir: config.rootDir ?? config.dataDir,
+    containerdVersion: runtime.version, runcVersion: runtime.runc, ...runtime.init, snapshotter: runtime.snapshotter, builds: runtime.builds, rootDir: config.rootDir ?? config.dataDir,
     agentUrl: config.listen, agentVersion: VERSION, labels: config.labels,
   };
+}
+
+type InitFacts = Required<Pick<NodeFacts, 'initBinary' | 'initVersion' | 'initCommit'>>;
+
+/** What the program for `--init` says of itself: "tini version 0.19.0 - git.de40ad0". One that says something else has no version. */
+export async function initFacts(program: string): Promise<InitFacts> {
+  const said = program === '' ? '' : await promisify(execFile)(program, ['--version'], {timeout: INIT_DEADLINE_MS}).then(({stdout}) => stdout, () => '');
+  const [, initVersion = '', initCommit = ''] = /^tini version (\S+)(?: - git\.(\S+))?/.exec(said) ?? [];
+  return {initBinary: path.basename(program), initVersion, initCommit};
 }
 
 /** The kernel's list of what there is to bind to, like "0-3". Not what a group may be told to use, but what it would get: the effective one. */

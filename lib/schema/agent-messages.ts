@@ -10,7 +10,7 @@ export const NODE_FACTS_SCHEMA = {
   properties: {
     nodeId: name, name, platform: name, architecture: name, kernelVersion: text, operatingSystem: text, osType: {const: 'linux'},
     cpus: {type: 'number', exclusiveMinimum: 0}, cpusetCpus: text, cpusetMems: text, memoryBytes: count, diskBytes: count, pids: count, cgroupVersion: {enum: [1, 2]}, cgroupDriver: text,
-    containerdVersion: text, runcVersion: text, snapshotter: text, builds: {type: 'boolean'}, rootDir: text, agentUrl: name, agentVersion: name, labels: words, bootGeneration: count,
+    containerdVersion: text, runcVersion: text, initBinary: text, initVersion: text, initCommit: text, snapshotter: text, builds: {type: 'boolean'}, rootDir: text, agentUrl: name, agentVersion: name, labels: words, bootGeneration: count,
   },
 } as const;
 

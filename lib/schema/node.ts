@@ -24,6 +24,11 @@ export interface NodeFacts {
   cgroupDriver: string;
   containerdVersion: string;
   runcVersion: string;
+  /** The program that `--init` puts before a container's own, by its name, and what it says of its version; '' for none. Agents of earlier versions did not say. */
+  initBinary?: string;
+  initVersion?: string;
+  /** Of its sources, where it says so; distributions leave that out. */
+  initCommit?: string;
   snapshotter: string;
   /** It has what `docker build` needs. Agents of earlier versions did not say. */
   builds?: boolean;

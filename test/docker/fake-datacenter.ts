@@ -18,7 +18,7 @@ export const NODE: Node = {
   id: 'n1', name: 'node1', availability: 'active', liveness: 'alive', livenessReason: '', livenessAt: ZERO_TIME, labels: {}, joinedAt: ZERO_TIME,
   facts: {
     nodeId: 'n1', name: 'node1', platform: 'linux/amd64', architecture: 'amd64', kernelVersion: '6.1.0', operatingSystem: 'Debian 12', osType: 'linux', cpus: 2,
-    memoryBytes: 8e9, diskBytes: 1e11, pids: 10_000, cgroupVersion: 1, cgroupDriver: 'cgroupfs', containerdVersion: '1.6.20', runcVersion: '1.1.5',
+    memoryBytes: 8e9, diskBytes: 1e11, pids: 10_000, cgroupVersion: 1, cgroupDriver: 'cgroupfs', containerdVersion: '1.6.20', runcVersion: '1.1.5', initBinary: 'tini', initVersion: '0.19.0', initCommit: '',
     snapshotter: 'overlayfs', rootDir: '/srv/cetus', agentUrl: 'unix:///agent', agentVersion: '0.1.0', labels: {}, bootGeneration: 1,
   },
 };

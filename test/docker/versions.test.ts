@@ -84,6 +84,7 @@ describe('what an answer shows', () => {
     [25, '/info', 'SecurityOptions', ['seccomp'], ['name=seccomp,profile=builtin']],
     [25, '/info', 'ExecutionDriver', '<not supported>', undefined],
     [49, '/info', 'RuncCommit.Expected', '1.1.5', undefined],
+    [49, '/info', 'InitCommit.Expected', '0.19.0', undefined],
     [49, '/info', 'ContainerdCommit.Expected', '1.6.20', undefined],
     [50, '/info', 'BridgeNfIptables', true, undefined],
     [50, '/info', 'BridgeNfIp6tables', true, undefined],

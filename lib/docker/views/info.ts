@@ -26,6 +26,7 @@ export function versionView(config: DockerConfig, nodes: readonly Node[]): objec
       {Name: 'Engine', Version: engineVersion(config.version), Details: {...common, Experimental: 'false'}},
       component('Cetus', config.version),
       ...(facts ? [component('containerd', facts.containerdVersion), component('runc', facts.runcVersion)] : []),
+      ...(facts?.initBinary ? [{Name: 'docker-init', Version: facts.initVersion ?? '', Details: {GitCommit: facts.initCommit ?? ''}}] : []),
     ],
   };
 }
@@ -86,10 +87,11 @@ export function infoView(config: DockerConfig, facts: SystemFacts, now: string, 
     Swarm: {NodeID: '', NodeAddr: '', LocalNodeState: 'inactive', ControlAvailable: false, Error: '', RemoteManagers: null, Nodes: facts.nodes.length},
     LiveRestoreEnabled: true,
     Isolation: '',
-    InitBinary: 'docker-init',
+    InitBinary: first?.initBinary || 'docker-init',
     ContainerdCommit: commit(first?.containerdVersion ?? ''),
     RuncCommit: commit(first?.runcVersion ?? ''),
-    InitCommit: commit(''),
+    // dockerd has "N/A" where there is none. Distributions build it without its commit; then the version says more than nothing.
+    InitCommit: commit(first?.initBinary === undefined ? '' : first.initCommit || first.initVersion || 'N/A'),
     SecurityOptions: speaks(25) ? ['name=seccomp,profile=builtin'] : ['seccomp'],
     ...(speaks(25) ? {} : {ExecutionDriver: '<not supported>'}),
     // The nodes' bridges need neither; a client that is told "off" warns its user.
