@@ -2,6 +2,7 @@
 import {CetusError, isCetusError} from '../base/errors';
 import {eq} from '../moray/filter';
 import {BUCKETS} from '../schema/buckets';
+import {type Container, NO_NETWORK} from '../schema/container';
 import type {Network} from '../schema/objects';
 import {pruned} from './events';
 import {resolveContainer} from './containers/resolve';
@@ -14,13 +15,15 @@ import {resolveNetwork} from './networks-resolve';
 import type {Caller, NetworkVerbs} from './verbs';
 
 const BUCKET = BUCKETS.networks.name;
+const OF_THE_HOST = 'container cannot be disconnected from host network or connected to host network';
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
 
-/** Networks that are no bridges, and containers without a network of their own. */
-function refuseNotPluggable(network: Network, mode: string): void {
-  if (network.driver === 'host') throw invalid('container cannot be disconnected from host network or connected to host network');
-  if (network.driver === 'null' || mode === 'none') throw invalid('container cannot be connected to multiple networks with one of the networks in private (none) mode');
+/** What cannot be plugged in, in the Engine's words and order: into containers without a network of their own, the host's network, and none beside any other. */
+function refuseNotPluggable(network: Network, {name, networks, spec: {networkMode: mode}}: Container): void {
+  if (Object.values(networks).some((r) => r.networkId === network.id)) throw new CetusError('forbidden', `endpoint with name ${name} already exists in network ${network.name}`);
   if (mode === 'host' || mode.startsWith('container:')) throw invalid('container sharing network namespace with another container or host cannot be connected to any other network');
+  if (network.driver === 'host') throw invalid(OF_THE_HOST);
+  if (networks[NO_NETWORK] || (network.driver === 'null' && Object.keys(networks).length > 0)) throw invalid('container cannot be connected to multiple networks with one of the networks in private (none) mode');
 }
 
 export function networkVerbs(context: Context, predefined: PredefinedNetworks): NetworkVerbs {
@@ -68,7 +71,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
     async connect(caller, nameOrId, containerNameOrId, settings) {
       const [network, c] = [await resolve(caller, nameOrId), await resolveContainer(context, caller.account, containerNameOrId)];
       if (network.removing) throw new CetusError('notFound', `network ${nameOrId} not found`);
-      refuseNotPluggable(network, c.spec.networkMode);
+      refuseNotPluggable(network, c);
       checkEndpointSettings(network, settings);
       try {
         await context.run(caller, 'network.connect', {containerId: c.id, networkId: network.id, settings});
@@ -83,11 +86,11 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
         // Forced, the Engine looks for a place of that name on the network, whoever had it.
         throw force && isCetusError(err, 'notFound') ? new CetusError('notFound', `endpoint ${containerNameOrId} not found`, {cause: err}) : err;
       });
-      if (network.driver !== 'bridge' || c.spec.networkMode === 'host') refuseNotPluggable(network, c.spec.networkMode);
       if (!c.networks[network.name] && !c.attachments.some((a) => a.networkId === network.id)) {
         // Of one that runs the Engine leaves a word out.
         throw new CetusError('forbidden', `container ${c.id} is not connected to ${c.attachments.length ? '' : 'the '}network ${network.name}`);
       }
+      if (network.driver === 'host') throw invalid(OF_THE_HOST);
       try {
         await context.run(caller, 'network.disconnect', {containerId: c.id, networkId: network.id, force});
       } finally {

@@ -6,7 +6,7 @@ import {CetusError} from '../base/errors';
 import {SHORT_ID_LENGTH} from '../base/ids';
 import {eq} from '../moray/filter';
 import type {BatchOp, Stored} from '../moray/moray';
-import {type Container, type NetworkAttachment, type NetworkRequest, type PublishedPort, withDefaultRoute} from '../schema/container';
+import {type Container, type NetworkAttachment, type NetworkRequest, NO_NETWORK, type PublishedPort, withDefaultRoute} from '../schema/container';
 import type {AddressLease, Network, PortLease} from '../schema/objects';
 import {releaseLeases} from '../fleet/observe';
 import {chooseAddress, macOf, parseCidr} from './ipam';
@@ -22,11 +22,13 @@ export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly Net
   const {networkMode} = c.spec;
   if (networkMode.startsWith('container:')) await checkShared(ctx, c, networkMode.slice('container:'.length));
   await resolveLinks(ctx, c);
-  if (networkMode !== 'networks') return {attachments: [], publishedPorts: [], writes: []};
+  const wanted = Object.entries(c.networks).filter(([name]) => name !== NO_NETWORK);
+  // One that was made without a network may have been plugged into some since.
+  if (networkMode !== 'networks' && (networkMode !== 'none' || wanted.length === 0)) return {attachments: [], publishedPorts: [], writes: []};
   const writes: BatchOp[] = [];
   const places: NetworkAttachment[] = [];
   let own = false;
-  for (const [name, request] of Object.entries(c.networks)) {
+  for (const [name, request] of wanted) {
     const place = await attachment(ctx, c, name, request, before.find((a) => a.networkId === request.networkId)?.address);
     places.push(place.attachment);
     writes.push(...place.writes);

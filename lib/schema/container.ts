@@ -9,6 +9,9 @@ import type {PlacementDecision} from './placement';
  */
 export type ContainerStatus = 'created' | 'running' | 'paused' | 'restarting' | 'exited' | 'removing' | 'dead';
 
+/** The network of containers without one, by its name: beside it there is no other, and nothing is plugged in for it. */
+export const NO_NETWORK = 'none';
+
 export interface HealthProbe { start: string; end: string; exitCode: number; output: string }
 export interface HealthState {
   status: 'starting' | 'healthy' | 'unhealthy';
@@ -125,7 +128,7 @@ export interface ContainerSpec {
   hostConfig: HostConfig;
   logConfig: LogConfig;
   mounts: ResolvedMount[];
-  /** 'none' | 'host' | 'container:ID' | 'networks' */
+  /** 'none' | 'host' | 'container:ID' | 'networks'. As it was created: one of 'none' that has left that network may be plugged into others. */
   networkMode: string;
   /** Nanoseconds resolution, RFC 3339. */
   createdAt: string;

@@ -238,6 +238,40 @@ describe('networks', () => {
     expect((await failure(world.dc.networks.disconnect(me, 'shop', 'web', false))).message).toMatch(/is not connected to (the )?network shop/);
     expect((await world.dc.networks.prune(me, {})).deleted).toEqual(['shop']);
   });
+
+  test('none is left and joined like any other, and stands alone', async () => {
+    const {networks, containers} = world.dc;
+    const ALONE = 'container cannot be connected to multiple networks with one of the networks in private (none) mode';
+    await networks.create(me, {Name: 'shop'});
+    const id = await create('alone', {HostConfig: {NetworkMode: 'none'}});
+    const on = async (): Promise<[string[], string[]]> => [Object.keys((await world.stored(id)).networks), (await world.stored(id)).attachments.map((a) => a.networkName)];
+    await containers.start(me, 'alone');
+    expect((await failure(networks.connect(me, 'shop', 'alone', {}))).message).toBe(ALONE);
+    expect((await failure(networks.connect(me, 'none', 'alone', {}))).message).toBe('endpoint with name alone already exists in network none');
+    await networks.disconnect(me, 'none', 'alone', false);
+    expect((await failure(networks.disconnect(me, 'none', 'alone', false))).message).toMatch(/^container \w+ is not connected to (the )?network none$/);
+    await networks.connect(me, 'shop', 'alone', {});
+    expect(await on()).toEqual([['shop'], ['shop']]);
+    expect((await failure(networks.connect(me, 'none', 'alone', {}))).message).toBe(ALONE);
+    await containers.restart(me, 'alone', {timeoutSeconds: 0});
+    expect(await on()).toEqual([['shop'], ['shop']]);
+    await networks.disconnect(me, 'shop', 'alone', false);
+    await networks.connect(me, 'none', 'alone', {});
+    expect(await on()).toEqual([['none'], []]);
+  });
+
+  test('the host\'s network and those of others cannot be plugged', async () => {
+    const {networks} = world.dc;
+    const [SHARED, HOST] = ['container sharing network namespace with another container or host cannot be connected to any other network', 'container cannot be disconnected from host network or connected to host network'];
+    await create('web');
+    await create('ofhost', {HostConfig: {NetworkMode: 'host'}});
+    await create('joined', {HostConfig: {NetworkMode: 'container:web'}});
+    for (const [network, container, message] of [
+      ['host', 'web', HOST], ['bridge', 'ofhost', SHARED], ['none', 'ofhost', SHARED], ['bridge', 'joined', SHARED], ['host', 'joined', SHARED], ['host', 'ofhost', 'endpoint with name ofhost already exists in network host'],
+    ] as const) expect([network, container, (await failure(networks.connect(me, network, container, {}))).message]).toEqual([network, container, message]);
+    expect((await failure(networks.disconnect(me, 'host', 'ofhost', false))).message).toBe(HOST);
+    for (const network of ['host', 'none']) expect((await failure(networks.disconnect(me, network, 'web', false))).message).toMatch(new RegExp(`is not connected to (the )?network ${network}$`));
+  });
 });
 
 test('volumes: create, list, use, refuse, prune', async () => {

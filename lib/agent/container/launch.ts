@@ -75,7 +75,7 @@ export class Launcher {
   /** Its networks change while it runs. */
   async writeNames({attachments, links}: Launch): Promise<void> {
     const {spec} = this.stored();
-    if (spec.networkMode !== 'networks') return;
+    if (spec.networkMode !== 'networks' && spec.networkMode !== 'none') return;
     this.parts.store.saveMounted(spec.id, 'hosts', hostsFile(spec, hostnameOf(spec, this.parts.nodeName), attachments, links));
     this.parts.store.saveMounted(spec.id, 'resolv.conf', resolvConf(spec, await this.parts.network.resolvConf(attachments)));
   }
@@ -114,7 +114,6 @@ export class Launcher {
     }
     switch (spec.networkMode) {
       case 'host': return '';
-      case 'none': return (await network.createEmptySandbox(containerId)).netnsPath;
       default: {
         if (launch.attachments.length === 0) return (await network.createEmptySandbox(containerId)).netnsPath;
         const hostname = hostnameOf(spec, this.parts.nodeName);

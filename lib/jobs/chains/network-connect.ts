@@ -4,14 +4,14 @@ import {and, eq} from '../../moray/filter';
 import type {BatchOp} from '../../moray/moray';
 import {nodeNetwork} from '../../schema/agent';
 import {targets, type NetworkConnectParams} from '../../schema/chains';
-import {type Container, type NetworkAttachment, withDefaultRoute} from '../../schema/container';
+import {type Container, type NetworkAttachment, NO_NETWORK, withDefaultRoute} from '../../schema/container';
 import type {Network} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import {attachment, usableNetwork} from '../attach';
 import type {Ctx, JobServices} from '../services';
 import {ADDRESSES, container, CONTAINERS, eventPut, isRunning, NETWORKS, putContainer, task, undoTask} from '../steps';
 
-interface Connecting { nodeId: string; networkName: string; /** null where the container does not run */ attachment: NetworkAttachment | null }
+interface Connecting { nodeId: string; networkName: string; /** null where the container does not run, or the network is none */ attachment: NetworkAttachment | null }
 
 export const connect: Chain<NetworkConnectParams, JobServices> = {
   name: 'network.connect',
@@ -36,11 +36,13 @@ function held(ctx: Ctx<NetworkConnectParams>): Connecting {
   return ctx.outputs['hold'] as Connecting;
 }
 
+/** Of what can be connected and disconnected. */
+export const typeOf = (networkName: string): string => (networkName === NO_NETWORK ? 'null' : 'bridge');
+
 export function refuseFixedNetworking(c: Container): void {
   const mode = c.spec.networkMode;
   if (mode === 'host' || mode.startsWith('container:'))
     throw new CetusError('forbidden', 'container sharing network namespace with another container or host cannot be connected to any other network');
-  if (mode === 'none') throw new CetusError('forbidden', 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
   if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', `container ${c.id} is marked for removal and cannot be connected or disconnected to the network`);
 }
 
@@ -52,9 +54,12 @@ async function holdPlace(ctx: Ctx<NetworkConnectParams>): Promise<{output: Conne
   const {value: network} = await usableNetwork(ctx, networkId, networkId);
   if (Object.values(c.networks).some((r) => r.networkId === networkId))
     throw new CetusError('forbidden', `endpoint with name ${c.name} already exists in network ${network.name}`);
+  const nothing = network.driver === 'null';
+  if (c.networks[NO_NETWORK] || (nothing && Object.keys(c.networks).length > 0))
+    throw new CetusError('forbidden', 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
   const request = {networkId, settings};
   const networks = {...c.networks, [network.name]: request};
-  if (!isRunning(c)) {
+  if (nothing || !isRunning(c)) {
     return {output: {nodeId: c.nodeId, networkName: network.name, attachment: null}, writes: [putContainer(stored, {...c, networks})]};
   }
   const place = await attachment(ctx, c, network.name, request);
@@ -92,5 +97,5 @@ async function plug(ctx: Ctx<NetworkConnectParams>): Promise<void> {
 async function connected(ctx: Ctx<NetworkConnectParams>): Promise<{writes: BatchOp[]}> {
   const {containerId, networkId} = ctx.params;
   const {value: c} = await container(ctx, containerId);
-  return {writes: [eventPut(ctx, c.account, 'network', 'connect', networkId, {container: containerId, name: held(ctx).networkName, type: 'bridge'})]};
+  return {writes: [eventPut(ctx, c.account, 'network', 'connect', networkId, {container: containerId, name: held(ctx).networkName, type: typeOf(held(ctx).networkName)})]};
 }

@@ -2,13 +2,14 @@
 import {CetusError, isCetusError} from '../../base/errors';
 import type {BatchOp} from '../../moray/moray';
 import {targets, type NetworkDisconnectParams} from '../../schema/chains';
+import {NO_NETWORK} from '../../schema/container';
 import type {Network} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import type {Ctx, JobServices} from '../services';
 import {container, eventPut, isRunning, NETWORKS, task} from '../steps';
-import {refuseFixedNetworking, withoutNetwork} from './network-connect';
+import {refuseFixedNetworking, typeOf, withoutNetwork} from './network-connect';
 
-interface Leaving { nodeId: string; networkName: string; running: boolean }
+interface Leaving { nodeId: string; networkName: string; /** on a node that has something to unplug */ running: boolean }
 
 export const disconnect: Chain<NetworkDisconnectParams, JobServices> = {
   name: 'network.disconnect',
@@ -31,7 +32,7 @@ async function check(ctx: Ctx<NetworkDisconnectParams>): Promise<{output: Leavin
     const network = await ctx.moray.peek<Network>(NETWORKS, networkId);
     throw new CetusError('forbidden', `container ${containerId} is not connected to network ${network?.value.name ?? networkId}`);
   }
-  return {output: {nodeId: c.nodeId, networkName, running: isRunning(c)}};
+  return {output: {nodeId: c.nodeId, networkName, running: isRunning(c) && networkName !== NO_NETWORK}};
 }
 
 async function unplug(ctx: Ctx<NetworkDisconnectParams>): Promise<void> {
@@ -54,7 +55,7 @@ async function leave(ctx: Ctx<NetworkDisconnectParams>): Promise<{writes: BatchO
   return {
     writes: [
       ...(await withoutNetwork(ctx, networkName)),
-      eventPut(ctx, c.account, 'network', 'disconnect', networkId, {container: containerId, name: networkName, type: 'bridge'}),
+      eventPut(ctx, c.account, 'network', 'disconnect', networkId, {container: containerId, name: networkName, type: typeOf(networkName)}),
     ],
   };
 }
