@@ -11,14 +11,15 @@ const SETUP_TIMEOUT_MS = 240_000;
 export interface SuiteOptions {
   /** Further arguments of `cetus up`. */
   args?: string[];
+  verb?: 'up' | 'cluster';
   /** What the tests need further, once busybox is loaded. */
   prepare?(dc: TestDatacenter): Promise<unknown>;
   /** What would stand in the way of the end: clients that still run, servers of the tests' own. */
   cleanUp?(dc: TestDatacenter): Promise<unknown>;
 }
 
-export function datacenterWithBusybox({args, prepare, cleanUp}: SuiteOptions = {}): TestDatacenter {
-  const dc = new TestDatacenter(args);
+export function datacenterWithBusybox({args, verb, prepare, cleanUp}: SuiteOptions = {}): TestDatacenter {
+  const dc = new TestDatacenter(args, verb);
   beforeAll(async () => {
     await dc.up();
     await dc.ok(['load', '-i', await busyboxArchive()]);

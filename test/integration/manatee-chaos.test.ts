@@ -12,7 +12,7 @@ test.each([
   'SIGSTOP of machine: primary',
   'primary cut off from everything',
   'disk full: primary',
-  'ZooKeeper killed: all',
+  'ZooKeeper killed: leader',
 ])('%s: nothing is lost, and the cluster is whole again', async (name) => { await chaos.round(faultNamed(name)); }, 180_000);
 
 test('in the end every copy is the same', async () => {

@@ -41,7 +41,7 @@ export class Cluster {
     try {
       const network = Network.create(tag);
       undo.unshift(() => network.remove());
-      const zookeeper = await ZooKeeper.start({servers: 3, host: network.us});
+      const zookeeper = await ZooKeeper.start({servers: 3, host: network.us, tickMs: Math.round(sessionTimeoutMs / 10)});
       undo.unshift(() => zookeeper.stop());
       const coordination = createCoordination({servers: zookeeper.address, path: PATH, sessionTimeoutMs, clock: monotonic, log: silentLog()});
       undo.unshift(() => coordination.close());

@@ -4,7 +4,7 @@
  */
 import type {ClusterState} from '../../../lib/manatee/state';
 import {until} from '../wait';
-import type {Cluster} from './cluster';
+import {drop, type Cluster} from './cluster';
 import type {Machine} from './machine';
 import type {Direction, From} from './network';
 
@@ -16,6 +16,9 @@ export interface Fault {
   peers?: number;
 }
 
+/** So long a disk stays full where nobody minds. */
+const FULL_MS = 15_000;
+
 type Role = 'primary' | 'sync' | 'async';
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms); });
@@ -26,12 +29,17 @@ async function pick(cluster: Cluster, role: Role): Promise<Machine> {
   return cluster.machine(await until('an async', async () => (await cluster.state()).async.at(-1)?.id));
 }
 
-/** Until somebody else has its place. An async has none that anybody would take. */
+function holds(role: Role, state: ClusterState, {id}: Machine): boolean {
+  switch (role) {
+    case 'primary': return state.primary.id === id;
+    case 'sync': return state.sync?.id === id;
+    case 'async': return state.async.some((peer) => peer.id === id);
+  }
+}
+
+/** Until somebody else has its place, or nobody. */
 async function replaced(cluster: Cluster, role: Role, machine: Machine): Promise<void> {
-  const holds: Record<Role, (state: ClusterState) => boolean> = {
-    primary: (state) => state.primary.id === machine.id, sync: (state) => state.sync?.id === machine.id, async: (state) => state.async.some(({id}) => id === machine.id),
-  };
-  await until(`somebody to take ${machine.id}'s place as ${role}`, async () => !holds[role](await cluster.state()), 60_000);
+  await until(`${machine.id} to lose its place as ${role}`, async () => !holds(role, await cluster.state(), machine), 60_000);
 }
 
 /** Longer than the session: whoever is to notice has noticed. */
@@ -117,11 +125,13 @@ const full = (role: Role): Fault => ({
     struck();
     machine.fill();
     try {
-      // A segment of the WAL lasts our writers for long, so one more is asked for.
-      for (let i = 0; i < 3; i += 1) {
+      // A segment of the WAL lasts our writers for long, so more are asked for, until there is no room for one.
+      const endMs = performance.now() + FULL_MS;
+      while (performance.now() < endMs && holds(role, await cluster.state(), machine)) {
         const client = (await cluster.primary()).local('sitter', 2000);
-        await client.connect().then(() => client.query('SELECT pg_switch_wal()')).catch(() => undefined).finally(() => { void client.end().catch(() => undefined); });
-        await longer(cluster);
+        await client.connect().then(() => client.query({text: 'SELECT pg_switch_wal()', query_timeout: 2000} as never)).catch(() => undefined);
+        drop(client);
+        await pause(500);
       }
     } finally {
       machine.free();
