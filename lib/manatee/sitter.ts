@@ -44,6 +44,8 @@ interface Pause { pauseMs: number; signal: AbortSignal }
 
 /** A reason of its own: without one each abort makes a DOMException with its stack, a tenth of what a simulated schedule costs. */
 const OVER = 'over';
+/** After which a primary that lets nobody in looks again, twice as long each time: that its sync has caught up is told by nobody, and comes within a moment. */
+const FIRST_LOOK_MS = 10;
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2_000;
 
@@ -56,6 +58,7 @@ export class Sitter {
   private loops: Promise<unknown> = Promise.resolve();
   private readonly off: (() => void)[] = [];
   private retryMs = FIRST_RETRY_MS;
+  private lookMs = FIRST_LOOK_MS;
   /** Clients are let in, or may be: true from before the gate is opened until it has been seen closed; undefined: not looked yet. */
   private serving: boolean | undefined;
 
@@ -114,8 +117,9 @@ export class Sitter {
     if (action.step.kind === 'wait') {
       this.last = {action};
       this.retryMs = FIRST_RETRY_MS;
-      return {pauseMs: this.untilNextLook(facts), signal: this.wake.signal};
+      return {pauseMs: this.clientsWait(facts) ? this.hurried(facts) : this.untilNextLook(facts), signal: this.wake.signal};
     }
+    this.lookMs = FIRST_LOOK_MS;
     return this.perform(action);
   }
 
@@ -138,6 +142,16 @@ export class Sitter {
       // Somebody was faster: look at once at what is now.
       return isCetusError(err, 'etagConflict') ? {pauseMs: 1, signal: this.wake.signal} : this.backOff();
     }
+  }
+
+  private clientsWait({inRecovery, gate}: ServerFacts): boolean {
+    return inRecovery === false && gate === 'closed';
+  }
+
+  private hurried(facts: ServerFacts): number {
+    const pauseMs = Math.min(this.lookMs, this.untilNextLook(facts));
+    this.lookMs = Math.min(this.lookMs * 2, this.pollMs);
+    return pauseMs;
   }
 
   /** Not shortened by hints: what failed often makes one itself. */

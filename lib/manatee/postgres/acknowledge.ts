@@ -22,6 +22,15 @@ const same = (a: Acknowledger, b: Acknowledger): boolean => a.kind === b.kind &&
 
 const name = (by: Acknowledger): string => (by.kind === 'peer' ? by.id : by.kind === 'alone' ? 'the server alone' : 'nobody');
 
+/** The first releases in which backends wait until the checkpointer has set the flag ("handling of synchronous_standby_names immediately after startup"). */
+const FIXED_IN: Readonly<Record<number, number>> = {14: 18, 15: 13, 16: 9, 17: 5};
+
+/** `version`: server_version_num. */
+export function waitsFromTheStart(version: number): boolean {
+  const major = Math.floor(version / 10_000);
+  return major >= 18 || version % 10_000 >= (FIXED_IN[major] ?? Infinity);
+}
+
 export class Acknowledgement {
   /** The last change ended as it should: a repetition needs to do nothing. */
   private proven = true;
@@ -44,7 +53,8 @@ export class Acknowledgement {
     if (next.kind === 'peer') await this.certain();
     this.proven = false;
     try {
-      await this.configuration.apply({acknowledger: next});
+      if (next.kind === 'peer') await this.configuration.loosen({acknowledger: next});
+      else await this.configuration.apply({acknowledger: next});
       if (next.kind === 'alone') this.waits = false;
       if (former.kind === 'peer' && next.kind === 'nobody') await this.withoutOldRule(former.id);
       if (former.kind === 'alone' && next.kind === 'nobody') await this.commitsWait();
@@ -77,12 +87,15 @@ export class Acknowledgement {
 
   /**
    * For whoever is about to let clients in, or a peer acknowledge: makes sure, once in a run of the server, that commits wait at all. The flag is set by
-   * the checkpointer when it begins; versions before 2025 let a backend that is faster than that commit without a wait.
+   * the checkpointer when it begins; versions before May 2025 let a backend that is faster than that commit without a wait, and are put to the test, which
+   * takes a server that has just been promoted a tenth of a second.
    */
   async certain(): Promise<void> {
     if (this.waits || this.configuration.wish.acknowledger.kind !== 'nobody') return;
-    const [row] = await this.session.ask<{recovery: boolean}>('SELECT pg_is_in_recovery() AS recovery');
-    if (!row!.recovery) await this.commitsWait();
+    const [row] = await this.session.ask<{recovery: boolean; version: number}>(`SELECT pg_is_in_recovery() AS recovery, current_setting('server_version_num')::int AS version`);
+    if (row!.recovery) return;
+    if (waitsFromTheStart(row!.version)) this.waits = true;
+    else await this.commitsWait();
   }
 
   /** Returns when a commit was seen to wait for a standby. Nobody may release it. */

@@ -33,7 +33,8 @@ export class Gate {
     const [row] = await this.session.ask<{recovery: boolean}>('SELECT pg_is_in_recovery() AS recovery');
     if (row!.recovery) throw new CetusError('conflict', 'a server in recovery has no gate for clients');
     try {
-      await this.configuration.apply({gate: 'open', generation});
+      // That it is open to whoever comes is what our own client sees.
+      await this.configuration.loosen({gate: 'open', generation});
       const attempt = await this.attemptUntil((a) => a.kind === 'in' && a.generation === generation);
       if (attempt) throw new CetusError('unavailable', `the gate was opened, and a client of ours does not come in: ${explain(attempt)}`, {cause: attempt.kind === 'unclear' ? attempt.why : undefined});
     } catch (err) {
