@@ -88,7 +88,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
       });
       if (!c.networks[network.name] && !c.attachments.some((a) => a.networkId === network.id)) {
         // Of one that runs the Engine leaves a word out.
-        throw new CetusError('forbidden', `container ${c.id} is not connected to ${c.attachments.length ? '' : 'the '}network ${network.name}`);
+        throw new CetusError('forbidden', `container ${c.id} is not connected to ${c.status === 'running' || c.status === 'paused' ? '' : 'the '}network ${network.name}`);
       }
       if (network.driver === 'host') throw invalid(OF_THE_HOST);
       try {

@@ -249,7 +249,7 @@ describe('networks', () => {
     expect((await failure(networks.connect(me, 'shop', 'alone', {}))).message).toBe(ALONE);
     expect((await failure(networks.connect(me, 'none', 'alone', {}))).message).toBe('endpoint with name alone already exists in network none');
     await networks.disconnect(me, 'none', 'alone', false);
-    expect((await failure(networks.disconnect(me, 'none', 'alone', false))).message).toMatch(/^container \w+ is not connected to (the )?network none$/);
+    expect((await failure(networks.disconnect(me, 'none', 'alone', false))).message).toMatch(/^container \w+ is not connected to network none$/);
     await networks.connect(me, 'shop', 'alone', {});
     expect(await on()).toEqual([['shop'], ['shop']]);
     expect((await failure(networks.connect(me, 'none', 'alone', {}))).message).toBe(ALONE);
