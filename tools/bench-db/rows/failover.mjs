@@ -15,6 +15,7 @@ export default async function failover({cluster, patroni, rounds, sessionMs, lin
     const took = new Map([ours, theirs].map((system) => [system, []]));
     for (let n = 0; n < rounds; n += 1)
       for (const system of n % 2 ? [theirs, ours] : [ours, theirs]) took.get(system).push(await round(system, kind));
+    await Promise.all([ours, theirs].map((system) => system.healing));
     const [mine, other] = [took.get(ours), took.get(theirs)];
     const ratio = median(mine) / median(other);
     const cells = [title, '', ...[median(mine), Math.max(...mine), median(other), Math.max(...other)].map((ms) => ms.toFixed(0)), ratio.toFixed(2)];
@@ -22,7 +23,10 @@ export default async function failover({cluster, patroni, rounds, sessionMs, lin
     result(`${title}: ahead of Patroni`, ratio, 1, [`  ${rounds} rounds each`, '', '', '', '', '', ratio.toFixed(2)], 'most');
   }
   note(`sessions of ${sessionMs} ms for both`);
-  for (const system of [ours, theirs]) note(await lost(system));
+  for (const system of [ours, theirs]) {
+    await system.healing;
+    note(await lost(system));
+  }
 }
 
 const median = (xs) => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)];
@@ -38,13 +42,17 @@ async function prepare(system) {
 
 const healthy = (system) => waitFor(`${system.name} to be healthy`, () => system.healthy(), HEAL_MS);
 
-/** One death, ms until the next acknowledged write. Ends when the cluster is whole again. */
+/**
+ * One death, ms until the next acknowledged write. The cluster becomes whole again behind it, mostly while the other system's session with ZooKeeper runs out; its
+ * own next round begins after that.
+ */
 async function round(system, kind) {
   const write = async (client) => {
     const n = (system.written += 1);
     await client.query('INSERT INTO failover VALUES ($1)', [n]);
     system.acknowledged.push(n);
   };
+  await system.healing;
   const before = await primaryOf(system.urls);
   await write(before);
   await sleep(Math.random() * PHASE_MS);
@@ -57,8 +65,15 @@ async function round(system, kind) {
   const killed = killAll(pids);
   drop(before);
   const ms = await firstWrite(system.discover, write) - killed;
-  if (kind === 'machine') await system.revive(peer);
-  await healthy(system);
+  const heal = async () => {
+    if (kind === 'machine') await system.revive(peer);
+    await healthy(system);
+  };
+  system.healing = heal();
+  // It is awaited later, and must not end the process before that.
+  system.healing.catch(() => undefined);
+  // Nothing of it falls into the other's outage where that is short.
+  if (kind === 'postgres') await system.healing;
   return ms;
 }
 
