@@ -41,7 +41,7 @@ unit: build
 	@node tools/test.mjs unit
 
 integration: setup-test build
-	@node tools/test.mjs store integration
+	@node tools/test.mjs cluster store integration
 
 e2e: setup-test build
 	@node tools/test.mjs e2e

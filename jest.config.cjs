@@ -1,8 +1,9 @@
 /**
- * `unit` needs nothing but Node; `store` a Postgres that it brings, or ZooKeeper's jars; `integration` and `e2e` need root and the real programs; `chaos` as well, and minutes:
- * `make chaos` runs it.
+ * `unit` needs nothing but Node; `store` a Postgres that it brings; `cluster` ZooKeeper and the distribution's Postgres; `integration` and `e2e` need root and the
+ * real programs; `chaos` as well, and minutes: `make chaos` runs it.
  */
-const STORE = '/test/integration/(moray|moray-.*|jobs-postgres|main-postgres|fleet|zookeeper-harness|manatee-zookeeper|manatee-zookeeper-faults|manatee-discover)\\.test\\.ts$';
+const CLUSTER = '/test/integration/(zookeeper-harness|manatee-(zookeeper|discover|postgres).*|moray-failover|moray-copy)\\.test\\.ts$';
+const STORE = '/test/integration/(moray|moray-(agreement|feed|reindex|restart)|jobs-postgres|main-postgres|fleet)\\.test\\.ts$';
 const base = {
   testEnvironment: 'node',
   transform: {'^.+\\.ts$': ['@swc/jest', {jsc: {target: 'es2022', parser: {syntax: 'typescript'}}, module: {type: 'commonjs'}, sourceMaps: 'inline'}]},
@@ -14,7 +15,8 @@ module.exports = {
   projects: [
     project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
     {...base, displayName: 'store', testRegex: [STORE]},
-    project('integration', ['<rootDir>/test/integration/**/*.test.ts'], {testPathIgnorePatterns: ['/node_modules/', STORE]}),
+    {...base, displayName: 'cluster', testRegex: [CLUSTER]},
+    project('integration', ['<rootDir>/test/integration/**/*.test.ts'], {testPathIgnorePatterns: ['/node_modules/', STORE, CLUSTER]}),
     project('e2e', ['<rootDir>/test/e2e/**/*.test.ts']),
     project('chaos', ['<rootDir>/test/chaos/**/*.test.ts']),
   ],

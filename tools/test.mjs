@@ -1,17 +1,17 @@
 #!/usr/bin/env node
 // Runs the worlds of tests, each with as many workers as it bears, and closes with one line: N passed, N failed.
-//   node tools/test.mjs [unit|store|integration|e2e ...]
-// Integration runs one file at a time: its tests look at the whole machine. The store's do not, and run beside them. End to end two files do, half of
-// them waiting for most of their time.
+//   node tools/test.mjs [unit|cluster|store|integration|e2e ...]
+// Integration runs one file at a time: its tests look at the whole machine. The store's do not, and run beside them; so do the
+// cluster's beside the unit tests, which wait for sessions to end most of the time. End to end two files do, half of them waiting as well.
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
-const WORLDS = {unit: [], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=2']};
+const WORLDS = {unit: [], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=2']};
 /** What stands in one row runs at the same time. */
-const ROWS = [['unit'], ['store', 'integration'], ['e2e']];
+const ROWS = [['unit', 'cluster'], ['store', 'integration'], ['e2e']];
 const wanted = process.argv.slice(2).length ? process.argv.slice(2) : Object.keys(WORLDS);
 for (const world of wanted) if (!(world in WORLDS)) throw new Error(`no such world: ${world} (${Object.keys(WORLDS).join(', ')})`);
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-tests-'));
