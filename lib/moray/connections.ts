@@ -23,6 +23,9 @@ const MAX_RETRY_MS = 100;
 /** Where Postgres waits for its synchronous standby, as its notices name it in every language. */
 const REPLICATION_WAIT = 'SyncRepWaitForLSN';
 
+/** What is said at the beginning of a connection outranks what somebody has set for the role or the database: a commit waits, and its warning that it did not comes through. */
+const REPLICATED = '-c synchronous_commit=on -c client_min_messages=notice';
+
 /** A moment of the monotonic clock by which a call must have ended, and the caller's own signal. */
 export class Deadline {
   readonly atMs: number;
@@ -77,6 +80,8 @@ export class Connection {
     const client = new pg.Client({
       connectionString: primary.url, connectionTimeoutMillis: Math.max(1, Math.round(timeoutMs)), keepAlive: true, application_name: 'cetus',
       statement_timeout: DEFAULT_DEADLINE_MS, idle_in_transaction_session_timeout: 60_000,
+      // Behind a fixed URL there may be a pooler, which takes no options.
+      ...(primary.generation > 0 ? {options: REPLICATED} : {}),
     });
     const connection = new Connection(primary, client);
     try {

@@ -136,6 +136,9 @@ test('the same primary in a new generation keeps its connections', async () => {
 
 test.each([['pg_cancel_backend', {outcome: 'unknown'}], ['pg_terminate_backend', {outcome: 'unknown'}]] as const)('a commit whose wait for the sync is ended by %s is not acknowledged', async (how, info) => {
   const {a, discovery} = pair();
+  // Whatever somebody has set for the role.
+  await a.query(`ALTER ROLE cetus SET synchronous_commit = local`);
+  await a.query(`ALTER ROLE cetus SET client_min_messages = error`);
   const moray = await open(discovery);
   await a.set('synchronous_standby_names', 'nobody');
   const write = rejection(moray.put('things', 'a', {n: 1}, {deadlineMs: 60_000}), 'unavailable');
@@ -146,6 +149,7 @@ test.each([['pg_cancel_backend', {outcome: 'unknown'}], ['pg_terminate_backend',
   expect(await batch).toMatchObject(info);
   await a.set('synchronous_standby_names', '');
   await moray.put('things', 'd', {n: 1});
+  await a.query('ALTER ROLE cetus RESET ALL');
 });
 
 test('no timeout of ours cancels the wait for the sync: the call ends at its deadline, of unknown outcome, and the server waits on', async () => {
