@@ -87,6 +87,13 @@ describe('the primary', () => {
     expect(step(situation(a, serving, state(), all, {nowMs: 2000, view: null})).kind).toBe('closeGate');
     expect(step(situation(a, {...serving, gate: 'closed'}, state(), all, {nowMs: 2000})).kind).toBe('wait');
   });
+  test('sends clients away where its node is none of the present session: its lease is not about it', () => {
+    const earlier = {...situation(a, serving, state(), all)};
+    const view = {...earlier.view!, peers: [alive(a, {mine: false}), alive(b), alive(c)]};
+    expect(step({...earlier, view}).kind).toBe('closeGate');
+    expect(step({...earlier, view: {...view, peers: [alive(b), alive(c)]}}).kind).toBe('closeGate');
+    expect(step({...earlier, view, facts: {...serving, gate: 'closed'}}).kind).toBe('announce');
+  });
   test('comes back by itself after a crash, and gives its place away where it does not', () => {
     const crashed = {...serving, ...stopped, downSinceMs: 500} as ServerFacts;
     expect(step(situation(a, crashed, state(), all))).toEqual({kind: 'start', as: 'primary', upstream: null});

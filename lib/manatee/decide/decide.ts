@@ -7,7 +7,7 @@ import {act, wait, type Action} from './action';
 import {deposed} from './deposed';
 import {found} from './found';
 import {primary} from './primary';
-import {hasForeignData, heldNothing, type Situation} from './situation';
+import {hasForeignData, heldNothing, isAnnounced, type Situation} from './situation';
 import {async, newcomer, sync} from './standby';
 
 export function decide(s: Situation): Action {
@@ -19,6 +19,8 @@ export function decide(s: Situation): Action {
   const member = {...s, view, state: view.state};
   const role = roleOf(view.state, self.id);
   if (facts.gate === 'open' && role !== 'primary') return act({kind: 'closeGate'}, `this peer is ${role === 'none' ? 'no member' : role} in generation ${view.state.generation}`);
+  // The lease is the present session's. One that began after ours had expired protects nobody who has no node in it.
+  if (facts.gate === 'open' && !isAnnounced(member)) return act({kind: 'closeGate'}, 'its node is none of the present session: another peer may have taken over');
   if (hasForeignData(member) && !(role !== 'none' && role !== 'primary' && heldNothing(s)) && !view.rebuild.includes(self.id)) {
     if (facts.process !== 'stopped') return act({kind: 'stop', how: 'fast'}, 'its data are of another database');
     if (view.peers.some((peer) => peer.id === self.id && peer.mine)) return act({kind: 'withdraw'}, 'its data are of another database');
