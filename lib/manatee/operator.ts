@@ -10,7 +10,7 @@ import {CetusError, isCetusError} from '../base/errors';
 import type {ClusterView, Coordination, Monotonic} from './coordination';
 import {furthest, NO_WAL} from './lsn';
 import {askStatus, givenUp, missed, report, type ClusterReport, type PeerReport, type StatusDocument} from './status';
-import {adoptedState, alone, roleOf, withoutAsync, withoutDeposed, type ClusterState, type HistoryEntry, type Peer} from './state';
+import {adoptedState, alone, asksPromotion, frozen, notAlone, roleOf, unfrozen, withoutAsync, withoutDeposed, withoutWish, type ClusterState, type HistoryEntry, type Peer} from './state';
 import {lasting, verify, type Finding} from './verify';
 
 export interface OperatorOptions {
@@ -83,11 +83,11 @@ export class Operator {
   // ---- orders ----
 
   async freeze(reason: string): Promise<ClusterState> {
-    return this.change((state) => (state.freeze?.reason === reason ? undefined : {next: {...state, freeze: {reason, by: this.options.by}}, reason: `frozen: ${reason}`}));
+    return this.change((state) => (state.freeze?.reason === reason ? undefined : {next: frozen(state, reason, this.options.by), reason: `frozen: ${reason}`}));
   }
 
   async unfreeze(): Promise<ClusterState> {
-    return this.change((state) => (state.freeze === null ? undefined : {next: {...state, freeze: null}, reason: 'no longer frozen'}));
+    return this.change((state) => (state.freeze === null ? undefined : {next: unfrozen(state), reason: 'no longer frozen'}));
   }
 
   /** Makes a member primary and waits until it lets clients in. */
@@ -101,7 +101,7 @@ export class Operator {
       if (!readyIn(view, state, id)) throw new CetusError('conflict', `${id} cannot be promoted: it is not ready (\`cetus db status\` says why)`);
       if (state.oneNodeWriteMode) throw new CetusError('conflict', `only ${state.primary.id} has all that was written in one-node-write mode: \`cetus db one-node-write off\` first`);
       if (state.promote?.peer === id && state.promote.generation === state.generation) return undefined;
-      return {next: {...state, promote: {peer: id, generation: state.generation, by: this.options.by}}, reason: `${id} shall be primary`};
+      return {next: asksPromotion(state, id, this.options.by), reason: `${id} shall be primary`};
     });
     if (wished.primary.id !== id) await this.untilPrimary(id, untilMs, waiting);
     return this.untilOpen(id, untilMs, waiting);
@@ -116,7 +116,7 @@ export class Operator {
     }).catch(async (err: unknown) => {
       if (!isCetusError(err, 'timeout')) throw err;
       // Nobody shall be surprised by it later.
-      const now = await this.change((state) => (state.promote?.peer === id ? {next: {...state, promote: null}, reason: `${id} was not promoted in time`} : undefined));
+      const now = await this.change((state) => (state.promote?.peer === id ? {next: withoutWish(state), reason: `${id} was not promoted in time`} : undefined));
       if (now.primary.id !== id) throw err;
     });
   }
@@ -187,7 +187,7 @@ export class Operator {
         return {next: alone(state, furthest(state.initWal, document?.facts?.wal ?? NO_WAL)), reason: 'one-node-write mode: the primary writes alone'};
       }
       if (!state.async.some((peer) => readyIn(view, state, peer.id))) throw new CetusError('conflict', 'there is no other peer that is ready, so that no writes would be accepted: start one and wait until it is async');
-      return {next: {...state, oneNodeWriteMode: false}, reason: 'one-node-write mode is over'};
+      return {next: notAlone(state), reason: 'one-node-write mode is over'};
     });
   }
 
@@ -212,8 +212,10 @@ export class Operator {
     if (rivals.length && !anyway)
       throw new CetusError('conflict', `others have data too, and all that ${id} has not would be thrown away: ${[peer, ...rivals].map(shortly).join('; ')}. The one that was primary in the highest generation has everything; --anyway takes ${id}`);
     const {facts} = peer.document;
-    // Clients that still know the generation of before go on with a higher one.
-    const generation = Math.max(0, ...found.peers.map((other) => other.document?.facts?.generation ?? 0)) + 1;
+    // Clients that still know the generation of before go on with a higher one; and no data may seem to have been restored in one that is to come. A copy
+    // of a peer that is gone remembers the latter alone, and the history, where only the state was lost, all of them.
+    const former = (await coordination.history(HISTORY_LIMIT)).map(({state}) => state.generation);
+    const generation = Math.max(0, ...former, ...found.peers.flatMap(({document}) => [document?.facts?.generation ?? 0, document?.facts?.restoredIn ?? 0])) + 1;
     const next: ClusterState = {...adoptedState(peer.live, facts.systemId!, facts.wal ?? NO_WAL), generation};
     await coordination.declare({next, entry: {at: wallClock(), by, reason: `adopted the database of ${id}`}, version: view.version, absent: []});
     return next;

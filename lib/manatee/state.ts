@@ -142,6 +142,8 @@ export const frozen = (state: ClusterState, reason: string, by: string): Cluster
 export const unfrozen = (state: ClusterState): ClusterState => ({...state, freeze: null});
 /** Asks for another primary, by name; the peers see to it (decide/). Void with the generation. */
 export const asksPromotion = (state: ClusterState, peer: string, by: string): ClusterState => ({...state, promote: {peer, generation: state.generation, by}});
+/** It has come true, cannot, or is taken back. */
+export const withoutWish = (state: ClusterState): ClusterState => ({...state, promote: null});
 
 /** What a legal step from one state to the next may be; answers what is wrong, or undefined. The simulator and `verify` ask it of every step. */
 export function illegalStep(before: ClusterState, after: ClusterState): string | undefined {

@@ -184,6 +184,16 @@ test('adopt makes a cluster of one, in a generation that no client has seen; amo
   facts.b = {generation: 9, ran: 'standby'};
   await refused(several.adopt('a', false), 'conflict', /b \(database \d+, was standby, generation 9\)/);
   expect(await several.adopt('a', true)).toMatchObject({generation: 10});
+
+  // The primary and the sync are gone for good: a copy remembers only when it was made, the history everything.
+  const copy = world(null, [live('a')]);
+  facts.a = {generation: 0, restoredIn: 11, ran: 'standby'};
+  expect(await copy.adopt('a', false)).toMatchObject({generation: 12});
+  const lost = world(three({generation: 20}), [live('a')]);
+  facts.a = {generation: 0, restoredIn: 11, ran: 'standby'};
+  zk.state = null;
+  expect(await lost.adopt('a', true)).toMatchObject({generation: 21});
+  zk.entries.shift(); // what led to a state that is lost leads to no other
 });
 
 test('without a cluster every order says so', async () => {

@@ -23,8 +23,6 @@ export type Step =
   /** A copy by an operator's order, which is taken away afterwards. */
   | {kind: 'rebuild'; from: Peer; generation: number};
 
-export type StepKind = Step['kind'];
-
 export interface Action { step: Step; reason: string }
 
 export const act = (step: Step, reason: string): Action => ({step, reason});

@@ -6,7 +6,7 @@
  */
 import {reached} from '../lsn';
 import type {Acknowledger} from '../server';
-import {roleOf, withAsync, withoutAsync, withSync, type ClusterState, type Peer} from '../state';
+import {roleOf, withAsync, withoutAsync, withoutWish, withSync, type ClusterState, type Peer} from '../state';
 import {act, wait, type Action} from './action';
 import {hasForeignData, isAnnounced, isOverdue, isReady, live, missingAnnouncement, sameAcknowledger, wishedPrimary, type Member} from './situation';
 
@@ -60,7 +60,7 @@ function handOver(s: Member): Action | undefined {
   if (wished === undefined) return undefined;
   const role = roleOf(state, wished);
   const fits = (role === 'sync' || role === 'async') && isReady(live(view, wished), state);
-  if (wished === self.id || !fits) return declare(s, {...state, promote: null}, [], wished === self.id ? `${wished} is the primary` : `${wished} cannot be promoted: it is not a member that is ready`);
+  if (wished === self.id || !fits) return declare(s, withoutWish(state), [], wished === self.id ? `${wished} is the primary` : `${wished} cannot be promoted: it is not a member that is ready`);
   if (role === 'async') return undefined; // first it becomes the sync: changeSync
   const sync = facts.standbys.find((standby) => standby.id === wished && standby.state === 'streaming');
   if (!sync) return undefined;

@@ -1,6 +1,6 @@
 /** The parts of those that follow: the sync, which takes over; the asyncs behind it; and peers that want to become one of them. */
 import {reached} from '../lsn';
-import {takenOver, upstreamOf, type Peer} from '../state';
+import {takenOver, upstreamOf, withoutWish, type Peer} from '../state';
 import {act, wait, type Action} from './action';
 import {hasForeignData, isAnnounced, isOverdue, isReady, live, missingAnnouncement, primaryServes, throwsAway, toBeRebuilt, wishedPrimary, type Member} from './situation';
 
@@ -14,7 +14,7 @@ export function sync(s: Member): Action {
   if (mayTakeOver) {
     if (facts.wal === null) return wait('Postgres to go through its WAL');
     if (!reached(facts.wal, state.initWal) && wishedPrimary(state) === s.self.id)
-      return act({kind: 'declare', next: {...state, promote: null}, version: view.version, absent: []}, `it cannot take over as an operator wanted: its WAL ends at ${facts.wal}, before ${state.initWal}`);
+      return act({kind: 'declare', next: withoutWish(state), version: view.version, absent: []}, `it cannot take over as an operator wanted: its WAL ends at ${facts.wal}, before ${state.initWal}`);
     if (!reached(facts.wal, state.initWal)) return wait(`the primary ${state.primary.id} is gone, and this peer cannot take over: its WAL ends at ${facts.wal}, before ${state.initWal}`);
     return takeOver(s, facts.wal);
   }
