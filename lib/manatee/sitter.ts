@@ -82,10 +82,16 @@ export class Sitter {
   async retire(): Promise<void> {
     await this.halt();
     const {server, coordination, log} = this.options;
-    const stages: [string, () => Promise<void>][] = [['close the gate', () => server.closeGate()], ['stop Postgres', () => server.stop('fast')], ['withdraw', () => coordination.withdraw()]];
+    const stages: [string, () => Promise<void>][] = [['close the gate', () => this.closeForGood()], ['stop Postgres', () => server.stop('fast')], ['withdraw', () => coordination.withdraw()]];
     for (const [what, stage] of stages) await stage().catch((err: unknown) => log.warn({err}, `${what} while ending`));
     await server.close();
     await coordination.close();
+  }
+
+  private async closeForGood(): Promise<void> {
+    await this.options.server.closeGate();
+    // Nobody moves the lease on any more: its end must not break off what the standbys are still sent.
+    this.options.server.permitUntil(Infinity);
   }
 
   status(): SitterStatus {
