@@ -3,7 +3,7 @@
  * conformance test goes over both.
  *
  *   PATH/state            the ClusterState
- *   PATH/history/n-       sequential, one per write of the state
+ *   PATH/history/n-       sequential, one per write of the state; the newest 10,000 stay
  *   PATH/peers/ID         ephemeral: who is alive. The name is fixed, so that a transaction can demand that a peer is *absent*
  *                         (create and delete its node in the transaction: it fails where the node exists)
  *   PATH/rebuild/ID       an operator's order to a peer: throw your data away and copy them anew

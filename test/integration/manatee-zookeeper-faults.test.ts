@@ -32,8 +32,8 @@ const entry = (reason: string) => ({at: '2026-01-02T03:04:05Z', by: 'a', reason}
 const state = adoptedState(peer('a'), '7000000000000000001', '0/3000000');
 const seen = async (c: Coordination) => c.view().catch(() => undefined);
 
-async function make(id: string, servers = zookeeper.address, sessionTimeoutMs = SESSION_TIMEOUT_MS): Promise<ZooKeeperCoordination> {
-  const coordination = createCoordination({servers, path, id, sessionTimeoutMs, clock: monotonic, log: silentLog()});
+async function make(id: string, servers = zookeeper.address, sessionTimeoutMs = SESSION_TIMEOUT_MS, historyKept?: number): Promise<ZooKeeperCoordination> {
+  const coordination = createCoordination({servers, path, id, sessionTimeoutMs, clock: monotonic, log: silentLog(), ...(historyKept === undefined ? {} : {historyKept})});
   opened.push(coordination);
   await coordination.ready(30_000);
   return coordination;
@@ -213,6 +213,13 @@ test('of two processes with one id the later has the place; the earlier is told,
   expect((await later.view()).peers).toMatchObject([{restoredIn: 3}]);
 });
 
+test('the history keeps the newest entries, however often the state is written', async () => {
+  const a = await make('a', zookeeper.address, SESSION_TIMEOUT_MS, 5);
+  for (let version = -1; version < 20; version += 1) await a.declare({next: state, entry: entry(`write ${version}`), version, absent: []});
+  await until('the oldest to be gone', async () => (await a.history(100)).length === 5);
+  expect((await a.history(100)).map(({reason}) => reason)).toEqual([15, 16, 17, 18, 19].map((version) => `write ${version}`));
+});
+
 test('what is not ours in a node is an error that names the node', async () => {
   const a = await make('a');
   await a.announce(announcement('a'));
@@ -223,12 +230,21 @@ test('what is not ours in a node is an error that names the node', async () => {
   const put = async (node: string, text: string) => hand.transact([{op: 'set', path: `${path}/${node}`, data: Buffer.from(text), version: -1}]);
   for (const [node, text, why] of [
     ['state', 'not json', 'no JSON'], ['state', JSON.stringify({...state, generation: 0}), '/generation'], ['state', JSON.stringify({...state, initWal: 'x'}), '/initWal'],
-    ['peers/a', JSON.stringify(announcement('b')), 'peer b'],
   ] as const) {
     await put('state', JSON.stringify(state));
     expect(await put(node, text)).toEqual({done: true});
     await expect(a.view()).rejects.toMatchObject({kind: 'invalid', message: expect.stringContaining(why), info: {node: `${path}/${node}`}});
   }
+  await put('state', JSON.stringify(state));
+  // One peer's does not blind the others: it is alive, of no use, and says itself anew.
+  const b = await make('b');
+  await b.announce(announcement('b', {ready: true}));
+  for (const text of ['not json', JSON.stringify(announcement('b')), '{"id":"a"}']) {
+    await put('peers/a', text);
+    expect((await a.view()).peers).toMatchObject([{id: 'a', ready: false, systemId: 'illegible', mine: true}, {id: 'b', ready: true, mine: false}]);
+  }
+  await a.announce(announcement('a', {ready: true}));
+  expect((await b.view()).peers).toMatchObject([{id: 'a', ready: true, systemId: null}, {id: 'b'}]);
   await put('history/n-0000000000', '{}');
   await expect(a.history(1)).rejects.toMatchObject({kind: 'invalid', info: {node: `${path}/history/n-0000000000`}});
   expect(() => createCoordination({servers: 'nowhere', path, id: 'a', sessionTimeoutMs: 1000, clock: monotonic, log: silentLog()})).toThrow('host:port');

@@ -7,8 +7,8 @@ import type {Log} from '../../base/log';
 import type {Announcement, ClusterView, Coordination, Declaration, LivePeer, Monotonic} from '../coordination';
 import type {HistoryEntry} from '../state';
 import {Contact} from './contact';
-import type {Op, Outcome, Session} from './session';
-import {decodeEntry, decodePeer, decodeState, encode} from './stored';
+import type {Node, Op, Outcome, Session} from './session';
+import {decodeEntry, decodePeer, decodeState, encode, illegible} from './stored';
 
 export interface CoordinationOptions {
   /** host:port,host:port */
@@ -19,6 +19,8 @@ export interface CoordinationOptions {
   id?: string;
   /** Asked for; the servers may grant another. Three of their ticks or more (lease.ts). */
   sessionTimeoutMs: number;
+  /** Entries of the history; at times a hundredth more. Default: 10,000. */
+  historyKept?: number;
   clock: Monotonic;
   log: Log;
 }
@@ -31,6 +33,8 @@ export interface ZooKeeperCoordination extends Coordination {
 const NAME = /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,200}$/;
 const ANY_VERSION = -1;
 const HISTORY_READS = 64;
+/** A peer that comes and goes writes twice a second; from some 50,000 on their list is longer than ZooKeeper lets an answer be. */
+const HISTORY_KEPT = 10_000;
 /** Somebody else may make or remove what we looked at: look again. More than once or twice is somebody who does nothing else. */
 const TRIES = 5;
 
@@ -51,6 +55,8 @@ class OverZooKeeper implements ZooKeeperCoordination {
   private readonly nodes: ReturnType<typeof nodesUnder>;
   /** This process has had the name: whoever has it now, and is none of our sessions, came after us. */
   private announced = false;
+  private toldIllegible = '';
+  private writes = 0;
 
   constructor(private readonly options: CoordinationOptions) {
     this.nodes = nodesUnder(options.path);
@@ -65,7 +71,7 @@ class OverZooKeeper implements ZooKeeperCoordination {
     const [, stored, ids, ordered] = await Promise.all([session.throughLeader(), session.read(state, true), session.children(peers, true), session.children(rebuild, true)]);
     const live = await Promise.all((ids ?? []).map(async (id): Promise<LivePeer | undefined> => {
       const node = await session.read(`${peers}/${id}`, true);
-      return node && {...decodePeer(`${peers}/${id}`, node.data), order: node.created, mine: node.owner === session.id()};
+      return node && {...this.announcedBy(id, node), order: node.created, mine: node.owner === session.id()};
     }));
     return {
       state: stored ? decodeState(state, stored.data) : null, version: stored ? stored.version : -1,
@@ -82,7 +88,7 @@ class OverZooKeeper implements ZooKeeperCoordination {
       {op: 'create', path: `${history}/n-`, data: encode({...entry, state: next}), kind: 'sequential'},
       ...gone.flatMap((path): Op[] => [{op: 'create', path, data: Buffer.alloc(0), kind: 'persistent'}, {op: 'remove', path, version: ANY_VERSION}]),
     ]);
-    if (outcome.done) return;
+    if (outcome.done) return this.written();
     if (outcome.at === 0) throw new CetusError('etagConflict', `somebody else wrote the cluster's state, which was at version ${version}`, {info: {version}});
     const alive = absent[Math.floor((outcome.at - 2) / 2)];
     if (outcome.because === 'nodeExists' && alive !== undefined) throw new CetusError('etagConflict', `${alive} is alive after all`, {info: {alive}});
@@ -122,8 +128,7 @@ class OverZooKeeper implements ZooKeeperCoordination {
     if (!Number.isInteger(limit) || limit < 1) throw new CetusError('invalid', `history: ${limit} is no number of entries`);
     const session = this.contact.session();
     const [, names] = await Promise.all([session.throughLeader(), session.children(this.nodes.history, false)]);
-    // ZooKeeper pads to ten digits and counts on beyond them.
-    const wanted = (names ?? []).sort((a, b) => Number(a.slice(2)) - Number(b.slice(2))).slice(-limit);
+    const wanted = inOrder(names).slice(-limit);
     const entries: HistoryEntry[] = [];
     for (let from = 0; from < wanted.length; from += HISTORY_READS) {
       entries.push(...(await Promise.all(wanted.slice(from, from + HISTORY_READS).map(async (name) => {
@@ -140,9 +145,38 @@ class OverZooKeeper implements ZooKeeperCoordination {
   ready(timeoutMs: number): Promise<void> { return this.contact.ready(timeoutMs); }
   close(): Promise<void> { return this.contact.close(); }
 
+  /** Nobody waits for it: what is left over goes with a later write, of whomever. */
+  private written(): void {
+    const {historyKept = HISTORY_KEPT, log} = this.options;
+    if (this.writes++ % Math.ceil(historyKept / 100) === 0) void this.prune(historyKept).catch((err: unknown) => log.debug({err}, 'the oldest of the history stay for now'));
+  }
+
+  private async prune(kept: number): Promise<void> {
+    const {history} = this.nodes;
+    const old = inOrder(await this.contact.session().children(history, false)).slice(0, -kept);
+    for (let from = 0; from < old.length; from += HISTORY_READS) {
+      // One that is missing was somebody else's to remove, who goes on.
+      const outcome = await this.contact.session().transact(old.slice(from, from + HISTORY_READS).map((name) => ({op: 'remove', path: `${history}/${name}`, version: ANY_VERSION})));
+      if (!outcome.done) return;
+    }
+  }
+
   /** The node of an earlier session of ours, or of the process before us; not of one that came after us. */
   private mayTake(owner: string): boolean {
     return !this.announced || this.contact.isOwn(owner);
+  }
+
+  private announcedBy(id: string, node: Node): Announcement {
+    const path = `${this.nodes.peers}/${id}`;
+    try {
+      return decodePeer(path, node.data);
+    } catch (err) {
+      // Once for each that is found so: a sitter looks several times a second.
+      const found = `${id} ${node.created} ${node.version}`;
+      if (this.toldIllegible !== found) this.options.log.error({err, peer: id}, 'what a peer says of itself cannot be read; it gets no place');
+      this.toldIllegible = found;
+      return illegible(id);
+    }
   }
 
   private ownId(): string {
@@ -164,6 +198,9 @@ class OverZooKeeper implements ZooKeeperCoordination {
     return this.contact.session().transact(ops);
   }
 }
+
+/** ZooKeeper pads to ten digits and counts on beyond them. */
+const inOrder = (names: string[] | undefined): string[] => (names ?? []).sort((a, b) => Number(a.slice(2)) - Number(b.slice(2)));
 
 function named(id: string): string {
   if (!NAME.test(id)) throw new CetusError('invalid', `${JSON.stringify(id)} is no name of a peer: letters, digits, '.', '_' and '-'`);

@@ -1,4 +1,7 @@
-/** What stands in the nodes, as JSON, checked when it is read: whatever else is found there is an error that names the node. */
+/**
+ * What stands in the nodes, as JSON, checked when it is read: whatever else is found there is an error that names the node. A peer's that cannot be read must not
+ * blind the others, who would replace nobody any more: such a peer is `illegible`.
+ */
 import Ajv, {type ValidateFunction} from 'ajv';
 import {CetusError} from '../../base/errors';
 import type {Announcement} from '../coordination';
@@ -36,6 +39,9 @@ export function decodePeer(path: string, data: Buffer): Announcement {
   if (!path.endsWith(`/${announcement.id}`)) throw wrong(path, `it speaks of peer ${announcement.id}`);
   return announcement;
 }
+
+/** Alive, and good for nothing: nobody takes it for dead, gives it a place, or founds a cluster beside it, for it may well have data. */
+export const illegible = (id: string): Announcement => ({id, host: '', port: 0, statusUrl: '', systemId: 'illegible', ready: false, restoredIn: 0});
 
 function decode<T>(path: string, data: Buffer, check: ValidateFunction<T>): T {
   let value: unknown;
