@@ -9,7 +9,7 @@
 import {CetusError, isCetusError} from '../base/errors';
 import type {ClusterView, Coordination, Monotonic} from './coordination';
 import {furthest, NO_WAL} from './lsn';
-import {askStatus, givenUp, missed, report, type ClusterReport, type PeerReport, type StatusDocument} from './status';
+import {adopted, askStatus, givenUp, missed, report, type ClusterReport, type PeerReport, type StatusDocument} from './status';
 import {adoptedState, alone, asksPromotion, frozen, notAlone, roleOf, unfrozen, withoutAsync, withoutDeposed, withoutWish, type ClusterState, type HistoryEntry, type Peer} from './state';
 import {lasting, verify, type Finding} from './verify';
 
@@ -49,7 +49,12 @@ export class Operator {
   async status(): Promise<ClusterReport> {
     const {coordination} = this.options;
     const view = await coordination.view();
-    return report(view, this.ask, missed(await coordination.history(HISTORY_LIMIT), view));
+    // Who is missed is the least that a status says: an entry that cannot be read, which `verify` names, does not hide the rest.
+    const history = await coordination.history(HISTORY_LIMIT).catch((err: unknown) => {
+      if (isCetusError(err, 'invalid')) return [];
+      throw err;
+    });
+    return report(view, this.ask, missed(history, view));
   }
 
   /** Oldest first. */
@@ -217,7 +222,7 @@ export class Operator {
     const former = (await coordination.history(HISTORY_LIMIT)).map(({state}) => state.generation);
     const generation = Math.max(0, ...former, ...found.peers.flatMap(({document}) => [document?.facts?.generation ?? 0, document?.facts?.restoredIn ?? 0])) + 1;
     const next: ClusterState = {...adoptedState(peer.live, facts.systemId!, facts.wal ?? NO_WAL), generation};
-    await coordination.declare({next, entry: {at: wallClock(), by, reason: `adopted the database of ${id}`}, version: view.version, absent: []});
+    await coordination.declare({next, entry: {at: wallClock(), by, reason: adopted(id)}, version: view.version, absent: []});
     return next;
   }
 

@@ -62,12 +62,15 @@ export interface StatusServer { port: number; close(): Promise<void> }
 
 export async function serveStatus(source: StatusSource, at: {host: string; port: number}): Promise<StatusServer> {
   const trail = new Trail();
+  // Whoever asks, and however many: one connection to Postgres at a time, whose places are few.
+  let asked: Promise<Override[] | null> | undefined;
+  const overrides = (): Promise<Override[] | null> => (asked ??= source.overrides().finally(() => { asked = undefined; }));
   const timer = setInterval(() => trail.note(source.nowMs(), source.status().facts?.wal), TRAIL_EVERY_MS);
   timer.unref();
   const server = http.createServer((request, response) => {
     const answer = (status: number, body: unknown): void => { response.writeHead(status, {'content-type': 'application/json'}).end(`${JSON.stringify(body)}\n`); };
     if (request.method !== 'GET' || request.url !== '/') return answer(404, {message: 'GET / is all that there is'});
-    document(source, trail).then((body) => answer(200, body), (err: unknown) => answer(500, {message: (err as Error).message}));
+    document({...source, overrides}, trail).then((body) => answer(200, body), (err: unknown) => answer(500, {message: (err as Error).message}));
   });
   server.requestTimeout = 5000;
   await new Promise<void>((resolve, reject) => {
@@ -131,6 +134,11 @@ export interface ClusterReport { view: ClusterView; peers: PeerReport[] }
 
 /** The end of a history's entry by which an operator gives a peer up. */
 export const givenUp = (id: string): string => `${id} is not expected to come back`;
+
+const ADOPTED = 'adopted the database of ';
+/** The reason of an entry by which an operator makes a cluster anew, where there may have been one. */
+export const adopted = (id: string): string => `${ADOPTED}${id}`;
+export const isAdoption = ({reason}: HistoryEntry): boolean => reason.startsWith(ADOPTED);
 
 /** Who had a place once, has none now, and was not given up by an operator: an async that dies loses its place at once, and is missed all the same. */
 export function missed(history: HistoryEntry[], {state, peers}: ClusterView): Peer[] {

@@ -8,7 +8,7 @@
  */
 import type {ClusterView} from './coordination';
 import {lsnDistance, reached} from './lsn';
-import type {ClusterReport, PeerReport} from './status';
+import {isAdoption, type ClusterReport, type PeerReport} from './status';
 import {illegalStep, roleOf, upstreamOf, type ClusterState, type HistoryEntry} from './state';
 
 export interface Finding {
@@ -50,7 +50,8 @@ function ofHistory(history: HistoryEntry[], state: ClusterState): Finding[] {
   const findings: Finding[] = [];
   for (let at = 1; at < history.length; at += 1) {
     const [before, after] = [history[at - 1]!, history[at]!];
-    const wrong = illegalStep(before.state, after.state);
+    // What an operator adopts follows from nothing.
+    const wrong = isAdoption(after) ? undefined : illegalStep(before.state, after.state);
     if (wrong) findings.push(broken(/^I\d/.exec(wrong)?.[0] ?? 'history', 'history', `${wrong} (${after.at} by ${after.by}: ${after.reason})`));
   }
   const last = history.at(-1);
@@ -150,7 +151,7 @@ function ofStandbys({peers}: Collected, state: ClusterState): Finding[] {
 /** I6: whoever was taken over from has been restored since, or serves for nothing. */
 function ofDeposed({peers, history}: Collected, state: ClusterState): Finding[] {
   const deposedIn = new Map<string, number>();
-  for (const {state: then} of [...history, {state}]) for (const peer of then.deposed) deposedIn.set(peer.id, Math.max(peer.deposedIn, deposedIn.get(peer.id) ?? 0));
+  for (const {state: then} of [...history.slice(Math.max(0, history.findLastIndex(isAdoption))), {state}]) for (const peer of then.deposed) deposedIn.set(peer.id, Math.max(peer.deposedIn, deposedIn.get(peer.id) ?? 0));
   return peers.flatMap(({peer, role, live, document}) => {
     const since = deposedIn.get(peer.id);
     if (since === undefined) return [];

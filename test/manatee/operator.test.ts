@@ -196,6 +196,13 @@ test('adopt makes a cluster of one, in a generation that no client has seen; amo
   zk.entries.shift(); // what led to a state that is lost leads to no other
 });
 
+test('an entry of the history that cannot be read does not hide the status', async () => {
+  const operator = world(three());
+  zk.history = () => Promise.reject(new CetusError('invalid', 'n-0000000007 is not ours to read'));
+  expect((await operator.status()).peers.map(({peer: {id}}) => id)).toEqual(['a', 'b', 'c']);
+  await refused(operator.verify(), 'invalid', /n-0000000007/);
+});
+
 test('without a cluster every order says so', async () => {
   const operator = world(null, [live('a')]);
   for (const order of [operator.freeze('x'), operator.unfreeze(), operator.promote('a', waiting), operator.rebuild('a', waiting), operator.forget('a'), operator.oneNodeWrite(true)])

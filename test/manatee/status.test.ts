@@ -29,6 +29,21 @@ test('a sitter shows what it knows; nothing but GET / is there', async () => {
   for (const [method, path] of [['POST', '/'], ['GET', '/x']]) expect((await fetch(`http://127.0.0.1:${port}${path}`, {method})).status).toBe(404);
 });
 
+test('however many ask, Postgres is asked once at a time', async () => {
+  let asking = 0;
+  let most = 0;
+  const overrides = async () => {
+    most = Math.max(most, (asking += 1));
+    await new Promise((resolve) => { setImmediate(resolve); });
+    asking -= 1;
+    return [];
+  };
+  const server = await serveStatus({status: () => ({peer: peer('a'), view: null, facts: null, leaseLeftMs: 0, last: null}), overrides, nowMs: () => 1000}, {host: '127.0.0.1', port: 0});
+  servers.push(server);
+  await Promise.all(Array.from({length: 20}, () => askStatus(at('a', server.port))));
+  expect(most).toBe(1);
+});
+
 test('before its first look a sitter answers, too', async () => {
   const {port} = await serve({view: null, facts: null, last: null, leaseLeftMs: -Infinity});
   expect(await askStatus(at('a', port))).toMatchObject({seen: null, facts: null, leaseLeftMs: 0, last: null, trail: []});

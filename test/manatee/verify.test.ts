@@ -1,5 +1,5 @@
 import type {ServerFacts} from '../../lib/manatee/server';
-import {report, type ClusterReport, type StatusDocument} from '../../lib/manatee/status';
+import {adopted, report, type ClusterReport, type StatusDocument} from '../../lib/manatee/status';
 import {takenOver, withSync, type ClusterState, type HistoryEntry} from '../../lib/manatee/state';
 import {lasting, verify, type Collected, type Finding} from '../../lib/manatee/verify';
 import {allLive, documentOf, live, peer, three} from './cluster';
@@ -23,6 +23,12 @@ test('of a sound cluster nothing is found', async () => {
   expect(await rules({})).toEqual([]);
   const second = withSync(three({async: [peer('c'), peer('d')]}), peer('d'), '0/5000000', true);
   expect(await rules({state: second, history: [entry(three({async: [peer('c'), peer('d')]})), entry(second)]})).toEqual([]);
+});
+
+test('what an operator adopted follows from nothing, and all that comes after it does', async () => {
+  const before = three({generation: 2, primary: peer('d'), sync: peer('c'), async: [], deposed: [{...peer('a'), deposedIn: 2}], initWal: '0/9000000'});
+  expect(await rules({history: [entry(before), entry(three(), adopted('a'))]})).toEqual([]);
+  expect(await rules({history: [entry(before), entry(three({generation: 1}), adopted('a')), entry(three())]})).toEqual(['broken I1 history']);
 });
 
 test.each<[string, Bent, string[]]>([
