@@ -17,7 +17,8 @@ import {Backup} from './backup';
 import {Binaries} from './binaries';
 import {freshWish, passFile, PEER_ID} from './conf';
 import {Configuration} from './configuration';
-import {Looker, type Look} from './facts';
+import {Divergence} from './divergence';
+import {Looker} from './facts';
 import {Gate} from './gate';
 import {checkReachable, Home, type Memory} from './home';
 import {initialise, type Passwords} from './initialise';
@@ -25,7 +26,7 @@ import {Postmaster} from './postmaster';
 import {endTools, isStopped} from './processes';
 import {Session} from './session';
 import {firstNumber, Timelines} from './timelines';
-import {hasDiverged, isNoChild, isRemoved, stopReceiving} from './upstream';
+import {isNoChild, stopReceiving} from './upstream';
 import {Watchdog} from './watchdog';
 
 export interface PostgresServerOptions {
@@ -52,8 +53,6 @@ const RECOVERY_MS = 10_000;
 const PROMOTION_MS = 60_000;
 /** Orphans of a postmaster that was killed hold its shared memory for a moment. */
 const FORMER_MS = 10_000;
-/** A stream that is to come about does within this, or it is looked why it does not; and again after as long. */
-const LOOK_UPSTREAM_MS = 500;
 const FACTS_MS = 700;
 
 export async function createPostgresServer(options: PostgresServerOptions): Promise<PostgresServer> {
@@ -96,6 +95,7 @@ class RealServer implements PostgresServer {
   private readonly backup: Backup;
   private readonly watchdog: Watchdog;
   private readonly timelines: Timelines;
+  private readonly divergence: Divergence;
   private readonly listeners = new Set<() => void>();
   private last: Promise<unknown> = Promise.resolve();
   private closed = false;
@@ -104,11 +104,6 @@ class RealServer implements PostgresServer {
   private downSinceMs: number | null = null;
   /** This run of the server has answered. */
   private answered = false;
-  /** Of these data and the upstream of this id. */
-  private divergedFrom: string | null = null;
-  /** Since when a stream has been missing. */
-  private missing: {sinceMs: number; logFrom: number} | null = null;
-  private lookedUpstream: {atMs: number; running: boolean} = {atMs: -Infinity, running: false};
 
   constructor(options: PostgresServerOptions, socketDir: string, private readonly binaries: Binaries, private readonly passwords: Passwords, private readonly home: Home, private readonly log: Log) {
     const {clock, self} = options;
@@ -123,6 +118,7 @@ class RealServer implements PostgresServer {
     const fence = async (): Promise<void> => { await this.postmaster.stop('immediate'); };
     this.acknowledgement = new Acknowledgement(this.configuration, this.session, clock, fence);
     this.gate = new Gate(this.configuration, this.session, {host: reachable(options.listenHost), port: self.port, password: passwords.client}, home.data, this.postmaster, clock, log, fence);
+    this.divergence = new Divergence(this.configuration, this.session, this.postmaster, passwords.replication, clock, log, () => this.tell());
     this.backup = new Backup(binaries, home, this.configuration, passwords.replication, clock, log);
     this.watchdog = new Watchdog(home.data, clock, log, () => { void fence(); });
   }
@@ -143,44 +139,15 @@ class RealServer implements PostgresServer {
       this.answered = true;
       this.downSinceMs = null;
     } else if (this.meant) this.downSinceMs ??= this.clock.nowMs();
-    this.considerUpstream(look);
+    this.divergence.consider(look);
     const {wish} = this.configuration;
     // It was about to be promoted, and did not get there.
     const ran = memory.ran === 'primary' && (look ? look.inRecovery : await this.home.isStandby()) ? 'standby' : memory.ran;
     return {
       data, systemId: control?.systemId ?? null, process, downSinceMs: this.downSinceMs, ran, inRecovery: look?.inRecovery ?? null, wal: look?.wal ?? null,
-      upstream: wish.upstream?.id ?? null, receiving: look?.receiving ?? false, diverged: this.divergedFrom !== null, acknowledger: wish.acknowledger,
+      upstream: wish.upstream?.id ?? null, receiving: look?.receiving ?? false, diverged: this.divergence.found, acknowledger: wish.acknowledger,
       standbys: look?.standbys ?? [], gate: wish.gate, generation: memory.generation, restoredIn: memory.restoredIn,
     };
-  }
-
-  /** A hint that costs nothing while all is well: only where a stream does not come about are the two servers asked why. */
-  private considerUpstream(look: Look | null): void {
-    const {upstream} = this.configuration.wish;
-    const now = this.clock.nowMs();
-    if (!this.postmaster.alive || !upstream || look?.receiving || look?.inRecovery === false) {
-      this.missing = null;
-      if (look?.receiving) this.divergedFrom = null;
-      return;
-    }
-    if (this.missing === null) {
-      // A message of a removed segment comes again with every attempt: older ones may be about another upstream.
-      const missing = {sinceMs: now, logFrom: Infinity};
-      this.missing = missing;
-      void this.postmaster.logEnd().then((end) => { missing.logFrom = end; });
-    }
-    const {missing} = this;
-    if (now - missing.sinceMs < LOOK_UPSTREAM_MS || this.lookedUpstream.running || now - this.lookedUpstream.atMs < LOOK_UPSTREAM_MS) return;
-    this.lookedUpstream = {atMs: now, running: true};
-    const ask = async (): Promise<void> => {
-      await this.postmaster.shortenLog();
-      const diverged = isRemoved(await this.postmaster.said(missing.logFrom)) || (look?.replayed ? await hasDiverged(this.session, upstream, look.replayed, this.passwords.replication) : false);
-      if (this.configuration.wish.upstream?.id !== upstream.id || diverged === (this.divergedFrom !== null)) return;
-      this.divergedFrom = diverged ? upstream.id : null;
-      if (diverged) this.log.warn({upstream: upstream.id}, 'our data cannot follow this upstream');
-      this.tell();
-    };
-    void ask().catch((err: unknown) => this.log.debug({err}, 'the upstream was not asked')).finally(() => { this.lookedUpstream = {atMs: this.clock.nowMs(), running: false}; });
   }
 
   // ---- life ----
@@ -216,7 +183,7 @@ class RealServer implements PostgresServer {
     const memory = await this.home.memory();
     await this.rememberRan(memory, as);
     this.forget();
-    if (upstream) this.towards(upstream);
+    if (upstream) this.divergence.towards(upstream);
     // Before there is a server: it is never without. Nothing that a fresh server does needs a lease.
     this.watchdog.permitUntil(Infinity);
     await this.watchdog.ensure();
@@ -227,7 +194,7 @@ class RealServer implements PostgresServer {
       const why = await this.comesUp();
       if (why === undefined) return;
       // Its last checkpoint lies beyond the fork of a timeline that it has already heard of: it cannot even start as that one's standby.
-      if (as === 'standby' && upstream && isNoChild(why)) this.divergedFrom = upstream.id;
+      if (as === 'standby' && upstream && isNoChild(why)) this.divergence.from(upstream);
       if (!/shared memory|lock file/.test(why) || this.clock.nowMs() > until) throw new CetusError('unavailable', `Postgres did not start: ${why}`);
       await this.clock.sleep(50);
     }
@@ -280,7 +247,7 @@ class RealServer implements PostgresServer {
     this.looker.reset();
     this.configuration.reset();
     this.acknowledgement.reset();
-    this.missing = null;
+    this.divergence.pause();
   }
 
   // ---- replication ----
@@ -297,14 +264,8 @@ class RealServer implements PostgresServer {
       if (!look.inRecovery) return;
       return stopReceiving(this.configuration, this.session, this.looker, this.clock);
     }
-    this.towards(upstream);
+    this.divergence.towards(upstream);
     await this.configuration.apply({upstream});
-  }
-
-  /** What was found out about one upstream says nothing of another. */
-  private towards(upstream: Peer): void {
-    if (this.divergedFrom !== upstream.id) this.divergedFrom = null;
-    this.missing = null;
   }
 
   promote(generation: number): Promise<void> {
@@ -373,7 +334,7 @@ class RealServer implements PostgresServer {
       if (how === 'copy') await this.backup.copy(from, generation);
       else await this.backup.rewind(from, generation);
       this.forget();
-      this.divergedFrom = null;
+      this.divergence.mended();
       this.tell();
     });
   }
