@@ -8,6 +8,7 @@
  */
 import {CetusError, isCetusError} from '../base/errors';
 import type {ClusterView, Coordination, Monotonic} from './coordination';
+import {isReady, live} from './decide/situation';
 import {furthest, NO_WAL} from './lsn';
 import {adopted, askStatus, givenUp, missed, report, type ClusterReport, type PeerReport, type StatusDocument} from './status';
 import {adoptedState, alone, asksPromotion, frozen, notAlone, roleOf, unfrozen, withoutAsync, withoutDeposed, withoutWish, type ClusterState, type HistoryEntry, type Peer} from './state';
@@ -36,8 +37,6 @@ const LOOK_MS = 250;
 const VERIFY_TRIES = 4;
 const VERIFY_PAUSE_MS = 1000;
 const HISTORY_LIMIT = 10_000;
-
-const readyIn = (view: ClusterView, state: ClusterState, id: string): boolean => view.peers.some((peer) => peer.id === id && peer.ready && peer.systemId === state.systemId);
 
 export class Operator {
   private readonly ask: (peer: Peer) => Promise<StatusDocument>;
@@ -103,7 +102,7 @@ export class Operator {
       if (role === 'primary') return undefined;
       if (role === 'none') throw new CetusError('notFound', `${id} is no member of this cluster`);
       if (role === 'deposed') throw new CetusError('conflict', `${id} is deposed: its data have to be restored first, which its sitter does when it runs`);
-      if (!readyIn(view, state, id)) throw new CetusError('conflict', `${id} cannot be promoted: it is not ready (\`cetus db status\` says why)`);
+      if (!isReady(live(view, id), state)) throw new CetusError('conflict', `${id} cannot be promoted: it is not ready (\`cetus db status\` says why)`);
       if (state.oneNodeWriteMode) throw new CetusError('conflict', `only ${state.primary.id} has all that was written in one-node-write mode: \`cetus db one-node-write off\` first`);
       if (state.promote?.peer === id && state.promote.generation === state.generation) return undefined;
       return {next: asksPromotion(state, id, this.options.by), reason: `${id} shall be primary`};
@@ -142,25 +141,25 @@ export class Operator {
     const untilMs = clock.nowMs() + waiting.deadlineMs;
     const view = await coordination.view();
     const state = this.stateOf(view);
-    if (!view.peers.some((peer) => peer.id === id)) {
+    if (!live(view, id)) {
       if (roleOf(state, id) === 'none') throw new CetusError('notFound', `there is no peer ${id}`);
       throw new CetusError('conflict', `${id} is not there to do it: start its sitter first`);
     }
     if (state.primary.id === id) throw new CetusError('conflict', `${id} is the primary, whose data are the truth: promote another peer first`);
-    if (!readyIn(view, state, state.primary.id)) throw new CetusError('conflict', `the primary ${state.primary.id}, to copy from, is not ready`);
-    if (state.sync?.id === id && !state.async.some((peer) => readyIn(view, state, peer.id)))
+    if (!isReady(live(view, state.primary.id), state)) throw new CetusError('conflict', `the primary ${state.primary.id}, to copy from, is not ready`);
+    if (state.sync?.id === id && !state.async.some((peer) => isReady(live(view, peer.id), state)))
       throw new CetusError('conflict', `${id} is the sync and there is no other peer that could be: it holds the only second copy`);
     await coordination.orderRebuild(id, true);
     await this.until(untilMs, waiting, async (now) => {
       if (now.view.rebuild.includes(id)) return this.doing(now.view, id, 'to begin');
       const role = roleOf(now.state, id);
-      if ((role === 'sync' || role === 'async') && readyIn(now.view, now.state, id)) return true;
+      if ((role === 'sync' || role === 'async') && isReady(live(now.view, id), now.state)) return true;
       return this.doing(now.view, id, `${id} has its copy, and a place in the chain is to come`);
     });
   }
 
   private async doing(view: ClusterView, id: string, otherwise: string): Promise<string> {
-    const peer = view.peers.find((live) => live.id === id);
+    const peer = live(view, id);
     if (!peer) return `${id}, which is not there`;
     const document = await this.ask(peer).catch(() => undefined);
     return document?.last ? `${id}: ${document.last.error ?? document.last.reason}` : otherwise;
@@ -172,7 +171,7 @@ export class Operator {
     const after = await this.change((state, view) => {
       const role = roleOf(state, id);
       if (role === 'none' && !missed(history, view).some((peer) => peer.id === id)) return undefined;
-      if (view.peers.some((peer) => peer.id === id)) throw new CetusError('conflict', `${id} is there, and would have its place back at once: stop its sitter first`);
+      if (live(view, id)) throw new CetusError('conflict', `${id} is there, and would have its place back at once: stop its sitter first`);
       if (role === 'primary') throw new CetusError('conflict', `${id} is the primary: only the sync${state.sync ? ` ${state.sync.id}` : ''} may take its place, and does so when it can`);
       if (role === 'sync') throw new CetusError('conflict', `${id} is the sync: the primary takes another one when there is one; without any, \`cetus db one-node-write on\` lets it go on alone`);
       const next = role === 'deposed' ? withoutDeposed(state, id) : role === 'async' ? withoutAsync(state, id) : state;
@@ -187,11 +186,11 @@ export class Operator {
     return this.change((state, view) => {
       if (state.oneNodeWriteMode === on) return undefined;
       if (on) {
-        if (!readyIn(view, state, state.primary.id)) throw new CetusError('conflict', `the primary ${state.primary.id}, which would write alone, is not there`);
+        if (!isReady(live(view, state.primary.id), state)) throw new CetusError('conflict', `the primary ${state.primary.id}, which would write alone, is not there`);
         // Nobody can take over from this generation; the next one's initWal is read anew.
         return {next: alone(state, furthest(state.initWal, document?.facts?.wal ?? NO_WAL)), reason: 'one-node-write mode: the primary writes alone'};
       }
-      if (!state.async.some((peer) => readyIn(view, state, peer.id))) throw new CetusError('conflict', 'there is no other peer that is ready, so that no writes would be accepted: start one and wait until it is async');
+      if (!state.async.some((peer) => isReady(live(view, peer.id), state))) throw new CetusError('conflict', 'there is no other peer that is ready, so that no writes would be accepted: start one and wait until it is async');
       return {next: notAlone(state), reason: 'one-node-write mode is over'};
     });
   }

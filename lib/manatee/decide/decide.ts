@@ -23,7 +23,7 @@ export function decide(s: Situation): Action {
   if (facts.gate === 'open' && !isAnnounced(member)) return act({kind: 'closeGate'}, 'its node is none of the present session: another peer may have taken over');
   if (hasForeignData(member) && !(role !== 'none' && role !== 'primary' && heldNothing(s)) && !view.rebuild.includes(self.id)) {
     if (facts.process !== 'stopped') return act({kind: 'stop', how: 'fast'}, 'its data are of another database');
-    if (view.peers.some((peer) => peer.id === self.id && peer.mine)) return act({kind: 'withdraw'}, 'its data are of another database');
+    if (isAnnounced(member)) return act({kind: 'withdraw'}, 'its data are of another database');
     return wait(`the data are of another database (system identifier ${facts.systemId}, the cluster's is ${view.state.systemId}); \`cetus db rebuild ${self.id}\` throws them away`);
   }
   switch (role) {
