@@ -35,8 +35,8 @@ const IDS_AT_ONCE = 20_000;
 /** More than this would take the better part of an hour. */
 const MAX_IDS = 100_000_000n;
 const ETAG_GAP = 1000n;
-/** Texts of both servers are compared, so they have to be spelt alike. */
-const SESSION = `SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0`;
+/** Texts of both servers are compared, so they have to be spelt alike; and whatever is set for the role, the copy is the standby's too, or is warned of. */
+const SESSION = `SET synchronous_commit = on; SET client_min_messages = notice; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0`;
 
 export async function copyStore(options: CopyOptions): Promise<Copied> {
   const source = await open(options.from, 'the old store');
