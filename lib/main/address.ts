@@ -23,6 +23,12 @@ export function parseListen(text: string): ListenAddress {
   return {kind: 'tcp', host, port};
 }
 
+/** Where others go to reach it: from elsewhere, every address of ours is none. `own`: how they reach this machine. */
+export function reachableHost(host: string, own: string): string {
+  const name = host === '0.0.0.0' || host === '::' ? own : host;
+  return name.includes(':') ? `[${name}]` : name;
+}
+
 export function requireSafe(address: ListenAddress, tls: boolean): void {
   if (tls || address.kind === 'unix' || isLoopback(address.host)) return;
   throw new CetusError('forbidden', `refusing to listen on ${formatListen(address)} without TLS: anybody who can reach it would own every node. `

@@ -59,7 +59,7 @@ export interface SitterConfig {
   port: number;
   /** What Postgres listens on. Default: `host`. */
   listenHost?: string;
-  /** HOST:PORT of the sitter's own listener (read only, for `cetus db`), as others reach it. */
+  /** HOST:PORT of the sitter's own listener (read only, for `cetus db`), as others reach it; where it is every address, they reach it at `host`. */
   statusListen: string;
   dataDir: string;
   /** For Postgres' socket. Default: `socket` in dataDir. */

@@ -10,7 +10,7 @@ import {Sitter} from '../manatee/sitter';
 import type {Peer} from '../manatee/state';
 import {serveStatus} from '../manatee/status';
 import {createCoordination} from '../manatee/zookeeper/coordination';
-import {parseListen} from './address';
+import {parseListen, reachableHost} from './address';
 import {readSitterConfig} from './config';
 import {failLoudly, live} from './lifetime';
 
@@ -24,7 +24,7 @@ export async function sitter(configFile: string): Promise<void> {
   failLoudly(log);
   const at = parseListen(config.statusListen);
   if (at.kind !== 'tcp') throw new Error(`statusListen ${config.statusListen}: HOST:PORT is wanted, which other machines can reach`);
-  const self: Peer = {id: config.id, host: config.host, port: config.port, statusUrl: `http://${at.host.includes(':') ? `[${at.host}]` : at.host}:${at.port}/`};
+  const self: Peer = {id: config.id, host: config.host, port: config.port, statusUrl: `http://${reachableHost(at.host, config.host)}:${at.port}/`};
   const socketDir = config.socketDir ?? path.join(config.dataDir, 'socket');
 
   const server = await createPostgresServer({

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {readAgentConfig, readEndpointConfig, readSitterConfig} from '../../lib/main/config';
-import {formatListen, parseListen, requireSafe} from '../../lib/main/address';
+import {formatListen, parseListen, reachableHost, requireSafe} from '../../lib/main/address';
 
 test.each([
   ['127.0.0.1:2375', {kind: 'tcp', host: '127.0.0.1', port: 2375}],
@@ -17,6 +17,11 @@ test.each([
 
 test.each(['', '2375', '127.0.0.1:99999', 'unix://relative', 'http://127.0.0.1:1', `unix:///${'x'.repeat(120)}`])('%s is refused', (text) => {
   expect(() => parseListen(text)).toThrow(/listen address/);
+});
+
+test('nobody is sent to every address', () => {
+  expect([':1', '[::]:1', '10.0.0.1:1', '[fd00::1]:1'].map((text) => reachableHost((parseListen(text) as {host: string}).host, 'db-1.example'))).toEqual(['db-1.example', 'db-1.example', '10.0.0.1', '[fd00::1]']);
+  expect(reachableHost('::', 'fd00::2')).toBe('[fd00::2]');
 });
 
 test('only loopback is open without TLS', () => {
