@@ -1,4 +1,5 @@
 /** `cetus sitter`: one beside each Postgres of a replicated store. Wiring: ZooKeeper, Postgres, the sitter between them, and its status for `cetus db`. */
+import {mkdirSync} from 'node:fs';
 import path from 'node:path';
 import {systemClock} from '../base/clock';
 import {createLog, standardOutput} from '../base/log';
@@ -13,6 +14,7 @@ import {createCoordination} from '../manatee/zookeeper/coordination';
 import {parseListen, reachableHost} from './address';
 import {readSitterConfig} from './config';
 import {failLoudly, live} from './lifetime';
+import {lockFile} from './up/instance';
 
 /** An orderly end of Postgres, everything sent to its standbys, takes seconds where they are slow. */
 const STOP_TIMEOUT_MS = 20_000;
@@ -20,6 +22,9 @@ const DEFAULT_GRACE_MS = 300;
 
 export async function sitter(configFile: string): Promise<void> {
   const config = readSitterConfig(configFile);
+  // Before anything else: a sitter ends the Postgres that it finds running, for a leftover, and that must not be a living sitter's. Held until the process ends.
+  mkdirSync(config.dataDir, {recursive: true, mode: 0o755});
+  await lockFile(path.join(config.dataDir, 'sitter.lock'), `another cetus sitter runs on ${config.dataDir}; end it first, or give this one an id, a dataDir and ports of its own`);
   const log = createLog({name: `sitter ${config.id}`, level: config.logLevel as never, stream: standardOutput()});
   failLoudly(log);
   const at = parseListen(config.statusListen);

@@ -74,7 +74,7 @@ export async function serveStatus(source: StatusSource, at: {host: string; port:
   });
   server.requestTimeout = 5000;
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
+    server.once('error', (err) => reject(new CetusError('conflict', `cannot listen on ${at.host}:${at.port} for \`cetus db\` (statusListen): ${err.message}`, {cause: err})));
     server.listen(at.port, at.host, resolve);
   });
   return {

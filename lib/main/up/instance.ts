@@ -104,16 +104,22 @@ export function routedSubnets(table: string): string[] {
  * The kernel's lock on a file, which it lets go of whatever way the holder dies; a file or a socket that lies about is taken over by two who come
  * at once. Node has no flock(2): flock(1) locks the open file that it inherits, and that lock stays with our descriptor when it has ended.
  */
-export async function lockDirectory(dataDir: string, what: 'up' | 'store' = 'up'): Promise<() => void> {
-  const fd = fs.openSync(path.join(dataDir, 'run', `${what}.lock`), 'a', 0o600);
+export function lockDirectory(dataDir: string, what: 'up' | 'store' = 'up'): Promise<() => void> {
+  return lockFile(path.join(dataDir, 'run', `${what}.lock`),
+    `another cetus ${what === 'up' ? 'up' : 'cluster'} runs on ${dataDir}; end it first (Ctrl-C${what === 'up' ? ', or SIGTERM to the pid in run/up.json' : ''}), or give another --data`);
+}
+
+/** `taken`: what is said where another process has the lock. */
+export async function lockFile(file: string, taken: string): Promise<() => void> {
+  const fd = fs.openSync(file, 'a', 0o600);
   try {
     const flock = spawn('flock', ['--nonblock', '3'], {stdio: ['ignore', 'ignore', 'ignore', fd], timeout: LOCK_TIMEOUT_MS});
     const [status] = await once(flock, 'exit') as [number | null];
-    if (status === TAKEN) throw new CetusError('conflict', `another cetus ${what === 'up' ? 'up' : 'cluster'} runs on ${dataDir}; end it first (Ctrl-C${what === 'up' ? ', or SIGTERM to the pid in run/up.json' : ''}), or give another --data`);
-    if (status !== 0) throw new CetusError('internal', `lock ${dataDir}: flock ended with ${status}`);
+    if (status === TAKEN) throw new CetusError('conflict', taken);
+    if (status !== 0) throw new CetusError('internal', `lock ${file}: flock ended with ${status}`);
   } catch (err) {
     fs.closeSync(fd);
-    throw err instanceof CetusError ? err : new CetusError('internal', `lock ${dataDir}: flock, of util-linux, cannot be run`, {cause: err});
+    throw err instanceof CetusError ? err : new CetusError('internal', `lock ${file}: flock, of util-linux, cannot be run`, {cause: err});
   }
   return () => fs.closeSync(fd);
 }

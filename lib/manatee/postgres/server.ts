@@ -75,7 +75,9 @@ export async function createPostgresServer(options: PostgresServerOptions): Prom
 }
 
 async function password(file: string): Promise<string> {
-  const [text, s] = await Promise.all([readFile(file, 'utf8'), stat(file)]);
+  const [text, s] = await Promise.all([readFile(file, 'utf8'), stat(file)]).catch((err: unknown) => {
+    throw new CetusError('invalid', `a password is wanted in ${file}: ${(err as Error).message}`, {cause: err});
+  });
   if ((s.mode & 0o077) !== 0) throw new CetusError('invalid', `${file} holds a password and others may read it: chmod 600`);
   const word = text.trim();
   if (word === '' || /[\n\r\0]/.test(word)) throw new CetusError('invalid', `${file} does not hold one password`);
