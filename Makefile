@@ -1,5 +1,5 @@
 # make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
-# make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine
+# make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine; PEERS=N for another number
 # make test   all tests, with all that they need
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules
@@ -7,6 +7,7 @@
 # make bench-db   failover beside Patroni, moray beside plain pg and pgbench, docker run over a cluster beside one Postgres
 DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
+PEERS  ?= 3
 N      ?= 1000000
 SHELL  := /bin/bash
 
@@ -17,7 +18,7 @@ run: setup-run build
 	@exec node dist/main/cetus.js up --data "$(DATA)" --listen "$(LISTEN)"
 
 cluster: setup-run setup-cluster build
-	@exec node dist/main/cetus.js cluster --data "$(DATA)" --listen "$(LISTEN)"
+	@exec node dist/main/cetus.js cluster --data "$(DATA)" --listen "$(LISTEN)" --peers "$(PEERS)"
 
 # A busybox image for machines that cannot reach a registry: docker load -i .cache/busybox.tar
 busybox: setup-busybox build

@@ -73,7 +73,7 @@ withListeners(program.command('cluster')
   });
 
 program.command('down')
-  .description('after `cetus up` has ended: stop its containers and take its bridges, rules and mounts off this machine; data stays')
+  .description('after `cetus up` or `cetus cluster` has ended: stop its containers and take its bridges, rules and mounts off this machine; data stays')
   .action(async (_options: object, command: Command) => (await import('./up/down.js')).down(dataOf(command)));
 
 program.command('endpoint')

@@ -40,7 +40,7 @@ to be rebuilt: b
 
 PEER  ROLE     GENERATION  WAL        LAG(bytes)  LAG(seconds)  GATE    STATE
 a     primary  3           0/5000100  -           -             open    serving
-b     sync     0           0/5000000  256         1.5           closed  streaming from a
+b     sync     -           0/5000000  256         1.5           closed  streaming from a
 c     async    -           -          -           -             -       missing`);
 });
 

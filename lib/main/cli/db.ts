@@ -166,7 +166,7 @@ export function statusText(found: ClusterReport): string {
     const facts = document?.facts;
     const lag = role === 'primary' ? undefined : lagOf(primary, document);
     return [
-      peer.id, role, facts ? String(facts.generation) : '-', facts?.wal ?? '-', lag ? String(lag.bytes) : '-', lag ? (lag.seconds === null ? 'long' : lag.seconds.toFixed(1)) : '-',
+      peer.id, role, facts?.generation ? String(facts.generation) : '-', facts?.wal ?? '-', lag ? String(lag.bytes) : '-', lag ? (lag.seconds === null ? 'long' : lag.seconds.toFixed(1)) : '-',
       facts?.gate ?? '-', stateText(report),
     ];
   });
