@@ -54,7 +54,7 @@ const CASES: Case[] = [
   ['an id of 5,000 letters', ['GET', `/containers/${'f'.repeat(5000)}/json`], 404, /No such container/],
   ['an id with filter characters', ['GET', `/containers/${q('*)(name=*')}/json`], 404, /No such container/],
   ['an id with a broken escape', ['GET', '/containers/%ZZ/json'], [400, 404], /./],
-  ['a path as an id', ['GET', `/containers/${q('../../images')}/json`], 404, /No such container/],
+  ['a path as an id', ['GET', `/containers/${q('../../images')}/json`], 301, /./],
   ['a rename to what is no name', ['POST', `/containers/box/rename?name=${q('a b')}`], 400, /Invalid container name/],
   ['a rename to itself', ['POST', '/containers/box/rename?name=box'], [400, 409], /same name|already in use/i],
   // Queries
@@ -122,6 +122,8 @@ const CASES: Case[] = [
 describe('refused at once', () => test.each(CASES)('%s', async (_what, request, status, says) => {
   const answer = await ask(...request);
   if (![status].flat().includes(answer.status)) throw new Error(`expected ${String(status)}, got ${answer.status}: ${answer.body.slice(0, 500)}`);
+  // An address that is not clean is told where it leads, before anything is looked up (docker/paths.ts): there is no body.
+  if (answer.status === 301) return;
   if (answer.status < 400) return void await cleanUp(answer.body);
   expect(answer.type).toBe('application/json');
   expect(answer.message).toMatch(says);
