@@ -100,7 +100,7 @@ describe('push', () => {
     expect(await dc.ok(['inspect', '-f', '{{.Id}}', `${name}@${digest}`])).toBe(id);
     await dc.ok(['tag', `${name}@${digest}`, `${registry.host}/other/app:1`]);
     expect(await dc.ok(['push', `${registry.host}/other/app:1`])).toMatch(/Mounted from made\/app/);
-    expect(await dc.ok(['events', '--since', '5m', '--until', String(Date.now() / 1000), '--filter', 'event=push', '--format', '{{.Actor.ID}}'])).toBe(`${name}\n${name}\n${registry.host}/other/app`);
+    expect(await dc.ok(['events', '--since', '5m', '--until', String(Date.now() / 1000), '--filter', 'event=push', '--format', '{{.Actor.ID}}'])).toBe(`${name}:1\n${name}\n${registry.host}/other/app:1`);
   });
 
   test.each([
