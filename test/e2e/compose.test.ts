@@ -111,9 +111,9 @@ test('networks: the back one has no way out, and who is not on it is not found t
   expect((await compose(['exec', '-T', 'db', 'timeout', '20', 'bash', '-c', `echo > /dev/tcp/${new URL(dc.running.listen[0]!).hostname}/${port}`])).status).not.toBe(0);
 });
 
-// runc before 1.1.13 leaves the soft limit of an exec at the hard one at times: Go's runtime raises it, and forgets to put it back where it was told of it late.
+// The limits are those of the container's own process: to an exec, runc 1.1.5 as Debian now builds it gives the hard limit as the soft one too (40 of 40).
 test('options of the file hold', async () => {
-  expect(await ok(['exec', '-T', 'db', 'sh', '-c', 'df -k /dev/shm | tail -1; ulimit -Sn; ulimit -Hn'])).toMatch(/98304[\s\S]*\n(4096|8192)\n8192$/);
+  expect(await ok(['exec', '-T', 'db', 'sh', '-c', 'df -k /dev/shm | tail -1; grep "open files" /proc/1/limits; ulimit -Hn'])).toMatch(/98304[\s\S]*\nMax open files +4096 +8192 +files *\n8192$/);
   expect(await ok(['exec', '-T', 'cache', 'sh', '-c', 'df -k /scratch | tail -1'])).toMatch(/\b1024\b/);
   expect(await inspect('cache', '.HostConfig')).toMatchObject({Memory: 256 << 20, NanoCpus: 800_000_000, CapDrop: ['NET_RAW']});
   expect(await inspect('web', '.HostConfig.RestartPolicy.Name')).toBe('unless-stopped');
