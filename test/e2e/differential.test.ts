@@ -52,14 +52,15 @@ beforeAll(async () => {
       for (const script of wanted(list)) outcomes.push(await player.play(script));
       return outcomes;
     };
+    // Alone: dockerd remembers its last 256 events, and a pause is measured up to the end of the start that follows it.
+    if (!ONLY || ONLY.includes('restarts')) {
+      side.restarts = await Promise.all([
+        restartsOf(side.endpoint, 'd-failing', SIX_SHORT_ONE_LONG, {Name: 'on-failure', MaximumRetryCount: 8}),
+        restartsOf(side.endpoint, 'd-succeeding', 'exit 0', {Name: 'on-failure'}),
+      ]);
+    }
     const first = await play(PROGRAMME.first);
-    const restarts = ONLY && !ONLY.includes('restarts') ? [] : [
-      restartsOf(side.endpoint, 'd-failing', SIX_SHORT_ONE_LONG, {Name: 'on-failure', MaximumRetryCount: 8}),
-      restartsOf(side.endpoint, 'd-succeeding', 'exit 0', {Name: 'on-failure'}),
-    ];
-    const [outcomes, ended] = await Promise.all([Promise.all(PROGRAMME.then.map(play)), Promise.all(restarts)]);
-    side.outcomes = [...first, ...outcomes.flat()];
-    side.restarts = ended;
+    side.outcomes = [...first, ...(await Promise.all(PROGRAMME.then.map(play))).flat()];
   }));
   differences = wanted([...SCRIPTS]).flatMap(({noun, steps}, s) => steps.flatMap((_, n) => compare(noun, sides[0]!.outcomes[s]![n]!, sides[1]!.outcomes[s]![n]!)));
 }, PLAY_TIMEOUT_MS);
@@ -100,11 +101,9 @@ test('restarts: pauses that double from 100 ms, begin anew after ten seconds of 
     expect([name, succeeding]).toEqual([name, {pausesMs: [], count: 0, exitCode: 0, status: 'exited'}]);
     expect([name, failing]).toMatchObject([name, {count: 8, exitCode: 3, status: 'exited'}]);
     const {pausesMs} = failing!;
-    const all = [100, 200, 400, 800, 1600, 3200, 100, 200];
-    // dockerd remembers its last 256 events: what the other scripts made meanwhile has pushed the first ones out.
-    const least = name === 'docker' ? all.slice(all.length - pausesMs.length) : all;
+    const least = [100, 200, 400, 800, 1600, 3200, 100, 200];
     expect([name, pausesMs.length, pausesMs.filter((ms, n) => ms < least[n]!)]).toEqual([name, least.length, []]);
-    if (pausesMs.length > 1) expect(pausesMs.at(-2)).toBeLessThan(6_000);
+    expect(pausesMs[6]).toBeLessThan(6_000);
   }
 });
 
