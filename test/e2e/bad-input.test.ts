@@ -54,7 +54,7 @@ const CASES: Case[] = [
   ['an id of 5,000 letters', ['GET', `/containers/${'f'.repeat(5000)}/json`], 404, /No such container/],
   ['an id with filter characters', ['GET', `/containers/${q('*)(name=*')}/json`], 404, /No such container/],
   ['an id with a broken escape', ['GET', '/containers/%ZZ/json'], [400, 404], /./],
-  ['a path as an id', ['GET', `/containers/${q('../../images')}/json`], 301, /./],
+  ['a path as an id', ['GET', `/containers/${q('../../images')}/json`], 301, /^\/images\/json$/],
   ['a rename to what is no name', ['POST', `/containers/box/rename?name=${q('a b')}`], 400, /Invalid container name/],
   ['a rename to itself', ['POST', '/containers/box/rename?name=box'], [400, 409], /same name|already in use/i],
   // Queries
@@ -114,8 +114,8 @@ const CASES: Case[] = [
   ['many dots', ['GET', '/v1.2.3.4/info'], [400, 404], /./],
   ['a word for a version', ['GET', '/vnew/info'], 404, /page not found/],
   ['nothing', ['GET', '/'], 404, /page not found/],
-  ['two slashes', ['GET', '//containers/json'], 301, /./],
-  ['a way out', ['GET', '/containers/../../etc/passwd'], 301, /./],
+  ['two slashes', ['GET', '//containers/json'], 301, /^\/containers\/json$/],
+  ['a way out', ['GET', '/containers/../../etc/passwd'], 301, /^\/etc\/passwd$/],
   ['another method', ['PATCH', '/containers/json'], [404, 405], /page not found/],
 ];
 
@@ -123,7 +123,10 @@ describe('refused at once', () => test.each(CASES)('%s', async (_what, request, 
   const answer = await ask(...request);
   if (![status].flat().includes(answer.status)) throw new Error(`expected ${String(status)}, got ${answer.status}: ${answer.body.slice(0, 500)}`);
   // An address that is not clean is told where it leads, before anything is looked up (docker/paths.ts): there is no body.
-  if (answer.status === 301) return;
+  if (answer.status === 301) {
+    expect(answer).toMatchObject({body: '', location: expect.stringMatching(says) as string});
+    return;
+  }
   if (answer.status < 400) return void await cleanUp(answer.body);
   expect(answer.type).toBe('application/json');
   expect(answer.message).toMatch(says);

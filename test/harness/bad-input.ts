@@ -11,7 +11,7 @@ import {NOTHING_LEFT, startCetus, type TestDatacenter} from './cetus';
 import {whereKept} from './secrets';
 import {until} from './wait';
 
-export interface Answer { status: number; type: string; body: string; message: string }
+export interface Answer { status: number; type: string; location?: string | undefined; body: string; message: string }
 /** `began` is told of each piece of the answer's body. */
 export interface Asked { body?: string | Buffer; headers?: Record<string, string>; timeoutMs?: number; signal?: AbortSignal; began?(): void }
 
@@ -104,7 +104,7 @@ export function ask(method: string, target: string, {body, headers, timeoutMs = 
     const json = body !== undefined && headers === undefined ? {'content-type': 'application/json'} : {};
     const req = http.request({...address, method, path: target, agent: false, headers: {...json, ...headers}, timeout: timeoutMs, signal}, (res) => {
       let text = '';
-      res.setEncoding('utf8').on('data', (c: string) => { text += c; began?.(); }).on('end', () => resolve({status: res.statusCode!, type: res.headers['content-type'] ?? '', body: text, message: messageOf(text)})).on('error', reject);
+      res.setEncoding('utf8').on('data', (c: string) => { text += c; began?.(); }).on('end', () => resolve({status: res.statusCode!, type: res.headers['content-type'] ?? '', location: res.headers.location, body: text, message: messageOf(text)})).on('error', reject);
     });
     req.on('timeout', () => req.destroy(new Error(`${method} ${target} was not answered`))).on('error', reject);
     req.end(body);
