@@ -107,16 +107,24 @@ export const PUT_EXEC_SCHEMA = {
   },
 } as const;
 
+const manifest = {type: 'object', required: ['mediaType', 'digest', 'size'], properties: {mediaType: {type: 'string', maxLength: 255}, digest, size: {type: 'integer', minimum: 0}}} as const;
+const peers = {type: 'array', maxItems: 64, items: {type: 'object', required: ['nodeId', 'url'], properties: {nodeId: id, url: {type: 'string', pattern: '^(unix|https)://', maxLength: 4096}}}} as const;
+
 export const PULL_REQUEST_SCHEMA = {
   type: 'object', required: ['account', 'reference'],
-  properties: {account: name, reference: {type: 'string', minLength: 1, maxLength: 1024}, platform: {type: 'string', maxLength: 255}},
+  properties: {account: name, reference: {type: 'string', minLength: 1, maxLength: 1024}, platform: {type: 'string', maxLength: 255}, peers},
+} as const;
+
+export const ENSURE_REQUEST_SCHEMA = {
+  type: 'object', required: ['account', 'imageId', 'manifest', 'peers'],
+  properties: {account: name, imageId: digest, manifest, peers, reference: {type: 'string', minLength: 1, maxLength: 1024}},
 } as const;
 
 export const PUSH_REQUEST_SCHEMA = {
   type: 'object', required: ['imageId', 'manifest', 'reference', 'sources'],
   properties: {
     imageId: digest, reference: {type: 'string', minLength: 1, maxLength: 1024},
-    manifest: {type: 'object', required: ['mediaType', 'digest', 'size'], properties: {mediaType: {type: 'string', maxLength: 255}, digest, size: {type: 'integer', minimum: 0}}},
+    manifest,
     sources: {type: 'object', maxProperties: 1000, additionalProperties: {type: 'array', maxItems: 16, items: {type: 'string', maxLength: 255}}},
   },
 } as const;

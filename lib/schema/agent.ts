@@ -28,6 +28,9 @@
  *   POST /v1/images/load                ?account=&platform=; tar (plain, gzip, zstd) -> NDJSON of LoadLine, the last one {result}
  *   POST /v1/images/import              ImportRequest as one line of JSON, then the tar (plain, gzip, bzip2, xz, zstd) unless it names a URL -> NDJSON of ImportLine, the last one {result}
  *   POST /v1/images/save                SaveRequest -> tar
+ *   POST /v1/images/ensure              EnsureRequest; registry credentials in X-Registry-Auth -> NDJSON of EnsureLine, the last one {result}: this very image is the
+ *                                       account's on this node, its blobs from peers and only what no peer gives from the registry
+ *   GET  /v1/images                     -> NodeImages: what the node keeps for whom, and how full the disk is that it lies on
  *   POST /v1/registry                   RegistryQuestion; registry credentials in X-Registry-Auth -> its answer (RegistryAnswers)
  *   POST /v1/images/push                PushRequest; registry credentials in X-Registry-Auth -> NDJSON of PushLine, the last one {result}
  *   POST /v1/builds/prepare             BuildPrepare -> {hold}: the account's build engine runs and has these images; the hold ends with release, or
@@ -49,6 +52,10 @@
  *
  * Errors: a WireError as JSON; the status is statusOf(kind). Headers: X-Request-Id on all; X-Cetus-Epoch on tasks.
  * An answer to HEAD has no body: its error travels in X-Cetus-Error, base64 of the WireError's JSON.
+ *
+ * Node -> node (certificates of role node; the control plane may too), never an order
+ *   HEAD|GET /v1/blobs/DIGEST           Range, If-Range; ?wait=SECONDS: one that is on its way here is waited for -> the bytes, ETag "DIGEST". 404: not here and not
+ *                                       coming. 503: too many are being served, or it is still on its way. Whoever takes checks the digest
  *
  * Agent -> control plane (fleet's listener)
  *   POST /v1/join                       NodeFacts -> {nodeId}
@@ -165,12 +172,40 @@ export interface ExecObservation {
   canRemove: boolean;
 }
 
+/** A node, and where its agent serves blobs (NodeFacts.agentUrl). */
+export interface Peer { nodeId: string; url: string }
+/** Why a node was given up as a source of blobs. `lied`: its bytes have another digest, or are more than there are. `busy`: it serves as many as it can. */
+export interface PeerComplaint { nodeId: string; digest: string; kind: 'unreachable' | 'lacks' | 'busy' | 'broke' | 'stalled' | 'lied'; reason: string }
+/** Bytes of blobs that came from where; what was here already is in neither. */
+export interface TakenBytes { peers: number; registry: number }
+
 export interface PullRequest {
   account: string;
   /** Normalised, with registry: "docker.io/library/busybox:latest" or "...@sha256:...". */
   reference: string;
   /** "linux/amd64[/variant]"; undefined = the node's own. */
   platform?: string;
+  /** Asked for blobs before the registry is, in this order; the manifest is the registry's to tell. Absent: nobody. */
+  peers?: Peer[];
+}
+export interface EnsureRequest {
+  account: string;
+  imageId: string;
+  /** Of this very manifest: an image id may have several. */
+  manifest: Descriptor;
+  /** Who has it, or is getting it. Asked in this order. */
+  peers: Peer[];
+  /** Normalised, with a digest: where a registry has it (Image.repoDigests). Absent: nowhere but at the peers. */
+  reference?: string;
+}
+/** `complaints` are for people (a node that lies has a broken disk, or is not ours): nothing of theirs came into the image. */
+export interface EnsureResult { image: NodeImage; upToDate: boolean; taken: TakenBytes; complaints: PeerComplaint[] }
+export type EnsureLine = ProgressMessage | {result: EnsureResult};
+export interface NodeImages {
+  /** Who holds what: one entry per account, image and manifest. */
+  images: {account: string; imageId: string; manifestDigest: string}[];
+  /** Of the file system that images lie on; 0 of 0 where it cannot be looked at. */
+  disk: {totalBytes: number; freeBytes: number};
 }
 /** An image as a node has it: everything moray needs for its Image object. */
 export interface NodeImage {
@@ -185,7 +220,7 @@ export interface NodeImage {
   /** References named by the archive (load), normalised; empty for pull. */
   references: string[];
 }
-export type PullLine = ProgressMessage | {result: {image: NodeImage; upToDate: boolean}};
+export type PullLine = ProgressMessage | {result: {image: NodeImage; upToDate: boolean; /** absent where nobody was asked */ taken?: TakenBytes; complaints?: PeerComplaint[]}};
 export type LoadLine = ProgressMessage | {result: {images: NodeImage[]}};
 export interface PushRequest {
   imageId: string;

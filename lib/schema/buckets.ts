@@ -13,7 +13,7 @@ export const BUCKETS = {
       autoRemove: {type: 'boolean'}, wantsStart: {type: 'boolean', path: 'observation.wantsStart'},
     },
   },
-  images: {name: 'images', version: 1, fields: {account: {type: 'string'}, id: {type: 'string'}, manifestDigest: {type: 'string'}, parent: {type: 'string'}}},
+  images: {name: 'images', version: 2, fields: {account: {type: 'string'}, id: {type: 'string'}, manifestDigest: {type: 'string'}, parent: {type: 'string'}, nodes: {type: 'string[]'}, copies: {type: 'number'}}},
   image_refs: {name: 'image_refs', version: 1, fields: {account: {type: 'string'}, reference: {type: 'string'}, imageId: {type: 'string'}}},
   networks: {name: 'networks', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, subnet: {type: 'string'}, driver: {type: 'string'}}},
   subnets: {name: 'subnets', version: 1, fields: {}},

@@ -6,7 +6,7 @@
  */
 import type {Readable} from 'node:stream';
 import type {WireError} from '../base/errors';
-import type {BuiltNames, NodeImage} from './agent';
+import type {BuiltNames, NodeImage, TakenBytes} from './agent';
 import type {Container, Reservation} from './container';
 import type {Config, EndpointSettings, RegistryAuth, Resources, RestartPolicy} from './docker';
 import type {Network, Volume} from './objects';
@@ -69,6 +69,13 @@ export interface ImportResult { imageId: string }
  */
 export interface CommitParams { account: string; containerId: string; reference: string; author: string; comment: string; pause: boolean; config: Config; containerConfig: Config }
 export interface CommitResult { imageId: string }
+
+/** The image comes to be on that node too, from those that have it. notFound: it went away meanwhile. unavailable: nobody who has it can be reached. */
+export interface ImageReplicateParams { account: string; imageId: string; nodeId: string }
+/** `taken` null: it was there already. */
+export interface ImageReplicateResult { taken: TakenBytes | null }
+/** That node lets go of its copy. conflict: it is in use there, or the last one, or one of those that must be. */
+export interface ImageCollectParams { account: string; imageId: string; nodeId: string; /** for people */ why: string }
 
 /**
  * `reference` (normalised): what the person named, if a name; '' if an id, or the digest form. `shown` is the name as the person wrote

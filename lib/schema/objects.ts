@@ -19,8 +19,12 @@ export interface Image {
   layers: {digest: string; mediaType: string; /** compressed bytes */ size: number; diffId: string; /** unpacked bytes */ unpackedSize: number}[];
   /** Bytes of the unpacked layers. */
   size: number;
-  /** Node ids whose content store has all blobs. */
+  /** Node ids whose content store has all blobs of this manifest and holds them for this account. A node that is lost stays in it: it may come back. */
   nodes: string[];
+  /** On how many nodes it must be, as far as there are so many: 2 where it exists only inside (loaded, imported, committed, built). Absent: 1, for a registry has it. */
+  copies?: number;
+  /** Nodes that are being told to let go of their copy (image.collect): no longer among `nodes`, and not to be used before they have. */
+  leaving?: string[];
   parent?: string;
   createdAt: string;
   /** When it entered this datacenter. */
