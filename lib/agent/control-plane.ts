@@ -1,5 +1,5 @@
 /**
- * ReportSink over HTTP: one connection kept open to the control plane's listener, a unix socket or TLS with the node's certificate; and one more for
+ * ReportSink over HTTP: connections kept open to the control plane's listener, a unix socket or TLS with the node's certificate; and one more for
  * each that a container opens to the Docker API.
  */
 import net from 'node:net';
@@ -21,15 +21,36 @@ const KEEP_ALIVE_MS = 50_000;
 
 export interface ControlPlaneTls { ca: string; cert: string; key: string }
 
-/** `url`: "unix:///path" or "https://host:port". */
-export function connectControlPlane(url: string, certificates?: ControlPlaneTls): ReportSink {
-  const socketPath = url.startsWith('unix://') ? url.slice('unix://'.length) : undefined;
-  if (socketPath === undefined && !url.startsWith('https://')) throw new CetusError('invalid', `the control plane is reached by unix:// or https://, not by ${url}`);
-  const pool = new Pool(socketPath === undefined ? url : 'http://localhost', {
-    connections: CONNECTIONS, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS, connect: {timeout: CONNECT_MS, socketPath, ...certificates},
+/**
+ * "unix:///path" or "https://host:port". Of several one is spoken to until it does not answer; then the next, from where nobody goes back before that one
+ * fails too: every call may be repeated, and what an endpoint has acknowledged all of them know.
+ */
+export function connectControlPlane(urls: string | string[], certificates?: ControlPlaneTls): ReportSink {
+  const all = (typeof urls === 'string' ? [urls] : urls).map((url) => {
+    const socketPath = url.startsWith('unix://') ? url.slice('unix://'.length) : undefined;
+    if (socketPath === undefined && !url.startsWith('https://')) throw new CetusError('invalid', `the control plane is reached by unix:// or https://, not by ${url}`);
+    const pool = new Pool(socketPath === undefined ? url : 'http://localhost', {
+      connections: CONNECTIONS, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS, connect: {timeout: CONNECT_MS, socketPath, ...certificates},
+    });
+    return {url, socketPath, pool};
   });
+  let current = 0;
 
-  async function post<T>(path: string, message: unknown): Promise<T> {
+  /** Each once, beginning with the one that answered last. An endpoint that says no has answered. */
+  async function atOne<T>(call: (one: typeof all[number]) => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries += 1) {
+      const at = current;
+      try {
+        return await call(all[at]!);
+      } catch (err) {
+        if (!(err instanceof CetusError) || err.info['unanswered'] !== true) throw err;
+        if (current === at) current = (at + 1) % all.length;
+        if (tries >= all.length) throw err;
+      }
+    }
+  }
+
+  async function post<T>(pool: Pool, path: string, message: unknown): Promise<T> {
     try {
       const answer = await pool.request({
         method: 'POST', path, body: JSON.stringify(message), headers: {'content-type': 'application/json'},
@@ -45,21 +66,22 @@ export function connectControlPlane(url: string, certificates?: ControlPlaneTls)
       return body as T;
     } catch (err) {
       if (err instanceof CetusError) throw err;
-      throw new CetusError('unavailable', `the control plane did not answer ${path}: ${asCetusError(err).message}`, {cause: err});
+      throw new CetusError('unavailable', `the control plane did not answer ${path}: ${asCetusError(err).message}`, {cause: err, info: {unanswered: true}});
     }
   }
 
+  const send = <T>(path: string, message: unknown): Promise<T> => atOne(({pool}) => post<T>(pool, path, message));
   return {
-    join: (facts: NodeFacts) => post('/v1/join', facts),
-    heartbeat: (heartbeat: Heartbeat) => post('/v1/heartbeat', heartbeat),
-    reports: (batch: ReportBatch) => post('/v1/reports', batch),
-    docker: (containerId: string) => switchProtocol({
+    join: (facts: NodeFacts) => send('/v1/join', facts),
+    heartbeat: (heartbeat: Heartbeat) => send('/v1/heartbeat', heartbeat),
+    reports: (batch: ReportBatch) => send('/v1/reports', batch),
+    docker: (containerId: string) => atOne(({url, socketPath}) => switchProtocol({
       socket: connect(url, socketPath, certificates), path: '/v1/docker', protocol: 'cetus-docker', headers: {'x-cetus-container': containerId}, deadlineMs: DEADLINE_MS,
-      timedOut: () => new CetusError('unavailable', 'the control plane did not answer /v1/docker in time', {shown: 'the datacenter does not answer'}),
+      timedOut: () => new CetusError('unavailable', 'the control plane did not answer /v1/docker in time', {shown: 'the datacenter does not answer', info: {unanswered: true}}),
       notSwitched: () => new CetusError('internal', 'the control plane did not switch protocols for /v1/docker', {shown: INTERNAL}),
-      failed: (err) => new CetusError('unavailable', 'the control plane did not answer /v1/docker', {cause: err, shown: 'the datacenter does not answer'}),
-    }),
-    close: () => pool.destroy(),
+      failed: (err) => new CetusError('unavailable', 'the control plane did not answer /v1/docker', {cause: err, shown: 'the datacenter does not answer', info: {unanswered: true}}),
+    })),
+    close: async () => { await Promise.all(all.map(({pool}) => pool.destroy())); },
   };
 }
 

@@ -27,6 +27,8 @@ export interface FleetOptions {
   leaseMs?: number;
   /** After start, nobody is declared suspect for so long. Default two leases. */
   graceMs?: number;
+  /** Other processes hear heartbeats of the same nodes: only those that beat here are judged here. */
+  amongOthers?: boolean;
   /** For simulators and tests: how to reach a node. Default: HTTP to its agentUrl. */
   connect?(node: Node): AgentClient;
 }
@@ -51,7 +53,7 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const clock = options.clock ?? systemClock;
   const leaseMs = options.leaseMs ?? 15_000;
   const outstanding = new OutstandingTransitions(clock);
-  const registry = new Registry({moray, log, clock, leaseMs, graceMs: options.graceMs ?? 2 * leaseMs});
+  const registry = new Registry({moray, log, clock, leaseMs, graceMs: options.graceMs ?? 2 * leaseMs, amongOthers: options.amongOthers ?? false});
   const applier = new ReportApplier({moray, log, clock, outstanding});
   const connections = new Map<string, Connection>();
 

@@ -17,7 +17,7 @@ const BATCH = 200;
 const JOIN_TRIES = 5;
 const FEED_RETRY_MS = 1_000;
 
-export interface RegistryOptions { moray: Moray; log: Log; clock: Clock; leaseMs: number; graceMs: number }
+export interface RegistryOptions { moray: Moray; log: Log; clock: Clock; leaseMs: number; graceMs: number; amongOthers?: boolean }
 
 export class Registry {
   private readonly known = new Map<string, Stored<Node>>();
@@ -97,9 +97,10 @@ export class Registry {
 
   /** Writes what the heartbeats say now; the timer calls it, and tests do. */
   async review(): Promise<void> {
-    const {moray, clock, leaseMs, graceMs, log} = this.options;
+    const {moray, clock, leaseMs, graceMs, log, amongOthers} = this.options;
     const changes: Stored<Node>[] = [];
     for (const stored of this.known.values()) {
+      if (amongOthers && !this.heartbeats.has(stored.key)) continue;
       const verdict = judge({
         stored: stored.value.liveness, lastHeartbeatMs: this.heartbeats.get(stored.key), listeningSinceMs: this.listeningSinceMs,
         nowMs: clock.now(), leaseMs, graceMs,
@@ -154,7 +155,12 @@ export class Registry {
       try {
         changes ??= await this.load();
         for await (const change of changes) {
-          if (change.kind === 'put') this.remember(change);
+          if (change.kind === 'put') {
+            // Another endpoint says that it lives: it beats there, and silence here is none. A beat that comes here after all says otherwise.
+            const before = this.known.get(change.key);
+            if (this.options.amongOthers && before && BigInt(before.etag) < BigInt(change.etag) && change.value.liveness === 'alive') this.heartbeats.delete(change.key);
+            this.remember(change);
+          }
           else this.known.delete(change.key);
         }
         throw new CetusError('unavailable', 'the change feed of nodes ended');

@@ -16,13 +16,16 @@ import {parseListen} from './address';
 import {readAgentConfig} from './config';
 import {failLoudly, live} from './lifetime';
 import {initFacts, nodeFacts} from './node-facts';
+import {readMutualTls} from './tls';
 
 const INIT_PROGRAMS = ['docker-init', 'tini-static', 'tini'];
 
 export async function agent(configFile: string): Promise<void> {
   const config = readAgentConfig(configFile);
   const listen = parseListen(config.listen);
-  if (listen.kind !== 'unix') throw new CetusError('invalid', `listen ${config.listen}: only unix:///PATH in this version`);
+  const tls = config.tls && readMutualTls(config.tls);
+  // Plain TCP would hand root on the node to whoever can connect.
+  if (listen.kind === 'tcp' && !tls) throw new CetusError('invalid', `listen ${config.listen}: an address wants tls; without it unix:///PATH`);
   const log = createLog({name: 'agent', level: config.logLevel as never, stream: standardOutput()});
   failLoudly(log);
   for (const below of ['', 'state', 'network']) fs.mkdirSync(path.join(config.dataDir, below), {recursive: true, mode: 0o711});
@@ -41,11 +44,10 @@ export async function agent(configFile: string): Promise<void> {
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
     facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}),
-    runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane),
+    runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane, tls),
   });
   await node.open();
-  fs.rmSync(listen.path, {force: true});
-  await node.listen({socketPath: listen.path});
+  await node.listen(listen.kind === 'unix' ? {socketPath: listen.path} : {host: listen.host, port: listen.port, tls: tls!});
   live(log, async () => {
     await node.close();
     await images.close();

@@ -8,6 +8,9 @@ import {CetusError} from '../base/errors';
 
 export interface TlsFiles { cert: string; key: string; /** Clients must present a certificate signed by it. */ ca?: string }
 
+/** Mutual TLS between agents and endpoints. Both sides show `cert`, and take nobody whom `ca` has not signed. */
+export interface MutualTlsFiles { ca: string; cert: string; key: string }
+
 /** What clients may ask of a node's host. */
 export interface Policy {
   allowHostNetwork: boolean;
@@ -29,8 +32,12 @@ export interface EndpointConfig {
   tls?: TlsFiles;
   /** The operator's API. Loopback or unix only. */
   adminListen: string[];
-  /** Where agents report. */
+  /** Where agents report: unix:///PATH, or HOST:PORT with `fleetTls`. */
   fleetListen: string;
+  /** Towards agents, at `fleetListen` and on the way to theirs. */
+  fleetTls?: MutualTlsFiles;
+  /** Other endpoints answer for the same fleet: of a node that beats at one of them this one's silence says nothing. */
+  amongOthers?: boolean;
   policy: Policy;
   /** Blocks from which networks without a subnet of their own take one. */
   addressPools: {base: string; size: number}[];
@@ -88,9 +95,11 @@ export interface AgentConfig {
   /** containerd's socket; its namespace for everything of ours. */
   containerdSocket: string;
   containerdNamespace: string;
+  /** For the control plane: unix:///PATH, or HOST:PORT with `tls`, as it is reached there. */
   listen: string;
-  /** The control plane's listener for agents. */
-  controlPlane: string;
+  /** The control plane's listeners for agents, unix:///PATH or https://HOST:PORT: one is spoken to, and the next where it does not answer. */
+  controlPlane: string | string[];
+  tls?: MutualTlsFiles;
   /** At most five characters that tell this agent's bridges, rules and namespaces from another's on the same machine. */
   prefix: string;
   labels: Record<string, string>;
@@ -102,6 +111,12 @@ const tls: JSONSchemaType<TlsFiles> = {
   type: 'object',
   properties: {cert: {type: 'string'}, key: {type: 'string'}, ca: {type: 'string', nullable: true}},
   required: ['cert', 'key'],
+  additionalProperties: false,
+};
+const mutualTls: JSONSchemaType<MutualTlsFiles> = {
+  type: 'object',
+  properties: {ca: {type: 'string'}, cert: {type: 'string'}, key: {type: 'string'}},
+  required: ['ca', 'cert', 'key'],
   additionalProperties: false,
 };
 const strings = {type: 'array', items: {type: 'string'}} as const;
@@ -137,7 +152,7 @@ const endpointSchema = {
   type: 'object',
   properties: {
     id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1}, store: storeSchema,
-    listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'},
+    listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'}, fleetTls: mutualTls, amongOthers: {type: 'boolean'},
     insecureRegistries: strings,
     policy: {
       type: 'object',
@@ -160,7 +175,7 @@ const agentSchema = {
   properties: {
     nodeId: {type: 'string', minLength: 1}, name: {type: 'string', pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$'}, dataDir: {type: 'string', pattern: '^/'}, rootDir: {type: 'string', pattern: '^/'},
     containerdSocket: {type: 'string', pattern: '^/'}, containerdNamespace: {type: 'string', pattern: '^[a-z0-9][a-z0-9._-]*$'},
-    listen: {type: 'string'}, controlPlane: {type: 'string'}, prefix: {type: 'string', pattern: '^[a-z0-9]{1,5}$'},
+    listen: {type: 'string'}, controlPlane: {anyOf: [{type: 'string'}, {...strings, minItems: 1}]}, tls: mutualTls, prefix: {type: 'string', pattern: '^[a-z0-9]{1,5}$'},
     labels: {type: 'object', additionalProperties: {type: 'string'}}, insecureRegistries: strings,
     logLevel,
   },

@@ -17,12 +17,14 @@ import {createPlacementIndex} from '../placement/index';
 import {BUCKETS} from '../schema/buckets';
 import {DEFAULT_ACCOUNT, type Account} from '../schema/objects';
 import {formatNs} from '../base/clock';
-import {isCetusError} from '../base/errors';
+import {CetusError, isCetusError} from '../base/errors';
+import type {InternalAddress} from '../base/listen';
 import {createWorkflow} from '../workflow/workflow';
 import {parseListen} from './address';
 import type {EndpointConfig} from './config';
 import {feedPlacement} from './placement-feed';
 import {storeOf} from './store';
+import {readMutualTls} from './tls';
 import {VERSION} from './version';
 
 export interface ControlPlane {
@@ -39,8 +41,8 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   await moray.open(...Object.values(BUCKETS));
   await ensureDefaultAccount(moray);
 
-  const fleetAddress = parseListen(config.fleetListen);
-  const fleet = createFleet({moray, log, listen: fleetAddress.kind === 'unix' ? {socketPath: fleetAddress.path} : refuseTcp(config.fleetListen)});
+  const tls = config.fleetTls && readMutualTls(config.fleetTls);
+  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), amongOthers: config.amongOthers ?? false});
   const placement = createPlacementIndex();
   const services = createJobServices({fleet, placement, config: {subnetPools: config.addressPools}});
   const workflow = createWorkflow({
@@ -78,8 +80,11 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   };
 }
 
-function refuseTcp(address: string): never {
-  throw new Error(`fleetListen ${address}: only unix:///PATH in this version`);
+function fleetListener(address: string, tls: {ca: string; cert: string; key: string} | undefined): InternalAddress {
+  const at = parseListen(address);
+  if (at.kind === 'unix') return {socketPath: at.path};
+  if (!tls) throw new CetusError('invalid', `fleetListen ${address}: an address wants fleetTls; without it unix:///PATH`);
+  return {host: at.host, port: at.port, tls};
 }
 
 async function ensureDefaultAccount(moray: Moray): Promise<void> {

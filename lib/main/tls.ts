@@ -1,8 +1,8 @@
-/** The endpoint's certificate, read and tried: what cannot serve is refused by the file's name before anything has been started. */
+/** Certificates, read and tried: what cannot serve is refused by the file's name before anything has been started. */
 import fs from 'node:fs';
 import {createSecureContext} from 'node:tls';
 import {CetusError} from '../base/errors';
-import type {TlsFiles} from './config';
+import type {MutualTlsFiles, TlsFiles} from './config';
 
 export function readTls({cert, key, ca}: TlsFiles): {cert: Buffer; key: Buffer; ca?: Buffer} {
   const read = (file: string): Buffer => {
@@ -19,4 +19,10 @@ export function readTls({cert, key, ca}: TlsFiles): {cert: Buffer; key: Buffer; 
     throw new CetusError('invalid', `TLS: ${[cert, key, ca].filter(Boolean).join(', ')} cannot be used: ${(err as Error).message}`, {cause: err});
   }
   return material;
+}
+
+/** Of an agent or an endpoint towards each other, as PEM. */
+export function readMutualTls(files: MutualTlsFiles): {ca: string; cert: string; key: string} {
+  const {cert, key, ca} = readTls(files);
+  return {ca: String(ca), cert: String(cert), key: String(key)};
 }
