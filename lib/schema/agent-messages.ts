@@ -20,6 +20,12 @@ export const HEARTBEAT_SCHEMA = {
   properties: {nodeId: name, bootGeneration: count, reportSeq: count, runningContainers: count},
 } as const;
 
+export const ASSIGNMENT_SCHEMA = {
+  type: 'object',
+  required: ['nodeId', 'bootGeneration', 'containers'],
+  properties: {nodeId: name, bootGeneration: count, containers: {type: 'array', maxItems: 100_000, items: {type: 'string', pattern: '^[a-zA-Z0-9_.-]{1,128}$'}}},
+} as const;
+
 const observation = {
   type: 'object',
   required: ['containerId', 'generation', 'status', 'pid', 'exitCode', 'error', 'oomKilled', 'startedAt', 'finishedAt', 'restartCount'],

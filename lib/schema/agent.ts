@@ -59,7 +59,8 @@
  *
  * Agent -> control plane (fleet's listener)
  *   POST /v1/join                       NodeFacts -> {nodeId}
- *   POST /v1/heartbeat                  Heartbeat -> {leaseMs}
+ *   POST /v1/heartbeat                  Heartbeat -> HeartbeatAnswer; `notFound`: join (again); `stale` with info.fenced: this life is over, stop what is marked, join as the next
+ *   POST /v1/assignments                AssignmentQuestion -> AssignmentAnswer: asked once in each life, after the join and before anything that is marked is started
  *   POST /v1/docker                     Upgrade: cetus-docker, X-Cetus-Container: ID -> 101, then the Docker API as the account that has the container
  *   POST /v1/reports                    ReportBatch -> {ackedSeq}: the agent forgets reports up to it, never before
  */
@@ -88,15 +89,15 @@ export function nodeNetwork(network: Network): NodeNetwork {
 }
 
 export type TaskBody =
-  | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>; within?: string}[]}
+  | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>; within?: string}[]; /** see Container.reschedule */ reschedule?: boolean}
   /** Networks are made on the node where they are missing. Attachments and ports are held by the caller. */
-  | {kind: 'container.start'; containerId: string; networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]; links?: ResolvedLink[]}
+  | {kind: 'container.start'; containerId: string; networks: NodeNetwork[]; attachments: NetworkAttachment[]; ports: PublishedPort[]; links?: ResolvedLink[]; reschedule?: boolean}
   /** `timeoutSeconds` null: the container's own StopTimeout, else 10; -1: wait for ever. Stopping a stopped one is a success. */
   | {kind: 'container.stop'; containerId: string; timeoutSeconds: number | null; signal: string | null}
   | {kind: 'container.kill'; containerId: string; signal: string}
   | {kind: 'container.pause'; containerId: string}
   | {kind: 'container.unpause'; containerId: string}
-  | {kind: 'container.update'; containerId: string; resources: Resources; restartPolicy: RestartPolicy | null}
+  | {kind: 'container.update'; containerId: string; resources: Resources; restartPolicy: RestartPolicy | null; /** absent: as it is */ reschedule?: boolean}
   | {kind: 'container.rename'; containerId: string; name: string}
   /** Removing one that is not there is a success. `force` kills first. */
   | {kind: 'container.remove'; containerId: string; force: boolean}
@@ -305,6 +306,19 @@ export interface Heartbeat {
   reportSeq: number;
   runningContainers: number;
 }
+export interface HeartbeatAnswer {
+  /** The next one is due within a third of this. */
+  leaseMs: number;
+  /**
+   * So long after the node SENT this heartbeat, by its own clock, what is marked for rescheduling may run without another answer; then it must be stopped, for it
+   * may be started elsewhere. Absent: nobody fences this node.
+   */
+  fenceAfterMs?: number;
+}
+/** All containers that the node has. */
+export interface AssignmentQuestion { nodeId: string; bootGeneration: number; containers: string[] }
+/** `moved`: assigned to another node by now, and to be removed here. Of one that is in neither list the store knows nothing; it stays as it is, and is not started. */
+export interface AssignmentAnswer { own: string[]; moved: string[] }
 export interface ReportBatch { nodeId: string; bootGeneration: number; reports: Report[] }
 
 export const LOAN_HEADER = 'x-cetus-loan';

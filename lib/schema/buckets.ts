@@ -29,6 +29,8 @@ export const BUCKETS = {
       leaseUntilMs: {type: 'number', path: 'lease.untilMs'}, createdAtNs: {type: 'number'}, endedAt: {type: 'date'}, requestId: {type: 'string'},
     },
   },
+  /** Renewed for ever, by the hundred a second in a large fleet: nobody needs what was a minute ago. */
+  leases: {name: 'leases', version: 1, tombstoneRetentionMs: 60_000, fields: {}},
   locks: {name: 'locks', version: 1, fields: {jobId: {type: 'uuid'}}},
 } as const satisfies Record<string, BucketDefinition>;
 

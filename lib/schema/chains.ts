@@ -45,6 +45,15 @@ export interface UpdateParams { containerId: string; resources: Resources; resta
 /** conflict: running or paused without `force`. removeVolumes: its anonymous ones, where no other container uses them. */
 export interface DestroyParams { containerId: string; force: boolean; removeVolumes: boolean }
 
+/**
+ * Places a container anew that its node has provably stopped, because it is fenced: same id, name and addresses; created there, and started where it ran. conflict: its
+ * node is not fenced any more, or it may not move. noSpace: nobody can take it now; it stays where it is.
+ */
+export interface EvacuateParams { containerId: string; from: string }
+/** As evacuate, from a node that answers: stopped with its own timeout, removed there, started elsewhere. For `drain`; conflict: the node is not being drained any more. */
+export interface MoveParams { containerId: string; from: string }
+export interface MovedResult { nodeId: string; node: string }
+
 /** Progress messages are the Engine's ProgressMessage; credentials travel as `secrets: PullSecrets`. `node`: where to, default the datacenter's choice. */
 export interface PullParams { account: string; reference: string; platform?: string; node?: string }
 export interface PullSecrets { auth?: RegistryAuth }

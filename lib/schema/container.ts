@@ -171,6 +171,13 @@ export interface Container {
    * container and treat its id as unknown; its name is taken. Written by container.provision only.
    */
   provisioning?: boolean;
+  /**
+   * Its node has been told that it may go elsewhere, and stops it when its lease ends: set after the node has confirmed, cleared before it is told
+   * otherwise. Only such a container is started elsewhere when its node is fenced.
+   */
+  reschedule?: boolean;
+  /** Taken from its former node, and not yet there on `nodeId`, where it has capacity only: nothing of it runs anywhere. `since`: RFC 3339. */
+  moving?: {from: string; since: string; start: boolean};
   /** The job that placed it: `cetus why` reads the reasons there, and the copy here survives the job's retention. */
   provisionJobId: string;
   placement: PlacementDecision | null;

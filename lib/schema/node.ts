@@ -42,7 +42,35 @@ export interface NodeFacts {
   bootGeneration: number;
 }
 
-/** Bucket `nodes`, key = nodeId. Written by join, by operator verbs and by the liveness batch; never per heartbeat. */
+/**
+ * Bucket `leases`, key = ENDPOINT/SHARD: the nodes that beat at this endpoint, with the number of renewals of each. Written by that endpoint, under the
+ * row's etag, and by whoever fences a node, which leaves the row. A heartbeat is answered once the number that it raised is durable. Numbers only
+ * say that something has changed: when, each reader knows by its own clock.
+ */
+export interface LeaseRow { endpoint: string; shard: number; renewals: Record<string, number> }
+
+/** Bucket `leases`, key = REVIEWER: whose turn it is to write liveness. It changes while the holder lives; who has not seen it change for a lease takes it. Only an economy. */
+export interface ReviewerLock { holder: string; turns: number }
+export const REVIEWER = 'reviewer';
+
+/** In which row the present life's lease is renewed. A node enters a row only by a write of this: so whoever has read the node, then the rows, has seen all. */
+export interface NodeLease { row: string; bootGeneration: number }
+
+export type DriftKind =
+  /** The store says that it is here; the node does not have it. */
+  | 'container.missing' | 'volume.missing' | 'image.missing'
+  /** It is assigned to another node. */
+  | 'container.moved'
+  /** The store knows nothing of it. */
+  | 'container.unknown' | 'volume.unknown'
+  /** The node knows a later transition than the store. */
+  | 'container.state';
+/** One difference between what the store says of a node and what the node has. `done`: what was done about it, '' where an operator has to decide. */
+export interface DriftFinding { kind: DriftKind; id: string; name: string; detail: string; done: string }
+/** `at`: of the comparison that found it. */
+export interface NodeDrift { at: string; findings: DriftFinding[] }
+
+/** Bucket `nodes`, key = nodeId. Written by join, by operator verbs, by the liveness batch, and when a node turns to another endpoint; never per heartbeat. */
 export interface Node {
   id: string;
   name: string;
@@ -54,6 +82,12 @@ export interface Node {
   /** Labels set by the operator; they win over facts.labels. */
   labels: Record<string, string>;
   joinedAt: string;
+  /** Absent before the first heartbeat of a life, and in stores of before. A node behind a unix socket is never fenced: its row is only the name of the endpoint that judges it. */
+  lease?: NodeLease;
+  /** The life that was fenced, kept by the joins that follow: heartbeats of it and of earlier ones are refused for ever. */
+  fencedGeneration?: number;
+  /** The last comparison that found something; absent where the node has what it should. Written by the reconciliation only, when it changes. */
+  drift?: NodeDrift;
 }
 
 /** Bucket `reservations`, key = nodeId. Every placement is an etag-guarded write of this object. */
