@@ -3,7 +3,7 @@
  * their own files; here are the translation of Docker's configuration into OCI's (lib/agent/spec) and the way to the control plane.
  */
 import type {Duplex} from 'node:stream';
-import type {Heartbeat, ReportBatch} from '../schema/agent';
+import type {Heartbeat, HeartbeatAnswer, ReportBatch} from '../schema/agent';
 import type {ContainerSpec, ResolvedMount} from '../schema/container';
 import type {ExecConfig, HostConfig, ImageConfigFile} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -39,7 +39,7 @@ export interface SpecBuilder {
 /** The agent's way to the control plane. Every call rejects with a CetusError and has its own deadline. */
 export interface ReportSink {
   join(facts: NodeFacts): Promise<{nodeId: string}>;
-  heartbeat(heartbeat: Heartbeat): Promise<{leaseMs: number}>;
+  heartbeat(heartbeat: Heartbeat): Promise<HeartbeatAnswer>;
   /** Everything up to `ackedSeq` is durable at the control plane. */
   reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
   /** A connection to the Docker API as the account of this container, half-open both ways. Absent where there is no such way. */

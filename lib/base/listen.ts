@@ -4,9 +4,11 @@
  */
 import {rmSync} from 'node:fs';
 import type {Server} from 'node:http';
+import type {Server as HttpsServer} from 'node:https';
 import type {AddressInfo} from 'node:net';
+import {Credentials, type TlsMaterial} from './credentials';
 
-export type InternalAddress = {socketPath: string} | {host: string; port: number; tls: {ca: string; cert: string; key: string}};
+export type InternalAddress = {socketPath: string} | {host: string; port: number; tls: TlsMaterial | Credentials};
 
 /** Resolves once `server` listens, with the URL that the other side is configured with (port 0 asks for any). */
 export async function listenAt(server: Server, at: InternalAddress): Promise<string> {
@@ -19,6 +21,8 @@ export async function listenAt(server: Server, at: InternalAddress): Promise<str
       resolve();
     });
   });
+  // Connections that are open keep the certificate that they were made with.
+  if ('tls' in at && at.tls instanceof Credentials) server.once('close', at.tls.onReplace((next) => (server as HttpsServer).setSecureContext(next)));
   if ('socketPath' in at) return `unix://${at.socketPath}`;
   const {address, port} = server.address() as AddressInfo;
   return `https://${address.includes(':') ? `[${address}]` : address}:${port}`;

@@ -8,6 +8,7 @@ import type {Socket} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
+import {currentOf} from '../base/credentials';
 import {type InternalAddress, listenAt} from '../base/listen';
 import type {Log} from '../base/log';
 import type {Heartbeat, ReportBatch} from '../schema/agent';
@@ -48,7 +49,7 @@ export class Listener {
     const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 60_000, headersTimeout: 20_000, noDelay: true};
     this.server = 'socketPath' in at
       ? http.createServer(options, handle)
-      : https.createServer({...options, ...at.tls, requestCert: true, rejectUnauthorized: true}, handle);
+      : https.createServer({...options, ...currentOf(at.tls), requestCert: true, rejectUnauthorized: true}, handle);
     this.server.maxConnections = MAX_CONNECTIONS;
     this.server.on('upgrade', (req, socket, head) => void this.upgrade(req, socket as Socket, head));
   }

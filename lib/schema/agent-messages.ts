@@ -17,7 +17,7 @@ export const NODE_FACTS_SCHEMA = {
 export const HEARTBEAT_SCHEMA = {
   type: 'object',
   required: ['nodeId', 'bootGeneration', 'reportSeq', 'runningContainers'],
-  properties: {nodeId: name, bootGeneration: count, reportSeq: count, runningContainers: count},
+  properties: {nodeId: name, bootGeneration: count, reportSeq: count, runningContainers: count, revokedVersion: {type: 'string', maxLength: 64}},
 } as const;
 
 export const ASSIGNMENT_SCHEMA = {

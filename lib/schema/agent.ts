@@ -58,6 +58,8 @@
  *                                       coming. 503: too many are being served, or it is still on its way. Whoever takes checks the digest
  *
  * Agent -> control plane (fleet's listener)
+ *   POST /v1/enroll                     EnrollRequest -> CertificateAnswer; the only call without a certificate (lib/schema/authority.ts)
+ *   POST /v1/renew                      RenewRequest -> CertificateAnswer
  *   POST /v1/join                       NodeFacts -> {nodeId}
  *   POST /v1/heartbeat                  Heartbeat -> HeartbeatAnswer; `notFound`: join (again); `stale` with info.fenced: this life is over, stop what is marked, join as the next
  *   POST /v1/assignments                AssignmentQuestion -> AssignmentAnswer: asked once in each life, after the join and before anything that is marked is started
@@ -66,6 +68,7 @@
  */
 import type {WireError} from '../base/errors';
 import {type Framing, isFraming} from '../base/framing';
+import type {RevokedSerials} from './authority';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort, ResolvedLink} from './container';
 import type {Config, Descriptor, ExecConfig, ImageConfigFile, ProgressMessage, Resources, RestartPolicy} from './docker';
 import type {Network} from './objects';
@@ -305,6 +308,8 @@ export interface Heartbeat {
   /** The highest seq in the ledger. */
   reportSeq: number;
   runningContainers: number;
+  /** RevokedSerials.version that the agent has. Absent: it wants none. */
+  revokedVersion?: string;
 }
 export interface HeartbeatAnswer {
   /** The next one is due within a third of this. */
@@ -314,6 +319,8 @@ export interface HeartbeatAnswer {
    * may be started elsewhere. Absent: nobody fences this node.
    */
   fenceAfterMs?: number;
+  /** Where the agent has another version of it. */
+  revoked?: RevokedSerials;
 }
 /** All containers that the node has. */
 export interface AssignmentQuestion { nodeId: string; bootGeneration: number; containers: string[] }

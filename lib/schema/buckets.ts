@@ -31,6 +31,10 @@ export const BUCKETS = {
   },
   /** Renewed for ever, by the hundred a second in a large fleet: nobody needs what was a minute ago. */
   leases: {name: 'leases', version: 1, tombstoneRetentionMs: 60_000, fields: {}},
+  authority: {name: 'authority', version: 1, fields: {}},
+  tokens: {name: 'tokens', version: 1, fields: {expiresAtMs: {type: 'number'}}},
+  identities: {name: 'identities', version: 1, fields: {}},
+  revocations: {name: 'revocations', version: 1, fields: {nodeId: {type: 'string'}, notAfterMs: {type: 'number'}}},
   locks: {name: 'locks', version: 1, fields: {jobId: {type: 'uuid'}}},
 } as const satisfies Record<string, BucketDefinition>;
 

@@ -1,5 +1,4 @@
-/** Of several endpoints an agent speaks to one, and to the next where that one does not answer. */
-import {once} from 'node:events';
+/** An agent's way to several endpoints: the next one when one fails, none twice in one call, and refusals are answers. */
 import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
@@ -7,58 +6,91 @@ import path from 'node:path';
 import {connectControlPlane} from '../../lib/agent/control-plane';
 import {CetusError} from '../../lib/base/errors';
 
-let dir: string;
-const servers: http.Server[] = [];
-beforeEach(() => { dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-sink-')); });
-afterEach(async () => {
-  for (const server of servers.splice(0)) {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  }
-  fs.rmSync(dir, {recursive: true});
-});
+interface Endpoint { url: string; heard: string[]; server: http.Server; answer: {status: number; body: unknown} }
 
-async function endpoint(name: string, answer: () => {status: number; body: unknown}): Promise<{url: string; calls: () => number; server: http.Server}> {
-  let calls = 0;
-  const server = http.createServer((req, res) => {
-    calls += 1;
+const open: Endpoint[] = [];
+const sinks: {close(): Promise<void>}[] = [];
+const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-turn-'));
+
+afterAll(() => fs.rmSync(directory, {recursive: true, force: true}));
+
+async function endpoint(name: string): Promise<Endpoint> {
+  const made: Endpoint = {url: '', heard: [], server: http.createServer(), answer: {status: 200, body: {leaseMs: 1}}};
+  made.server.on('request', (req: http.IncomingMessage, res: http.ServerResponse) => {
+    made.heard.push(req.url ?? '');
     req.resume();
-    const {status, body} = answer();
-    res.writeHead(status, {'content-type': 'application/json'}).end(JSON.stringify(body));
-  }).listen(path.join(dir, name));
-  servers.push(server);
-  await once(server, 'listening');
-  return {url: `unix://${path.join(dir, name)}`, calls: () => calls, server};
+    res.writeHead(made.answer.status, {'content-type': 'application/json'}).end(JSON.stringify(made.answer.body));
+  });
+  const socket = path.join(directory, `${name}.sock`);
+  await new Promise<void>((resolve) => made.server.listen(socket, resolve));
+  made.url = `unix://${socket}`;
+  open.push(made);
+  return made;
 }
+const down = (at: Endpoint): Promise<unknown> => new Promise((resolve) => {
+  at.server.close(resolve);
+  at.server.closeAllConnections();
+});
+const reach = (urls: string | string[], first = 0): ReturnType<typeof connectControlPlane> => {
+  const sink = connectControlPlane(urls, undefined, first);
+  sinks.push(sink);
+  return sink;
+};
 const beat = {nodeId: 'n', bootGeneration: 1, reportSeq: 0, runningContainers: 0};
-const lease = () => ({status: 200, body: {leaseMs: 15_000}});
 
-test('one that does not answer is left for the next, which is kept', async () => {
-  const second = await endpoint('second', lease);
-  const sink = connectControlPlane([`unix://${path.join(dir, 'nobody')}`, second.url]);
-  expect(await sink.heartbeat(beat)).toEqual({leaseMs: 15_000});
-  const first = await endpoint('nobody', lease);
-  await sink.heartbeat(beat);
-  expect([first.calls(), second.calls()]).toEqual([0, 2]);
-  second.server.closeAllConnections();
-  await new Promise((resolve) => second.server.close(resolve));
-  fs.rmSync(path.join(dir, 'second'), {force: true});
-  await sink.heartbeat(beat);
-  expect([first.calls(), second.calls()]).toEqual([1, 2]);
-  await sink.close();
+afterEach(async () => {
+  for (const sink of sinks.splice(0)) await sink.close();
+  for (const at of open.splice(0)) if (at.server.listening) await down(at);
 });
 
-test('one that says no has answered: nobody else is asked', async () => {
-  const first = await endpoint('first', () => ({status: 404, body: new CetusError('notFound', 'node n has not joined').toWire()}));
-  const second = await endpoint('second', lease);
-  const sink = connectControlPlane([first.url, second.url]);
-  await expect(sink.heartbeat(beat)).rejects.toThrow('node n has not joined');
-  expect(second.calls()).toBe(0);
-  await sink.close();
+test('stays with the endpoint that answers', async () => {
+  const [a, b] = [await endpoint('a'), await endpoint('b')];
+  const sink = reach([a.url, b.url], 1);
+  for (let i = 0; i < 3; i += 1) await sink.heartbeat(beat);
+  expect([a.heard.length, b.heard.length]).toEqual([0, 3]);
 });
 
-test('where none answers it is said, and each has been asked', async () => {
-  const sink = connectControlPlane([`unix://${path.join(dir, 'a')}`, `unix://${path.join(dir, 'b')}`]);
-  await expect(sink.heartbeat(beat)).rejects.toMatchObject({kind: 'unavailable'});
-  await sink.close();
+test('turns to the next within the same call, stays there, and comes round', async () => {
+  const [a, b, c] = [await endpoint('a'), await endpoint('b'), await endpoint('c')];
+  const sink = reach([a.url, b.url, c.url], 1);
+  await sink.heartbeat(beat);
+  await down(b);
+  await sink.heartbeat(beat);
+  await sink.reports({nodeId: 'n', bootGeneration: 1, reports: []});
+  expect([a.heard, c.heard]).toEqual([[], ['/v1/heartbeat', '/v1/reports']]);
+  await down(c);
+  await sink.heartbeat(beat);
+  expect(a.heard).toEqual(['/v1/heartbeat']);
+});
+
+test('an endpoint that says it cannot now is left; one that refuses is heard', async () => {
+  const [a, b] = [await endpoint('a'), await endpoint('b')];
+  const sink = reach([a.url, b.url], 0);
+  a.answer = {status: 503, body: new CetusError('unavailable', 'the store is away').toWire()};
+  await expect(sink.heartbeat(beat)).resolves.toEqual({leaseMs: 1});
+  b.answer = {status: 404, body: new CetusError('notFound', 'node n has not joined').toWire()};
+  await expect(sink.heartbeat(beat)).rejects.toMatchObject({kind: 'notFound', message: 'node n has not joined'});
+  expect([a.heard.length, b.heard.length]).toEqual([1, 2]);
+});
+
+test('calls that fail together turn away once', async () => {
+  const [a, b, c] = [await endpoint('a'), await endpoint('b'), await endpoint('c')];
+  const sink = reach([a.url, b.url, c.url], 0);
+  await down(a);
+  await Promise.all([1, 2, 3, 4].map(() => sink.heartbeat(beat)));
+  expect([b.heard.length, c.heard.length]).toEqual([4, 0]);
+});
+
+test('when none answers each has been asked once, and the last one\'s failure is told with its address', async () => {
+  const [a, b] = [await endpoint('a'), await endpoint('b')];
+  await down(a);
+  b.answer = {status: 503, body: new CetusError('unavailable', 'stopping').toWire()};
+  const sink = reach([b.url, a.url], 0);
+  await expect(sink.heartbeat(beat)).rejects.toMatchObject({kind: 'unavailable', message: expect.stringContaining(a.url)});
+  expect(b.heard.length).toBe(1);
+});
+
+test('an address of another kind, and no address, are refused', () => {
+  expect(() => connectControlPlane('http://10.0.0.1:80')).toThrow(/unix:\/\/ or https:\/\//);
+  expect(() => connectControlPlane([])).toThrow(/no control plane/);
 });

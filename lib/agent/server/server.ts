@@ -9,6 +9,7 @@ import http from 'node:http';
 import https from 'node:https';
 import type {Socket} from 'node:net';
 import type {Duplex} from 'node:stream';
+import {currentOf} from '../../base/credentials';
 import {asCetusError, CetusError} from '../../base/errors';
 import {noticeHangUp} from '../../base/hang-up';
 import {type InternalAddress, listenAt} from '../../base/listen';
@@ -54,7 +55,7 @@ export class AgentServer {
     const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, headersTimeout: 20_000, noDelay: true, maxHeaderSize: MAX_HEAD_BYTES};
     const server = 'socketPath' in at
       ? http.createServer(options)
-      : https.createServer({...options, ...at.tls, requestCert: true, rejectUnauthorized: true, allowHalfOpen: true} as https.ServerOptions);
+      : https.createServer({...options, ...currentOf(at.tls), requestCert: true, rejectUnauthorized: true, allowHalfOpen: true} as https.ServerOptions);
     this.server = server;
     server.maxConnections = MAX_CONNECTIONS;
     server.on('request', (req: http.IncomingMessage, res: http.ServerResponse) => void this.answer(req, res));
