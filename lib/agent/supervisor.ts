@@ -71,6 +71,9 @@ export class Supervisor {
         await this.settled();
         await this.parts.network.removeNetwork(body.networkId);
         return {};
+      case 'network.table':
+        await this.parts.network.applyTable(body.network, body.table);
+        return {};
       case 'network.connect': return {observation: await this.connect(body)};
       case 'network.disconnect': return {observation: await this.disconnect(body.containerId, body.networkId)};
       case 'volume.ensure': return await this.parts.volumes.ensure(body.volumeId, body.options, body.within);

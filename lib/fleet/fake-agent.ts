@@ -7,7 +7,7 @@ import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
-import type {BuiltNames, ExecObservation, ImportLine, ImportRequest, Inventory, LoadLine, NodeImage, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {BuiltNames, ExecObservation, ImportLine, ImportRequest, Inventory, LoadLine, NetworkTable, NodeImage, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
 import type {RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -34,6 +34,8 @@ export class FakeAgent implements AgentClient {
   readonly facts: NodeFacts;
   readonly containers = new Map<string, FakeContainer>();
   readonly networks = new Map<string, string>();
+  /** By network: what it was told of where others are, in order. */
+  readonly tables = new Map<string, NetworkTable[]>();
   readonly volumes = new Map<string, string>();
   readonly images = new Map<string, NodeImage>();
   readonly execs = new Map<string, ExecObservation>();
@@ -135,7 +137,14 @@ export class FakeAgent implements AgentClient {
       }
       case 'container.remove': return this.remove(body.containerId, body.force);
       case 'network.ensure': this.networks.set(body.network.id, body.network.bridgeName); return {};
-      case 'network.remove': this.networks.delete(body.networkId); return {};
+      case 'network.remove':
+        this.networks.delete(body.networkId);
+        this.tables.delete(body.networkId);
+        return {};
+      case 'network.table':
+        this.networks.set(body.network.id, body.network.bridgeName);
+        this.tables.set(body.network.id, [...(this.tables.get(body.network.id) ?? []), body.table]);
+        return {};
       case 'network.connect': {
         const container = this.container(body.containerId);
         this.networks.set(body.network.id, body.network.bridgeName);

@@ -55,12 +55,13 @@ export async function attachment(
   ctx.services.recent.give(network.id, address, c.id);
   const mac = request.settings.MacAddress || (Object.keys(c.networks).length === 1 && c.spec.config.MacAddress) || macOf(address);
   const endpointId = ctx.services.ids.hex64();
-  const lease: AddressLease = {networkId: network.id, address, account: c.account, containerId: c.id, endpointId, mac};
+  const names = aliases(c, network, request);
+  const lease: AddressLease = {networkId: network.id, address, account: c.account, containerId: c.id, endpointId, mac, nodeId: c.nodeId, aliases: names};
   return {
     network,
     attachment: {
       networkId: network.id, networkName: network.name, endpointId, address, prefixLength: parseCidr(network.subnet).length, gateway: network.gateway, mac,
-      aliases: aliases(c, network, request), ...linksOf(request), isDefaultRoute: false, internal: network.internal,
+      aliases: names, ...linksOf(request), isDefaultRoute: false, internal: network.internal,
       ...(request.settings.GwPriority ? {gwPriority: request.settings.GwPriority} : {}),
     },
     writes: [

@@ -6,6 +6,7 @@ import {BuildEngines} from '../agent/build/engines';
 import {connectContainerd} from '../agent/containerd/connect';
 import {connectControlPlane} from '../agent/control-plane';
 import {createAgentImages} from '../agent/images/agent-images';
+import {mtuAt} from '../agent/network/interfaces';
 import {createLinuxNetworking} from '../agent/network/linux';
 import {createContainerdRuntime} from '../agent/runtime/containerd';
 import {cgroupAbilities, createSpecBuilder} from '../agent/spec/builder';
@@ -32,7 +33,8 @@ export async function agent(configFile: string): Promise<void> {
 
   const containerd = connectContainerd({socket: config.containerdSocket, namespace: config.containerdNamespace, log});
   const runtime = createContainerdRuntime({client: containerd, stateDirectory: path.join(config.dataDir, 'state'), log});
-  const network = createLinuxNetworking({stateDir: path.join(config.dataDir, 'network'), prefix: config.prefix, log});
+  const underlay = config.underlay && {...config.underlay, mtu: await mtuAt(config.underlay.address)};
+  const network = createLinuxNetworking({stateDir: path.join(config.dataDir, 'network'), prefix: config.prefix, ...(underlay ? {underlay} : {}), log});
   const images = createAgentImages({containerd, log, insecureRegistries: config.insecureRegistries});
   const cgroupParent = `cetus-${config.prefix}`;
   const specs = createSpecBuilder({cgroupParent, cgroups: cgroupAbilities(), initPath: findInit()});
@@ -43,7 +45,7 @@ export async function agent(configFile: string): Promise<void> {
   });
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
-    facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}),
+    facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}, underlay),
     runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane, tls),
   });
   await node.open();

@@ -100,6 +100,10 @@ export interface AgentConfig {
   /** The control plane's listeners for agents, unix:///PATH or https://HOST:PORT: one is spoken to, and the next where it does not answer. */
   controlPlane: string | string[];
   tls?: MutualTlsFiles;
+  /**
+   * The node's own address for the traffic of containers between nodes (VXLAN), `port` 4789 unless another is given. Absent: its networks end at the node.
+   */
+  underlay?: {address: string; port?: number};
   /** At most five characters that tell this agent's bridges, rules and namespaces from another's on the same machine. */
   prefix: string;
   labels: Record<string, string>;
@@ -176,6 +180,10 @@ const agentSchema = {
     nodeId: {type: 'string', minLength: 1}, name: {type: 'string', pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$'}, dataDir: {type: 'string', pattern: '^/'}, rootDir: {type: 'string', pattern: '^/'},
     containerdSocket: {type: 'string', pattern: '^/'}, containerdNamespace: {type: 'string', pattern: '^[a-z0-9][a-z0-9._-]*$'},
     listen: {type: 'string'}, controlPlane: {anyOf: [{type: 'string'}, {...strings, minItems: 1}]}, tls: mutualTls, prefix: {type: 'string', pattern: '^[a-z0-9]{1,5}$'},
+    underlay: {
+      type: 'object', properties: {address: {type: 'string', pattern: '^[0-9]{1,3}(\\.[0-9]{1,3}){3}$'}, port: {type: 'integer', minimum: 1, maximum: 65_535}},
+      required: ['address'], additionalProperties: false,
+    },
     labels: {type: 'object', additionalProperties: {type: 'string'}}, insecureRegistries: strings,
     logLevel,
   },

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {promisify} from 'node:util';
-import type {NodeFacts} from '../schema/node';
+import type {NodeFacts, Underlay} from '../schema/node';
 import type {AgentConfig} from './config';
 import {VERSION} from './version';
 
@@ -13,7 +13,7 @@ const INIT_DEADLINE_MS = 5000;
 /** Go's names, which Docker uses, where they differ from Node's. */
 const ARCHITECTURES: Record<string, string> = {x64: 'amd64', arm64: 'arm64', arm: 'arm', ia32: '386', ppc64: 'ppc64le', s390x: 's390x', riscv64: 'riscv64'};
 
-export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; init: InitFacts; snapshotter: string; builds: boolean}): Omit<NodeFacts, 'bootGeneration'> {
+export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: string; init: InitFacts; snapshotter: string; builds: boolean}, underlay?: Underlay): Omit<NodeFacts, 'bootGeneration'> {
   const architecture = ARCHITECTURES[process.arch] ?? process.arch;
   const disk = fs.statfsSync(config.dataDir);
   return {
@@ -24,6 +24,7 @@ export function nodeFacts(config: AgentConfig, runtime: {version: string; runc: 
     cgroupVersion: fs.existsSync('/sys/fs/cgroup/cgroup.controllers') ? 2 : 1, cgroupDriver: 'cgroupfs',
     containerdVersion: runtime.version, runcVersion: runtime.runc, ...runtime.init, snapshotter: runtime.snapshotter, builds: runtime.builds, rootDir: config.rootDir ?? config.dataDir,
     agentUrl: config.listen, agentVersion: VERSION, labels: config.labels,
+    ...(underlay ? {underlay} : {}),
   };
 }
 

@@ -32,7 +32,7 @@ const spec = {
 
 const network = {
   type: 'object', required: ['id', 'account', 'name', 'bridgeName', 'subnet', 'gateway', 'internal', 'options'],
-  properties: {id, account: name, name, bridgeName: {type: 'string', maxLength: 15}, subnet: name, gateway: name, internal: {type: 'boolean'}, options: words},
+  properties: {id, account: name, name, bridgeName: {type: 'string', maxLength: 15}, subnet: name, gateway: name, internal: {type: 'boolean'}, options: words, vni: {type: 'integer', minimum: 1, maximum: 16_777_215}},
 } as const;
 const attachment = {
   type: 'object', required: ['networkId', 'networkName', 'endpointId', 'address', 'prefixLength', 'gateway', 'mac', 'aliases', 'isDefaultRoute', 'internal'],
@@ -46,6 +46,24 @@ const link = {
 const port = {
   type: 'object', required: ['protocol', 'containerPort', 'hostIp', 'hostPort'],
   properties: {protocol: {enum: ['tcp', 'udp', 'sctp']}, containerPort: {type: 'integer', minimum: 1, maximum: 65_535}, hostIp: name, hostPort: {type: 'integer', minimum: 0, maximum: 65_535}},
+} as const;
+
+const etag = {type: 'string', pattern: '^[0-9]{1,20}$'} as const;
+const ipv4 = {type: 'string', pattern: '^[0-9]{1,3}(\\.[0-9]{1,3}){3}$'} as const;
+const table = {
+  type: 'object', required: ['rows', 'gone', 'nodes'],
+  properties: {
+    rows: {type: 'array', items: {
+      type: 'object', required: ['address', 'mac', 'containerId', 'nodeId', 'aliases', 'version'],
+      properties: {address: ipv4, mac: {type: 'string', pattern: '^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$'}, containerId: id, nodeId: name, aliases: {type: 'array', maxItems: 1000, items: name}, version: etag},
+    }},
+    gone: {type: 'array', items: {type: 'object', required: ['address', 'version'], properties: {address: ipv4, version: etag}}},
+    nodes: {type: 'array', items: {
+      type: 'object', required: ['nodeId', 'address', 'generation'],
+      properties: {nodeId: name, address: ipv4, port: {type: 'integer', minimum: 1, maximum: 65_535}, generation: {type: 'integer', minimum: 0}},
+    }},
+    asOf: etag,
+  },
 } as const;
 
 const body = (kind: string, properties: Record<string, unknown>, optional: string[] = []): object => ({
@@ -75,6 +93,7 @@ export const TASK_SCHEMA = {
         body('container.remove', {containerId, force: {type: 'boolean'}}),
         body('network.ensure', {network}),
         body('network.remove', {networkId: id}),
+        body('network.table', {network, table}),
         body('network.connect', {containerId, network, attachment}),
         body('network.disconnect', {containerId, networkId: id}),
         body('volume.ensure', {volumeId: id, name, account: name, options: words}),

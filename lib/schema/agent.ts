@@ -84,12 +84,40 @@ export interface NodeNetwork {
   internal: boolean;
   /** com.docker.network.* options that the node honours. */
   options: Record<string, string>;
+  /** Of its segment across nodes. Absent: the network ends at the node. */
+  vni?: number;
 }
 
 export function nodeNetwork(network: Network): NodeNetwork {
-  const {id, account, name, bridgeName, subnet, gateway, internal, options} = network;
-  return {id, account, name, bridgeName, subnet, gateway, internal, options};
+  const {id, account, name, bridgeName, subnet, gateway, internal, options, vni} = network;
+  return {id, account, name, bridgeName, subnet, gateway, internal, options, ...(vni === undefined ? {} : {vni})};
 }
+
+/**
+ * Where the addresses of one network are, for the nodes that carry it. Rows are merged, never taken as they come: of what is said of an address the
+ * higher version is true, whoever said it and in whatever order it arrives. Versions are the store's etags, one sequence for all, in decimal.
+ */
+export interface NetworkTable {
+  rows: TableRow[];
+  /** Addresses that nobody holds since that version. */
+  gone: {address: string; version: string}[];
+  /** All nodes that are named in rows and have an underlay. Of two the higher generation is true; one without an entry cannot be reached. */
+  nodes: TableNode[];
+  /** The rows are all there are: what is not among them, and not newer than this version, is over. Absent: only changes. */
+  asOf?: string;
+}
+/** An address that a container holds. Those of the receiving node itself are among them. */
+export interface TableRow {
+  address: string;
+  mac: string;
+  containerId: string;
+  nodeId: string;
+  /** Names by which others on the network may call it; the first is its own. Empty where the network knows no names. */
+  aliases: string[];
+  version: string;
+}
+/** `generation`: the node's bootGeneration when it said so. `port` absent: UNDERLAY_PORT. */
+export interface TableNode { nodeId: string; address: string; port?: number; generation: number }
 
 export type TaskBody =
   | {kind: 'container.create'; spec: ContainerSpec; volumes: {id: string; name: string; account: string; options: Record<string, string>; within?: string}[]; /** see Container.reschedule */ reschedule?: boolean}
@@ -106,6 +134,8 @@ export type TaskBody =
   | {kind: 'container.remove'; containerId: string; force: boolean}
   | {kind: 'network.ensure'; network: NodeNetwork}
   | {kind: 'network.remove'; networkId: string}
+  /** Who is where on this network, from whoever at the control plane saw it change: merged into what the node knows. */
+  | {kind: 'network.table'; network: NodeNetwork; table: NetworkTable}
   | {kind: 'network.connect'; containerId: string; network: NodeNetwork; attachment: NetworkAttachment}
   | {kind: 'network.disconnect'; containerId: string; networkId: string}
   /** `within`: where the options bind a directory of the node, the allowed one that it is below by its name. */

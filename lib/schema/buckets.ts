@@ -17,6 +17,7 @@ export const BUCKETS = {
   image_refs: {name: 'image_refs', version: 1, fields: {account: {type: 'string'}, reference: {type: 'string'}, imageId: {type: 'string'}}},
   networks: {name: 'networks', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, subnet: {type: 'string'}, driver: {type: 'string'}}},
   subnets: {name: 'subnets', version: 1, fields: {}},
+  vnis: {name: 'vnis', version: 1, fields: {networkId: {type: 'string'}}},
   addresses: {name: 'addresses', version: 1, fields: {networkId: {type: 'string'}, containerId: {type: 'string'}, address: {type: 'ip'}}},
   ports: {name: 'ports', version: 1, fields: {nodeId: {type: 'string'}, containerId: {type: 'string'}, hostPort: {type: 'number'}, protocol: {type: 'string'}}},
   volumes: {name: 'volumes', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, nodeId: {type: 'string'}, anonymous: {type: 'boolean'}}},

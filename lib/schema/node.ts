@@ -3,6 +3,17 @@ import type {Reservation} from './container';
 export type NodeLiveness = 'alive' | 'suspect' | 'lost' | 'fenced';
 export type NodeAvailability = 'active' | 'cordoned' | 'draining';
 
+/** Where other nodes reach this one with the traffic of containers: VXLAN over UDP. */
+export interface Underlay {
+  /** IPv4, an address of the node's own; no two nodes have the same. */
+  address: string;
+  /** Bytes of the largest packet that gets from node to node; a container's is 50 shorter. */
+  mtu: number;
+  /** Absent: UNDERLAY_PORT. */
+  port?: number;
+}
+export const UNDERLAY_PORT = 4789;
+
 /** What a node says of itself at join and with `GET /v1/info`. */
 export interface NodeFacts {
   nodeId: string;
@@ -36,6 +47,8 @@ export interface NodeFacts {
   rootDir?: string;
   /** Where fleet reaches it: "unix:///path" or "https://address:port". */
   agentUrl: string;
+  /** Absent: its networks end at the node, as on a single machine. */
+  underlay?: Underlay;
   agentVersion: string;
   labels: Record<string, string>;
   /** Rises each time the agent process starts. */

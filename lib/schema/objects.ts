@@ -62,6 +62,8 @@ export interface Network {
   labels: Record<string, string>;
   /** Linux bridge on each node, at most 15 characters. */
   bridgeName: string;
+  /** Number of its segment across nodes, 24 bits, no other network's in this datacenter. Only bridges have one; those made by an earlier version get it when a second node needs it. */
+  vni?: number;
   /** bridge, host and none exist in every account and cannot be removed. */
   predefined: boolean;
   createdAt: string;
@@ -75,8 +77,25 @@ export interface Network {
  */
 export interface SubnetBlock { block: string; networks: Record<string, string> }
 
-/** Bucket `addresses`, key = networkId/address: a row exists exactly while somebody holds the address. */
-export interface AddressLease { networkId: string; address: string; account: string; containerId: string; endpointId: string; mac: string }
+/** Bucket `vnis`, key = the number in decimal: whose segment it is. A row exists exactly while the network does. */
+export interface VniLease { vni: number; networkId: string }
+
+/**
+ * Bucket `addresses`, key = networkId/address: a row exists exactly while somebody holds the address. Of these rows the tables are made by which nodes
+ * find each other's containers.
+ */
+export interface AddressLease {
+  networkId: string;
+  address: string;
+  account: string;
+  containerId: string;
+  endpointId: string;
+  mac: string;
+  /** Where the container is. Earlier versions did not say. */
+  nodeId?: string;
+  /** As in the attachment; empty where the network knows no names. Earlier versions did not say. */
+  aliases?: string[];
+}
 
 /** Bucket `ports`, key = nodeId/protocol/hostIp/hostPort: a row exists exactly while a container holds the port. */
 export interface PortLease { nodeId: string; protocol: string; hostIp: string; hostPort: number; account: string; containerId: string }

@@ -18,7 +18,7 @@ import type {ChainName, ChainParams, ContainerDraft} from '../../lib/schema/chai
 import type {Container} from '../../lib/schema/container';
 import type {Job} from '../../lib/schema/job';
 import type {Node, NodeReservations} from '../../lib/schema/node';
-import type {AddressLease, DatacenterEvent, Image, Network, PortLease, SubnetBlock, Volume} from '../../lib/schema/objects';
+import type {AddressLease, DatacenterEvent, Image, Network, PortLease, SubnetBlock, VniLease, Volume} from '../../lib/schema/objects';
 import {createWorkflow, type RunningWorkflow, type WorkflowOptions} from '../../lib/workflow/workflow';
 import {SeqIds, seeded, SimClock} from '../workflow/world';
 
@@ -271,6 +271,10 @@ export class Datacenter {
       const runs = c.status === 'running' || c.status === 'paused';
       say(!runs && c.attachments.length + c.publishedPorts.length > 0, `container ${c.name} holds places and does not run`);
       for (const a of c.attachments) say(addresses.get(`${a.networkId}/${a.address}`)?.containerId !== c.id, `container ${c.name} uses ${a.address} without a lease`);
+      for (const a of c.attachments) {
+        const lease = addresses.get(`${a.networkId}/${a.address}`);
+        say(lease?.nodeId !== c.nodeId || JSON.stringify(lease.aliases) !== JSON.stringify(a.aliases), `the lease of ${a.address} says that ${lease?.aliases?.[0]} is on ${lease?.nodeId}, it is ${c.name} on ${c.nodeId}`);
+      }
       say(runs && node !== undefined && node.attachments.length !== c.attachments.length, `container ${c.name} is plugged in ${node?.attachments.length} times, not ${c.attachments.length}`);
       for (const id of c.volumeIds) say(!volumes.has(id), `container ${c.name} uses volume ${id} that is gone`);
     }
@@ -298,6 +302,9 @@ export class Datacenter {
     const taken = [...(await this.all<SubnetBlock>('subnets')).values()].flatMap((b) => Object.entries(b.networks));
     for (const [id, subnet] of taken) say(networks.get(id)?.subnet !== subnet, `subnet ${subnet} is taken for nothing`);
     for (const n of networks.values()) say(n.subnet !== '' && !taken.some(([id]) => id === n.id), `network ${n.name} has no subnet of its own`);
+    const vnis = await this.all<VniLease>('vnis');
+    for (const {vni, networkId} of vnis.values()) say(networks.get(networkId)?.vni !== vni, `segment ${vni} is taken for nothing`);
+    for (const n of networks.values()) say(n.subnet !== '' && vnis.get(String(n.vni))?.networkId !== n.id, `network ${n.name} has no segment of its own`);
     return found;
   }
 }

@@ -1,5 +1,6 @@
 /** What the machine's interfaces are now, as iproute2 and /proc tell. Reads only. */
 import {readFile} from 'node:fs/promises';
+import {CetusError} from '../../base/errors';
 import {tool, tryTool} from './tool';
 
 export const DEFAULT_MTU = 1500;
@@ -15,6 +16,14 @@ export async function linkAlias(name: string): Promise<string | undefined> {
 export async function holderOf(address: string): Promise<string | undefined> {
   const found = JSON.parse(await tool('ip', ['-j', '-4', 'address', 'show', 'to', `${address}/32`]) || '[]') as {ifname?: string}[];
   return found.find(i => i.ifname)?.ifname;
+}
+
+/** Of the interface that has this very address; `invalid` where none has. */
+export async function mtuAt(address: string): Promise<number> {
+  const found = JSON.parse(await tool('ip', ['-j', '-4', 'address', 'show', 'to', `${address}/32`]) || '[]') as {mtu?: number}[];
+  const mtu = found.find(i => i.mtu)?.mtu;
+  if (mtu === undefined) throw new CetusError('invalid', `underlay ${address}: no interface of this machine has the address`);
+  return mtu;
 }
 
 /** Of the interface with the default route: a bridge with a higher one would leave it to luck whether large packets get through. */

@@ -7,8 +7,9 @@ import {join} from 'node:path';
 import {type Clock, systemClock} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
-import type {NodeNetwork} from '../../schema/agent';
+import type {NetworkTable, NodeNetwork} from '../../schema/agent';
 import {type NetworkAttachment, type PublishedPort, renamedIn, withDefaultRoute} from '../../schema/container';
+import type {Underlay} from '../../schema/node';
 import {Turns} from '../turns';
 import {type Coprocess, ipCoprocess} from './coprocess';
 import {networkingFailed} from './failures';
@@ -35,6 +36,8 @@ export interface LinuxNetworkingOptions {
   stateDir: string;
   /** 1 to 5 lower case letters and digits, different for each agent on the machine and the same in each of its lives. */
   prefix: string;
+  /** Where other nodes reach this one. Absent: networks end at the node. */
+  underlay?: Underlay;
   log: Log;
   clock?: Clock;
   /** Prepared namespaces. Default 4. */
@@ -142,6 +145,8 @@ class LinuxNetworking implements NodeNetworking {
       await this.forward.sync(() => this.bridgeNames());
     });
   }
+
+  async applyTable(_network: NodeNetwork, _table: NetworkTable): Promise<void> {}
 
   createSandbox(request: SandboxRequest): Promise<{netnsPath: string}> {
     checkContainerId(request.containerId);

@@ -1,5 +1,5 @@
 /** What the agent asks of the node's network. Repeatable throughout; `linux` does it with iproute2 and nft, `fake` in memory. */
-import type {NodeNetwork} from '../../schema/agent';
+import type {NetworkTable, NodeNetwork} from '../../schema/agent';
 import type {NetworkAttachment, PublishedPort} from '../../schema/container';
 
 export interface SandboxRequest {
@@ -22,6 +22,8 @@ export interface NodeNetworking {
   /** Bridge, gateway address, NAT and isolation rules. */
   ensureNetwork(network: NodeNetwork): Promise<void>;
   removeNetwork(networkId: string): Promise<void>;
+  /** Who is where on other nodes, merged into what is known; resolves when packets and names go there. Nothing on a node without an underlay. */
+  applyTable(network: NodeNetwork, table: NetworkTable): Promise<void>;
   /**
    * A network namespace with its interfaces plugged in and its ports published; returns the path for the OCI spec.
    * Prepared namespaces are kept warm, so this costs little. `conflict` where a host port is taken by a foreign program,

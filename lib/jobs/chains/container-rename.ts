@@ -3,9 +3,10 @@ import {CetusError} from '../../base/errors';
 import type {BatchOp} from '../../moray/moray';
 import {targets, type RenameParams} from '../../schema/chains';
 import {type Container, renamedIn} from '../../schema/container';
+import type {AddressLease} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import type {Ctx, JobServices} from '../services';
-import {container, containerPut, holderOfName, putContainer, task, undoTask} from '../steps';
+import {ADDRESSES, container, containerPut, holderOfName, putContainer, task, undoTask} from '../steps';
 
 interface Renamed { nodeId: string; oldName: string }
 
@@ -38,12 +39,25 @@ async function take(ctx: Ctx<RenameParams>): Promise<{output: Renamed; writes: B
   const {name, nodeId, status} = stored.value;
   if (name === ctx.params.name) throw new CetusError('invalid', 'Renaming a container with the same name as its current name');
   if (status === 'removing' || status === 'dead') throw new CetusError('conflict', `container ${stored.key} is marked for removal and cannot be renamed`);
-  return {output: {nodeId, oldName: name}, writes: [putContainer(stored, named(stored.value, ctx.params.name))]};
+  return {output: {nodeId, oldName: name}, writes: [putContainer(stored, named(stored.value, ctx.params.name)), ...await renamedLeases(ctx, stored.value, ctx.params.name)]};
 }
 
 async function giveBack(ctx: Ctx<RenameParams>, output: unknown): Promise<{writes: BatchOp[]}> {
   const stored = await container(ctx, ctx.params.containerId);
-  return {writes: [putContainer(stored, named(stored.value, (output as Renamed).oldName))]};
+  const {oldName} = output as Renamed;
+  return {writes: [putContainer(stored, named(stored.value, oldName)), ...await renamedLeases(ctx, stored.value, oldName)]};
+}
+
+/** From its leases other nodes know what it is called. An exit that lets go of them meanwhile changes the container too, and this plan with it. */
+async function renamedLeases(ctx: Ctx<RenameParams>, c: Container, name: string): Promise<BatchOp[]> {
+  const writes: BatchOp[] = [];
+  for (const {networkId, address} of c.attachments) {
+    const lease = await ctx.moray.peek<AddressLease>(ADDRESSES, `${networkId}/${address}`);
+    if (lease?.value.containerId !== c.id || !lease.value.aliases?.includes(c.name)) continue;
+    const value: AddressLease = {...lease.value, aliases: lease.value.aliases.map((alias) => (alias === c.name ? name : alias))};
+    writes.push({op: 'put', bucket: ADDRESSES, key: lease.key, value, etag: lease.etag});
+  }
+  return writes;
 }
 
 async function nameTaken(ctx: Ctx<RenameParams>, error: CetusError): Promise<'replan' | CetusError> {

@@ -10,6 +10,7 @@ import type {Ctx, JobServices} from '../services';
 import {eventPut, NETWORKS} from '../steps';
 import {blocksOf, chooseSubnet} from '../subnets';
 import {SUBNETS} from '../subnet-rows';
+import {takeVni} from '../vnis';
 
 const BRIDGE_NAME = 'com.docker.network.bridge.name';
 
@@ -34,7 +35,9 @@ async function plan(ctx: Ctx<NetworkCreateParams>): Promise<{output: Network; wr
     const {subnetPools: pools, avoidSubnets: avoid} = ctx.services.config;
     const subnet = chooseSubnet({requested: asked.subnet, taken: rows.map((r) => r.value), pools, avoid});
     network = {...asked, subnet, gateway: asked.gateway || defaultGateway(subnet, asked.ipRange)};
-    writes.push(...takeBlocks(network, rows));
+    const {vni, write} = await takeVni(ctx, network.id);
+    network = {...network, vni};
+    writes.push(...takeBlocks(network, rows), write);
   }
   writes.push({op: 'put', bucket: NETWORKS, key: network.id, value: network, etag: null});
   // The Engine makes its own networks without a word.

@@ -9,6 +9,7 @@ import type {Chain} from '../../workflow/chain';
 import type {Ctx, JobServices} from '../services';
 import {ADDRESSES, CONTAINERS, eventPut, NETWORKS, task} from '../steps';
 import {releaseBlocks} from '../subnet-rows';
+import {releaseVni} from '../vnis';
 
 export const remove: Chain<NetworkRemoveParams, JobServices> = {
   name: 'network.remove',
@@ -71,6 +72,7 @@ async function forget(ctx: Ctx<NetworkRemoveParams>): Promise<{writes: BatchOp[]
     writes: [
       {op: 'delete', bucket: NETWORKS, key: networkId, etag: stored.etag},
       ...(await releaseBlocks(ctx, stored.value)),
+      ...releaseVni(stored.value),
       eventPut(ctx, account, 'network', 'destroy', networkId, {name, type: driver}),
     ],
   };
