@@ -13,8 +13,11 @@ import {HttpAgentClient} from './agent-client';
 import type {AgentClient, Fleet} from './fleet';
 import {Listener} from './listener';
 import {OutstandingTransitions} from './outstanding';
+import {assignments} from './assignments';
+import {FENCE_AFTER_LEASES} from './liveness';
 import {Registry} from './registry';
 import {type ContainerListener, ReportApplier} from './reports';
+import {Review} from './review';
 
 export interface FleetOptions {
   moray: Moray;
@@ -25,10 +28,14 @@ export interface FleetOptions {
   agentTls?: AgentTls;
   /** How long a heartbeat keeps a node alive; agents beat three times as often. Default 15 s. */
   leaseMs?: number;
+  /** How long an agent may run what is marked after it sent the last heartbeat that was answered. Default four leases. */
+  fenceAfterMs?: number;
+  /** This process among those on the same store: the same after a restart, and nobody else's. */
+  endpoint?: string;
+  /** Milliseconds by a clock that nobody sets. Default: an injected `clock`'s, else the machine's. */
+  nowMs?(): number;
   /** After start, nobody is declared suspect for so long. Default two leases. */
   graceMs?: number;
-  /** Other processes hear heartbeats of the same nodes: only those that beat here are judged here. */
-  amongOthers?: boolean;
   /** For simulators and tests: how to reach a node. Default: HTTP to its agentUrl. */
   connect?(node: Node): AgentClient;
 }
@@ -53,7 +60,12 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const clock = options.clock ?? systemClock;
   const leaseMs = options.leaseMs ?? 15_000;
   const outstanding = new OutstandingTransitions(clock);
-  const registry = new Registry({moray, log, clock, leaseMs, graceMs: options.graceMs ?? 2 * leaseMs, amongOthers: options.amongOthers ?? false});
+  const endpoint = options.endpoint ?? 'endpoint';
+  const nowMs = options.nowMs ?? (options.clock ? () => clock.now() : () => performance.now());
+  const registry = new Registry({moray, log, clock, endpoint, changed: (id, node, before) => review.nodeChanged(id, node, before)});
+  const review: Review = new Review({
+    moray, log, clock, registry, endpoint, leaseMs, nowMs, graceMs: options.graceMs ?? 2 * leaseMs, fenceAfterMs: options.fenceAfterMs ?? FENCE_AFTER_LEASES * leaseMs,
+  });
   const applier = new ReportApplier({moray, log, clock, outstanding});
   const connections = new Map<string, Connection>();
 
@@ -69,11 +81,12 @@ export function createFleet(options: FleetOptions): RunningFleet {
 
   const listener = new Listener(options.listen, {
     join: facts => registry.join(facts),
-    heartbeat: beat => registry.heartbeat(beat),
+    heartbeat: beat => review.heartbeat(beat),
     reports: async batch => {
-      registry.reporter(batch.nodeId, batch.bootGeneration);
+      await registry.reporter(batch.nodeId, batch.bootGeneration);
       return applier.apply(batch);
     },
+    assignments: question => assignments(moray, question),
     docker,
   }, log);
 
@@ -91,11 +104,13 @@ export function createFleet(options: FleetOptions): RunningFleet {
     async start() {
       await moray.open(BUCKETS.containers, BUCKETS.execs, BUCKETS.events, BUCKETS.addresses, BUCKETS.ports);
       await registry.start();
+      await review.start();
       await listener.listen();
       log.info({listen: listener.url}, 'agents can join');
     },
     async stop() {
       await listener.close();
+      await review.stop();
       await registry.stop();
       await Promise.all([...connections.values()].map(c => c.close()));
       connections.clear();
@@ -107,7 +122,8 @@ export function createFleet(options: FleetOptions): RunningFleet {
     nodes: async () => registry.nodes(),
     async agent(nodeId) {
       const node = await registry.find(nodeId);
-      if (node.liveness !== 'alive') throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}: ${node.livenessReason}`);
+      if (node.liveness !== 'alive')
+        throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}: ${node.livenessReason}`, {info: {nodeId, liveness: node.liveness}});
       return connect(node);
     },
   };

@@ -1,5 +1,5 @@
 /**
- * The HTTP server that agents talk to: join, heartbeat, reports, and connections of containers to the Docker API. A unix socket on one machine (its directory is the wall), mutual TLS in a
+ * The HTTP server that agents talk to: join, heartbeat, reports, assignments, and connections of containers to the Docker API. A unix socket on one machine (its directory is the wall), mutual TLS in a
  * fleet. Bodies are bounded and checked before anything looks at them; every answer that is not a success is a WireError.
  */
 import http from 'node:http';
@@ -11,15 +11,17 @@ import {asCetusError, CetusError} from '../base/errors';
 import {currentOf} from '../base/credentials';
 import {type InternalAddress, listenAt} from '../base/listen';
 import type {Log} from '../base/log';
-import type {Heartbeat, ReportBatch} from '../schema/agent';
-import {HEARTBEAT_SCHEMA, NODE_FACTS_SCHEMA, REPORT_BATCH_SCHEMA} from '../schema/agent-messages';
+import type {AssignmentAnswer, AssignmentQuestion, Heartbeat, HeartbeatAnswer, ReportBatch} from '../schema/agent';
+import {ASSIGNMENT_SCHEMA, HEARTBEAT_SCHEMA, NODE_FACTS_SCHEMA, REPORT_BATCH_SCHEMA} from '../schema/agent-messages';
 import type {NodeFacts} from '../schema/node';
 import {statusOf} from '../schema/wire';
 
 export interface AgentCalls {
   join(facts: NodeFacts): Promise<{nodeId: string}>;
-  heartbeat(beat: Heartbeat): {leaseMs: number};
+  heartbeat(beat: Heartbeat): Promise<HeartbeatAnswer>;
   reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
+  /** Which of these are the node's own, as of its present life. */
+  assignments(question: AssignmentQuestion): Promise<AssignmentAnswer>;
   /** Who takes connections of this container; throws where nobody may or can. */
   docker(containerId: string): Promise<(socket: Socket) => void>;
 }
@@ -43,6 +45,7 @@ export class Listener {
     this.routes = new Map<string, Route>([
       ['/v1/join', {validate: ajv.compile(NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
       ['/v1/heartbeat', {validate: ajv.compile(HEARTBEAT_SCHEMA), answer: (beat: Heartbeat) => calls.heartbeat(beat)}],
+      ['/v1/assignments', {validate: ajv.compile(ASSIGNMENT_SCHEMA), answer: (question: AssignmentQuestion) => calls.assignments(question)}],
       ['/v1/reports', {validate: ajv.compile(REPORT_BATCH_SCHEMA), answer: (batch: ReportBatch) => calls.reports(batch)}],
     ]);
     const handle = (req: http.IncomingMessage, res: http.ServerResponse): void => void this.handle(req, res);

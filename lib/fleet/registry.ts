@@ -1,59 +1,70 @@
 /**
- * The nodes as this process knows them: a copy of the bucket, fed by the change feed, so that a task costs no look-up; joins; and the heartbeats,
- * which live in memory only. Liveness is written when it changes, all changes of a tick in one batch.
+ * The nodes as this process knows them: a copy of the bucket, fed by the change feed, so that a task costs no look-up; and joins. Whether they live
+ * is the business of review.ts.
  */
 import {type Clock, formatNs} from '../base/clock';
 import {CetusError, isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import {ALL} from '../moray/filter';
-import type {BatchOp, Change, Moray, Stored} from '../moray/moray';
-import type {Heartbeat} from '../schema/agent';
+import type {Change, Moray, Stored} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Node, NodeFacts} from '../schema/node';
-import {judge} from './liveness';
+import {type KnownNodes, refusalOf} from './leases';
 
 const BUCKET = BUCKETS.nodes.name;
-const BATCH = 200;
 const JOIN_TRIES = 5;
 const FEED_RETRY_MS = 1_000;
 
-export interface RegistryOptions { moray: Moray; log: Log; clock: Clock; leaseMs: number; graceMs: number; amongOthers?: boolean }
+export interface RegistryOptions {
+  moray: Moray;
+  log: Log;
+  clock: Clock;
+  /** Of this process, by which nodes behind its unix socket are known to be its own. */
+  endpoint: string;
+  /** A version of a node that was not known before; undefined: it is gone. */
+  changed?(nodeId: string, node: Node | undefined, before: Node | undefined): void;
+}
 
-export class Registry {
+/** Reached by a socket of its endpoint's own machine: there is no network between the two that could part them, and nowhere else to go. */
+export function isLocal(node: Node): boolean {
+  return node.facts.agentUrl.startsWith('unix:');
+}
+
+export class Registry implements KnownNodes {
   private readonly known = new Map<string, Stored<Node>>();
-  private readonly heartbeats = new Map<string, number>();
   private readonly stopped = new AbortController();
-  private listeningSinceMs = 0;
-  private loops: Promise<void>[] = [];
+  private loop: Promise<void> = Promise.resolve();
 
   constructor(private readonly options: RegistryOptions) {}
 
   async start(): Promise<void> {
-    const {moray, clock} = this.options;
-    await moray.open(BUCKETS.nodes);
-    this.listeningSinceMs = clock.now();
-    this.loops = [this.follow(await this.load()), this.tick()];
+    await this.options.moray.open(BUCKETS.nodes);
+    this.loop = this.follow(await this.load());
   }
 
   async stop(): Promise<void> {
     this.stopped.abort(new CetusError('canceled', 'fleet stops'));
-    await Promise.all(this.loops);
+    await this.loop;
   }
 
   async join(facts: NodeFacts): Promise<{nodeId: string}> {
-    const {moray, clock, log} = this.options;
+    const {moray, clock, log, endpoint} = this.options;
     for (let attempt = 1; ; attempt += 1) {
       const before = await moray.peek<Node>(BUCKET, facts.nodeId);
+      const fencedGeneration = before?.value.fencedGeneration;
       if (before && before.value.facts.bootGeneration > facts.bootGeneration)
         throw new CetusError('stale', `node ${facts.name} joined with boot generation ${facts.bootGeneration}, ${before.value.facts.bootGeneration} has been seen`);
+      if (fencedGeneration !== undefined && facts.bootGeneration <= fencedGeneration)
+        throw new CetusError('stale', `node ${facts.name} was fenced: its boot generation ${facts.bootGeneration} is over`, {info: {fenced: true}});
       const now = formatNs(clock.nowNs());
       const node: Node = {
         id: facts.nodeId, name: facts.name, facts, availability: before?.value.availability ?? 'active', liveness: 'alive', livenessReason: 'joined',
         livenessAt: now, labels: before?.value.labels ?? {}, joinedAt: before?.value.joinedAt ?? now,
+        ...(fencedGeneration === undefined ? {} : {fencedGeneration}), ...(before?.value.drift ? {drift: before.value.drift} : {}),
+        ...(facts.agentUrl.startsWith('unix:') ? {lease: {row: endpoint, bootGeneration: facts.bootGeneration}} : {}),
       };
       try {
         this.remember(await moray.put(BUCKET, node.id, node, {etag: before?.etag ?? null}));
-        this.heartbeats.set(node.id, clock.now());
         log.info({nodeId: node.id, node: node.name, agentUrl: facts.agentUrl, bootGeneration: facts.bootGeneration}, 'node joined');
         return {nodeId: node.id};
       } catch (err) {
@@ -63,21 +74,21 @@ export class Registry {
     }
   }
 
-  /** `notFound`: the node must join (again). `stale`: an older life of the agent speaks. */
-  heartbeat(beat: Heartbeat): {leaseMs: number} {
-    const node = this.known.get(beat.nodeId);
-    if (!node) throw new CetusError('notFound', `node ${beat.nodeId} has not joined`);
-    this.refuseStale(node.value, beat.bootGeneration);
-    if (node.value.liveness === 'fenced') throw new CetusError('notFound', `node ${node.value.name} was fenced and must join again`);
-    this.heartbeats.set(beat.nodeId, this.options.clock.now());
-    return {leaseMs: this.options.leaseMs};
+  /** Of a node that may speak here: known, and in its newest life. `notFound`: it must join (again). `stale`: an older life of the agent speaks. */
+  async speaker(nodeId: string, bootGeneration: number): Promise<Node> {
+    let node = this.known.get(nodeId);
+    // It may have joined through another endpoint a moment ago.
+    if (!node || node.value.facts.bootGeneration < bootGeneration) node = await this.refresh(nodeId);
+    const refusal = refusalOf(node, nodeId, bootGeneration);
+    if (refusal) throw refusal;
+    return node!.value;
   }
 
-  /** Of a node that may report: known, and in its newest life. */
-  reporter(nodeId: string, bootGeneration: number): void {
-    const node = this.known.get(nodeId);
-    if (!node) throw new CetusError('notFound', `node ${nodeId} has not joined`);
-    this.refuseStale(node.value, bootGeneration);
+  /** As `speaker`, but what a fenced life has seen is history that is heard. */
+  async reporter(nodeId: string, bootGeneration: number): Promise<void> {
+    await this.speaker(nodeId, bootGeneration).catch((err: unknown) => {
+      if (!isCetusError(err, 'stale') || !err.info['fenced']) throw err;
+    });
   }
 
   async find(idOrName: string): Promise<Node> {
@@ -85,9 +96,8 @@ export class Registry {
     if (byId) return byId.value;
     for (const {value} of this.known.values()) if (value.name === idOrName) return value;
     // A node that joined through another endpoint a moment ago may not have come through the feed yet.
-    const stored = await this.options.moray.peek<Node>(BUCKET, idOrName);
+    const stored = await this.refresh(idOrName);
     if (!stored) throw new CetusError('notFound', `node ${idOrName} not found`);
-    this.remember(stored);
     return stored.value;
   }
 
@@ -95,44 +105,32 @@ export class Registry {
     return [...this.known.values()].map(s => s.value).sort((a, b) => a.name.localeCompare(b.name));
   }
 
-  /** Writes what the heartbeats say now; the timer calls it, and tests do. */
-  async review(): Promise<void> {
-    const {moray, clock, leaseMs, graceMs, log, amongOthers} = this.options;
-    const changes: Stored<Node>[] = [];
-    for (const stored of this.known.values()) {
-      if (amongOthers && !this.heartbeats.has(stored.key)) continue;
-      const verdict = judge({
-        stored: stored.value.liveness, lastHeartbeatMs: this.heartbeats.get(stored.key), listeningSinceMs: this.listeningSinceMs,
-        nowMs: clock.now(), leaseMs, graceMs,
-      });
-      if (!verdict) continue;
-      log.warn({nodeId: stored.key, node: stored.value.name, from: stored.value.liveness, to: verdict.liveness, reason: verdict.reason}, 'node liveness changes');
-      changes.push({...stored, value: {...stored.value, liveness: verdict.liveness, livenessReason: verdict.reason, livenessAt: formatNs(clock.nowNs())}});
-    }
-    for (let i = 0; i < changes.length; i += BATCH) await this.write(moray, changes.slice(i, i + BATCH));
+  all(): IterableIterator<Stored<Node>> {
+    return this.known.values();
   }
 
-  private async write(moray: Moray, changes: Stored<Node>[]): Promise<void> {
-    const put = (s: Stored<Node>): BatchOp => ({op: 'put', bucket: BUCKET, key: s.key, value: s.value, etag: s.etag});
-    try {
-      const results = await moray.batch(changes.map(put));
-      changes.forEach((s, i) => this.remember({...s, etag: results[i]!.etag!}));
-    } catch (err) {
-      if (!isCetusError(err, 'etagConflict')) throw err;
-      // Somebody changed one of them; the feed brings it, and the next review judges it afresh.
-      if (changes.length > 1) for (const change of changes) await this.write(moray, [change]);
-    }
+  stored(nodeId: string): Stored<Node> | undefined {
+    return this.known.get(nodeId);
   }
 
-  private refuseStale(node: Node, bootGeneration: number): void {
-    if (bootGeneration < node.facts.bootGeneration)
-      throw new CetusError('stale', `boot generation ${bootGeneration} of node ${node.name} is over, ${node.facts.bootGeneration} has been seen`);
+  async refresh(nodeId: string): Promise<Stored<Node> | undefined> {
+    const stored = await this.options.moray.peek<Node>(BUCKET, nodeId);
+    if (stored) this.remember(stored);
+    else this.forget(nodeId);
+    return stored;
   }
 
-  private remember(stored: Stored<Node>): void {
+  remember(stored: Stored<Node>): void {
     const old = this.known.get(stored.key);
     // Etags come from one sequence, so of two copies the higher one is the newer; the feed may bring what a write here overtook.
-    if (!old || BigInt(old.etag) <= BigInt(stored.etag)) this.known.set(stored.key, stored);
+    if (old && BigInt(old.etag) >= BigInt(stored.etag)) return;
+    this.known.set(stored.key, stored);
+    this.options.changed?.(stored.key, stored.value, old?.value);
+  }
+
+  private forget(nodeId: string): void {
+    const old = this.known.get(nodeId);
+    if (old && this.known.delete(nodeId)) this.options.changed?.(nodeId, undefined, old.value);
   }
 
   /** Everything afresh: first the feed, then the list, so that no change falls between. */
@@ -144,7 +142,7 @@ export class Registry {
       this.remember(stored);
       listed.add(stored.key);
     }
-    for (const id of this.known.keys()) if (!listed.has(id)) this.known.delete(id);
+    for (const id of this.known.keys()) if (!listed.has(id)) this.forget(id);
     return changes;
   }
 
@@ -155,13 +153,8 @@ export class Registry {
       try {
         changes ??= await this.load();
         for await (const change of changes) {
-          if (change.kind === 'put') {
-            // Another endpoint says that it lives: it beats there, and silence here is none. A beat that comes here after all says otherwise.
-            const before = this.known.get(change.key);
-            if (this.options.amongOthers && before && BigInt(before.etag) < BigInt(change.etag) && change.value.liveness === 'alive') this.heartbeats.delete(change.key);
-            this.remember(change);
-          }
-          else this.known.delete(change.key);
+          if (change.kind === 'put') this.remember(change);
+          else this.forget(change.key);
         }
         throw new CetusError('unavailable', 'the change feed of nodes ended');
       } catch (err) {
@@ -170,30 +163,6 @@ export class Registry {
         changes = undefined;
         await clock.sleep(FEED_RETRY_MS, this.stopped.signal).catch(() => undefined);
       }
-    }
-  }
-
-  /**
-   * This process stood still (a suspended machine, a stopped process, a clock set forward): the silence was its own. Heartbeats of that time are
-   * still to be read, and whoever judged first would find every node dead.
-   */
-  private excuse(lateMs: number, toleratedMs: number): void {
-    if (lateMs <= toleratedMs) return;
-    this.options.log.warn({lateMs}, 'this process stood still: no node is blamed for that time');
-    const nowMs = this.options.clock.now();
-    this.listeningSinceMs = Math.min(nowMs, this.listeningSinceMs + lateMs);
-    for (const [id, heardMs] of this.heartbeats) this.heartbeats.set(id, Math.min(nowMs, heardMs + lateMs));
-  }
-
-  private async tick(): Promise<void> {
-    const {clock, log, leaseMs} = this.options;
-    while (!this.stopped.signal.aborted) {
-      const periodMs = leaseMs / 4;
-      const fromMs = clock.now();
-      await clock.sleep(periodMs, this.stopped.signal).catch(() => undefined);
-      if (this.stopped.signal.aborted) return;
-      this.excuse(clock.now() - fromMs - periodMs, periodMs);
-      await this.review().catch((err: unknown) => log.warn({err}, 'liveness could not be written; the next review tries again'));
     }
   }
 }

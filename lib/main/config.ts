@@ -36,7 +36,7 @@ export interface EndpointConfig {
   fleetListen: string;
   /** Towards agents, at `fleetListen` and on the way to theirs. */
   fleetTls?: MutualTlsFiles;
-  /** Other endpoints answer for the same fleet: of a node that beats at one of them this one's silence says nothing. */
+  /** Without meaning since leases are in the store; files of before may have it. */
   amongOthers?: boolean;
   policy: Policy;
   /** Blocks from which networks without a subnet of their own take one. */

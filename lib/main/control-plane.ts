@@ -42,13 +42,13 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   await ensureDefaultAccount(moray);
 
   const tls = config.fleetTls && readMutualTls(config.fleetTls);
-  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), amongOthers: config.amongOthers ?? false});
+  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), endpoint: endpointName(config)});
   const placement = createPlacementIndex();
   const services = createJobServices({fleet, placement, config: {subnetPools: config.addressPools}});
   const workflow = createWorkflow({
     moray, chains: CHAINS, services, log,
     // Nobody else can bear the name: the socket below it is ours alone, so our own unfinished jobs are taken up at once, not after their lease.
-    runnerId: `${os.hostname()}:${config.fleetListen}`, resumeOwn: true,
+    runnerId: endpointName(config), resumeOwn: true,
   });
   const datacenter = createDatacenter({
     moray, fleet, workflow, log, clock: systemClock, ids: systemIds,
@@ -78,6 +78,11 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
       await store.close();
     },
   };
+}
+
+/** Nobody else can bear it: the socket is ours alone. */
+function endpointName(config: EndpointConfig): string {
+  return `${os.hostname()}:${config.fleetListen}`;
 }
 
 function fleetListener(address: string, tls: {ca: string; cert: string; key: string} | undefined): InternalAddress {

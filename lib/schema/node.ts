@@ -67,7 +67,12 @@ export interface ReviewerLock { holder: string; turns: number }
 export const REVIEWER = 'reviewer';
 
 /** In which row the present life's lease is renewed. A node enters a row only by a write of this: so whoever has read the node, then the rows, has seen all. */
-export interface NodeLease { row: string; bootGeneration: number }
+export interface NodeLease {
+  row: string;
+  bootGeneration: number;
+  /** What the endpoint of this row answers heartbeats with, and all that has to be waited out before the node may be called fenced: whoever fences goes by this and not by a setting of its own. Absent: nobody fences it. */
+  fenceDelayMs?: number;
+}
 
 export type DriftKind =
   /** The store says that it is here; the node does not have it. */
