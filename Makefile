@@ -1,5 +1,6 @@
 # make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
 # make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine; PEERS=N for another number
+# make fleet N=4   several nodes on this machine, each with a namespace, a containerd and an agent of its own; ENDPOINTS=M before them, on successive ports from $(LISTEN) on
 # make test   all tests, with all that they need
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules
@@ -8,10 +9,10 @@
 DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 PEERS  ?= 3
-N      ?= 1000000
+ENDPOINTS ?= 1
 SHELL  := /bin/bash
 
-.PHONY: run cluster simulate busybox test unit integration e2e chaos conformance bench bench-db build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster
+.PHONY: run cluster fleet simulate busybox test unit integration e2e chaos conformance bench bench-db build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster setup-fleet
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -19,6 +20,12 @@ run: setup-run build
 
 cluster: setup-run setup-cluster build
 	@exec node dist/main/cetus.js cluster --data "$(DATA)" --listen "$(LISTEN)" --peers "$(PEERS)"
+
+# A directory of its own: one is a single machine's or a fleet's, for ever.
+fleet: DATA = /var/lib/cetus-fleet
+fleet: N ?= 4
+fleet: setup-fleet build
+	@exec node dist/main/cetus.js fleet --data "$(DATA)" --listen "$(LISTEN)" --nodes "$(N)" --endpoints "$(ENDPOINTS)"
 
 # A busybox image for machines that cannot reach a registry: docker load -i .cache/busybox.tar
 busybox: setup-busybox build
@@ -52,6 +59,7 @@ chaos: setup-test build
 	@CETUS_CHAOS=$${CETUS_CHAOS:-12} npx --no-install jest --selectProjects e2e --testPathPatterns test/e2e/survival --runInBand
 	@npx --no-install jest --selectProjects chaos --runInBand
 
+simulate: N ?= 1000000
 simulate: node_modules/.cetus-installed
 	@node tools/simulate.mjs --count $(N)
 
@@ -64,7 +72,7 @@ bench: setup-bench build
 bench-db: setup-bench-db build
 	@node tools/bench-db/main.mjs
 
-setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster: setup-%:
+setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster setup-fleet: setup-%:
 	@tools/setup.sh $*
 
 clean:

@@ -47,6 +47,7 @@ export async function agent(configFile: string): Promise<void> {
     // The runtime's versions are filled in when it has been opened.
     facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}, underlay),
     runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane, tls),
+    ...(config.bootId ? {bootId: config.bootId} : {}),
   });
   await node.open();
   await node.listen(listen.kind === 'unix' ? {socketPath: listen.path} : {host: listen.host, port: listen.port, tls: tls!});

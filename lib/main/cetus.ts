@@ -7,6 +7,9 @@ import {addOperatorVerbs} from './cli/verbs';
 import type {UpOptions} from './up/up';
 import {VERSION} from './version';
 
+/** See main/fleet/layout.ts, whose imports the other verbs need not pay for. */
+const MAX_NODES = 35;
+const MAX_ENDPOINTS = 8;
 const DEFAULT_DATA = process.env.CETUS_DATA ?? '/var/lib/cetus';
 
 const program = new Command('cetus')
@@ -20,13 +23,16 @@ const collect = (value: string, before: string[] | undefined): string[] => [...(
 const dataOf = (command: Command): string => command.optsWithGlobals<{data: string}>().data;
 
 /** What `up` and `cluster` have in common. */
-const withListeners = (command: Command): Command => command
+const withListeners = (command: Command): Command => withPolicy(command
   .option('--listen <address>', 'for Docker clients: HOST:PORT or unix:///PATH; may be repeated (default: 127.0.0.1:2375)', collect)
   .option('--admin-listen <address>', 'for operators, beside the socket in the data directory; loopback or unix only', collect, [])
+  .option('--containerd <socket>', 'use this running containerd in place of one of our own'));
+
+/** ... and with `fleet`. */
+const withPolicy = (command: Command): Command => command
   .option('--tls-cert <file>', 'serve TLS with this certificate (PEM)')
   .option('--tls-key <file>', 'its key')
   .option('--tls-ca <file>', 'clients must present a certificate signed by it')
-  .option('--containerd <socket>', 'use this running containerd in place of one of our own')
   .option('--name <name>', 'what `docker info` shows as the host')
   .option('--insecure-registry <host>', 'pull from it over plain HTTP; loopback always may', collect, [])
   .option('--no-host-network', 'refuse `--network host`')
@@ -34,17 +40,22 @@ const withListeners = (command: Command): Command => command
   .addOption(new Option('--binds <which>', 'host paths that containers may mount: all, off, or prefixes separated by commas').default('all'))
   .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'));
 
-async function run(options: UpFlags, command: Command, store: Pick<UpOptions, 'postgres' | 'cluster' | 'ownCluster'>): Promise<void> {
+/** What all three are told. */
+function asTold(options: PolicyFlags, command: Command): Pick<UpOptions, 'data' | 'tls' | 'name' | 'insecureRegistries' | 'logLevel' | 'policy'> {
   const fail = (text: string): never => command.error(`cetus ${command.name()}: ${text}`);
   if (Boolean(options.tlsCert) !== Boolean(options.tlsKey)) fail('--tls-cert and --tls-key belong together');
   if (options.tlsCa && !options.tlsCert) fail('--tls-ca needs --tls-cert and --tls-key');
-  const {up} = await import('./up/up.js');
-  await up({
-    data: dataOf(command), listen: options.listen ?? ['127.0.0.1:2375'], adminListen: options.adminListen, ...store,
+  return {
+    data: dataOf(command), name: options.name, insecureRegistries: options.insecureRegistry, logLevel: options.logLevel,
     tls: options.tlsCert && options.tlsKey ? {cert: options.tlsCert, key: options.tlsKey, ...(options.tlsCa ? {ca: options.tlsCa} : {})} : undefined,
-    containerd: options.containerd, name: options.name, insecureRegistries: options.insecureRegistry, logLevel: options.logLevel,
     policy: {allowHostNetwork: options.hostNetwork, allowPrivileged: options.privileged, allowBinds: options.binds},
-  });
+  };
+}
+
+async function run(options: UpFlags, command: Command, store: Pick<UpOptions, 'postgres' | 'cluster' | 'ownCluster'>): Promise<void> {
+  const told = asTold(options, command);
+  const {up} = await import('./up/up.js');
+  await up({...told, listen: options.listen ?? ['127.0.0.1:2375'], adminListen: options.adminListen, ...store, containerd: options.containerd});
 }
 
 withListeners(program.command('up')
@@ -72,8 +83,25 @@ withListeners(program.command('cluster')
     else await run(options, command, {ownCluster: {peers}});
   });
 
+withPolicy(program.command('fleet')
+  .description('several nodes on this machine: test hosts with a namespace, a containerd and an agent each, and endpoints before them')
+  .option('--nodes <n>', 'so many; those that were there stay', '4')
+  .option('--endpoints <n>', 'so many, on successive ports', '1')
+  .option('--listen <address>', 'of the first endpoint, for Docker clients: HOST:PORT', '127.0.0.1:2375')
+  .option('--balance <address>', 'one address before all endpoints: HOST:PORT'))
+  .action(async (options: PolicyFlags & {nodes: string; endpoints: string; listen: string; balance?: string}, command: Command) => {
+    const number = (name: 'nodes' | 'endpoints', most: number): number => {
+      const n = Number(options[name]);
+      if (!Number.isInteger(n) || n < 1 || n > most) command.error(`cetus fleet: --${name} is a number from 1 to ${most}`);
+      return n;
+    };
+    const told = asTold(options, command);
+    const counts = {nodes: number('nodes', MAX_NODES), endpoints: number('endpoints', MAX_ENDPOINTS)};
+    await (await import('./fleet/fleet.js')).fleet({...told, ...counts, listen: options.listen, ...(options.balance === undefined ? {} : {balance: options.balance})});
+  });
+
 program.command('down')
-  .description('after `cetus up` or `cetus cluster` has ended: stop its containers and take its bridges, rules and mounts off this machine; data stays')
+  .description('after `cetus up`, `cetus cluster` or `cetus fleet` has ended: stop its containers and take its bridges, rules and mounts off this machine; data stays')
   .action(async (_options: object, command: Command) => (await import('./up/down.js')).down(dataOf(command)));
 
 program.command('endpoint')
@@ -94,10 +122,11 @@ program.command('sitter')
 addOperatorVerbs(program);
 addDatabaseVerbs(program);
 
-interface UpFlags {
-  zookeeper?: string; zookeeperPath?: string; postgresPasswordFile?: string;
-  listen?: string[]; adminListen: string[]; tlsCert?: string; tlsKey?: string; tlsCa?: string; containerd?: string; postgres?: string;
-  name?: string; insecureRegistry: string[]; hostNetwork: boolean; privileged: boolean; binds: string; logLevel: string;
+interface PolicyFlags {
+  tlsCert?: string; tlsKey?: string; tlsCa?: string; name?: string; insecureRegistry: string[]; hostNetwork: boolean; privileged: boolean; binds: string; logLevel: string;
+}
+interface UpFlags extends PolicyFlags {
+  zookeeper?: string; zookeeperPath?: string; postgresPasswordFile?: string; listen?: string[]; adminListen: string[]; containerd?: string; postgres?: string;
 }
 
 program.parseAsync().catch((err: unknown) => {

@@ -108,6 +108,8 @@ export interface AgentConfig {
   prefix: string;
   labels: Record<string, string>;
   insecureRegistries: string[];
+  /** What the machine's boot is told by. Default: the kernel's boot_id; a test host boots without the kernel. */
+  bootId?: string;
   logLevel: string;
 }
 
@@ -185,7 +187,7 @@ const agentSchema = {
       required: ['address'], additionalProperties: false,
     },
     labels: {type: 'object', additionalProperties: {type: 'string'}}, insecureRegistries: strings,
-    logLevel,
+    bootId: {type: 'string', minLength: 1}, logLevel,
   },
   required: ['nodeId', 'name', 'dataDir', 'containerdSocket', 'containerdNamespace', 'listen', 'controlPlane', 'prefix', 'labels', 'insecureRegistries', 'logLevel'],
   additionalProperties: false,

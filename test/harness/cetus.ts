@@ -1,4 +1,8 @@
-/** A whole datacenter of its own for a test file: `cetus up` as a person starts it, on a fresh directory and a free port. */
+/**
+ * A whole datacenter of its own for a test file: `cetus up` as a person starts it, on a fresh directory and a free port.
+ *
+ * CETUS_FLEET=N makes `cetus fleet` with N nodes of it, and two endpoints (CETUS_ENDPOINTS=M) behind one address: the same tests then run against a fleet.
+ */
 import {type ChildProcess, spawn} from 'node:child_process';
 import {randomBytes} from 'node:crypto';
 import {once} from 'node:events';
@@ -6,7 +10,8 @@ import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
-import {traces, type Traces} from './leaks';
+import {fleetTraces, traces, type FleetNode, type Traces} from './leaks';
+import {openRegistries} from './loopback';
 import {SchemaProxy} from './proxy';
 import {Hopeless, until} from './wait';
 
@@ -16,7 +21,19 @@ export interface Finished { status: number; stdout: string; stderr: string; stdo
 export interface RunOptions { input?: string | Buffer | NodeJS.ReadableStream; timeoutMs?: number; env?: NodeJS.ProcessEnv }
 
 /** What `cetus up` writes to DIR/run/up.json once it serves. */
-export interface Running { pid: number; listen: string[]; admin: string; prefix: string; children: Record<string, number> }
+export interface Running {
+  pid: number;
+  /** The first is where clients go. */
+  listen: string[];
+  admin: string; prefix: string; children: Record<string, number>;
+  /** Of a fleet. */
+  endpoints?: {listen: string; admin: string}[];
+  nodes?: FleetNode[];
+}
+
+/** Where a test has parts of its own in mind, or one machine, it gets them. */
+const FLEET = process.env.CETUS_FLEET ? ['--nodes', process.env.CETUS_FLEET, '--endpoints', process.env.CETUS_ENDPOINTS ?? '2'] : undefined;
+const ONE_MACHINE = ['--containerd', '--postgres', '--zookeeper', '--tls-cert', '--admin-listen'];
 
 export class TestDatacenter {
   private process: ChildProcess | undefined;
@@ -26,8 +43,12 @@ export class TestDatacenter {
   /** On a directory that is made by the first `up`. */
   readonly dataDir = path.join(os.tmpdir(), `cetus-${randomBytes(4).toString('hex')}`);
 
-  /** `cluster`: on a replicated store of its own. */
-  constructor(private readonly args: string[] = [], public verb: 'up' | 'cluster' = 'up') {}
+  /** `cluster`: on a replicated store of its own; `fleet`: with several nodes. */
+  constructor(private readonly args: string[] = [], public verb: 'up' | 'cluster' | 'fleet' = 'up') {
+    if (!FLEET || verb !== 'up' || args.some((arg) => ONE_MACHINE.includes(arg))) return;
+    this.verb = 'fleet';
+    this.args = [...args, ...FLEET];
+  }
 
   /** Where clients go. */
   get host(): string {
@@ -42,14 +63,21 @@ export class TestDatacenter {
     const out = fs.openSync(path.join(this.dataDir, 'up.log'), 'a');
     // The port is kept over restarts: clients hold it in DOCKER_HOST.
     const listen = this.running ? this.running.listen[0].replace('tcp://', '') : '127.0.0.1:0';
-    const child = spawn(process.execPath, [PROGRAM, this.verb, '--data', this.dataDir, '--listen', listen, ...this.args], {stdio: ['ignore', out, out]});
+    const at = this.verb === 'fleet' ? ['--listen', '127.0.0.1:0', '--balance', listen] : ['--listen', listen];
+    const child = spawn(process.execPath, [PROGRAM, this.verb, '--data', this.dataDir, ...at, ...this.args], {stdio: ['ignore', out, out]});
     fs.closeSync(out);
     this.process = child;
     this.running = await until('cetus up to serve', () => {
       if (child.exitCode !== null) throw new Hopeless(`cetus ${this.verb} ended with ${child.exitCode}: ${fs.readFileSync(path.join(this.dataDir, 'up.log'), 'utf8').slice(-3000)}`);
       return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'));
     }, 180_000);
+    await this.ready();
     if (!this.args.includes('--tls-cert')) this.proxy ??= await SchemaProxy.start(this.running.listen[0]);
+  }
+
+  /** What a kind of datacenter needs before it is used. */
+  protected async ready(): Promise<void> {
+    if (this.running.nodes) await openRegistries(this.running);
   }
 
   /** The current process ids: a part that was restarted has a new one. */
@@ -98,7 +126,8 @@ export class TestDatacenter {
     await this.stop();
     const down = await run(process.execPath, [PROGRAM, 'down', '--data', this.dataDir], {timeoutMs: 60_000});
     if (down.status !== 0) throw new Error(`cetus down: ${down.stderr}`);
-    const left = traces(this.dataDir, this.running.prefix, true);
+    const {prefix, nodes} = this.running;
+    const left = nodes ? fleetTraces(this.dataDir, prefix, nodes) : traces(this.dataDir, prefix, true);
     fs.rmSync(this.dataDir, {recursive: true, force: true});
     if (misfits.length) throw new Error(`answers out of the API's schema:\n${misfits.join('\n')}`);
     return left;

@@ -18,6 +18,18 @@ export function traces(dataDir: string, prefix: string, down = false): Traces {
   };
 }
 
+export interface FleetNode { number: number; name: string; nodeId: string; prefix: string; address: string; namespace: string }
+
+/** Of a fleet that is down: its own, and each node's. */
+export function fleetTraces(dataDir: string, prefix: string, nodes: FleetNode[]): Traces {
+  const all = traces(dataDir, prefix, true);
+  for (const node of nodes) {
+    const its = traces(path.join(dataDir, 'nodes', String(node.number)), node.prefix, true);
+    for (const kind of Object.keys(all) as (keyof Traces)[]) all[kind].push(...its[kind].filter((one) => !all[kind].includes(one)));
+  }
+  return all;
+}
+
 export function processesOf(dataDir: string): string[] {
   return fs.readdirSync('/proc').filter((p) => /^\d+$/.test(p)).flatMap((pid) => {
     try {

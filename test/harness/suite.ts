@@ -11,7 +11,7 @@ const SETUP_TIMEOUT_MS = 240_000;
 export interface SuiteOptions {
   /** Further arguments of `cetus up`. */
   args?: string[];
-  verb?: 'up' | 'cluster';
+  verb?: 'up' | 'cluster' | 'fleet';
   /** What the tests need further, once busybox is loaded. */
   prepare?(dc: TestDatacenter): Promise<unknown>;
   /** What would stand in the way of the end: clients that still run, servers of the tests' own. */

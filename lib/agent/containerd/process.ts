@@ -20,6 +20,8 @@ export interface ContainerdProcessOptions {
   log: Log;
   /** Default: `containerd` from PATH. */
   binary?: string;
+  /** The network namespace in which it and its shims live, as /run/netns/NAME; default: ours. */
+  namespace?: string;
   /** Until it must answer; one that ends instead is not waited for. Default 120 s: it answers no sooner than each shim has answered it. */
   startTimeoutMs?: number;
   /** For the kernel's out-of-memory killer; default -999, as the distribution's unit has it. */
@@ -113,7 +115,9 @@ async function ensure(options: ContainerdProcessOptions, directory: string, sock
   const log = await fs.open(logFile, 'a', 0o600);
   try {
     // Detached: a session of its own, so that neither our terminal's Ctrl-C nor our death reaches it.
-    const child = spawn(options.binary ?? 'containerd', ['--config', path.join(directory, 'config.toml')], {detached: true, stdio: ['ignore', log.fd, log.fd], cwd: directory});
+    // nsenter becomes containerd: the process id is its own.
+    const [program, ...words] = [...(options.namespace ? ['nsenter', `--net=${options.namespace}`] : []), options.binary ?? 'containerd', '--config', path.join(directory, 'config.toml')];
+    const child = spawn(program!, words, {detached: true, stdio: ['ignore', log.fd, log.fd], cwd: directory});
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', err => reject(new CetusError('unavailable', `containerd cannot be started: ${err.message}`, {cause: err})));

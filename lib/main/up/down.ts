@@ -1,5 +1,5 @@
 /**
- * `cetus down`: after `cetus up` has ended, takes what outlives it off this machine: containers, their namespaces, bridges, rules, mounts,
+ * `cetus down`: after `cetus up`, `cetus cluster` or `cetus fleet` has ended, takes what outlives it off this machine: containers, their namespaces, bridges, rules, mounts,
  * containerd and Postgres. The data stays, so the next `cetus up` finds its containers stopped. Found by the instance's prefix and directory.
  */
 import {execFile} from 'node:child_process';
@@ -12,6 +12,8 @@ import {purgeFifos} from '../../agent/runtime/fifos';
 import {CetusError} from '../../base/errors';
 import {silentLog} from '../../base/log';
 import {readAgentConfig} from '../config';
+import {knownLayout, nodeDir} from '../fleet/layout';
+import {Underlay} from '../fleet/underlay';
 import {lockDirectory, loadInstance} from './instance';
 import {requireRoot} from './preflight';
 import {processesWith, signalAll, untilGone} from './processes';
@@ -26,17 +28,31 @@ export async function down(data: string): Promise<void> {
   const dir = path.resolve(data);
   if (!fs.existsSync(path.join(dir, 'instance.json'))) throw new CetusError('notFound', `${dir} is not a data directory of Cetus`);
   const unlocks = [await lockDirectory(dir), await lockDirectory(dir, 'store')];
+  await cleanUp(dir);
+  for (const unlock of unlocks) unlock();
+  process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
+}
+
+/** The caller has the directory's locks, and nothing of it runs under supervision. */
+export async function cleanUp(dir: string): Promise<void> {
   const {prefix} = loadInstance(dir);
+  const layout = knownLayout(dir);
+  // Of a fleet each node has a prefix and a directory of its own.
+  const nodes = layout ? layout.nodes.map((node) => ({prefix: node.prefix, agentDir: path.join(nodeDir(dir, node), 'agent')})) : [{prefix, agentDir: path.join(dir, 'agent')}];
   // Shims carry containerd's socket on their command line, containerd its configuration, Postgres its directory: ours are known by the path.
   await endProcesses(dir, 'SIGTERM');
   await endProcesses(dir, 'SIGKILL');
-  await killContainers(prefix);
+  await Promise.all(nodes.map((node) => killContainers(node.prefix)));
   await forgetTasks(dir);
   for (const mount of mountsBelow(dir)) await tool('umount', ['-l', mount]);
-  await purgeFifos(path.join(dir, 'agent', 'state'));
-  await purgeLinuxNetworking({prefix, stateDir: path.join(dir, 'agent', 'network'), log: silentLog()});
-  for (const unlock of unlocks) unlock();
-  process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
+  for (const node of nodes) {
+    await purgeFifos(path.join(node.agentDir, 'state'));
+    await purgeLinuxNetworking({prefix: node.prefix, stateDir: path.join(node.agentDir, 'network'), log: silentLog()});
+  }
+  if (!layout) return;
+  await new Underlay(layout, prefix, silentLog()).remove();
+  // Test hosts have lost their power, and with it what lay in memory.
+  for (const node of layout.nodes) fs.rmSync(path.join(nodeDir(dir, node), 'containerd', 'state'), {recursive: true, force: true});
 }
 
 const PROGRAMS = /^(containerd|containerd-shim-.+|runc|postgres|dockerd|unshare|java)$/;
@@ -56,10 +72,8 @@ async function endProcesses(dir: string, signal: NodeJS.Signals): Promise<void> 
 }
 
 /** Containers' own processes name no directory of ours; their cgroups carry the prefix. */
-async function killContainers(prefix: string): Promise<void> {
-  const root = '/sys/fs/cgroup';
-  const hierarchies = [root, ...fs.readdirSync(root).map((n) => path.join(root, n))];
-  const ours = hierarchies.flatMap((h) => (isDirectory(h) ? fs.readdirSync(h).filter((n) => n.includes(prefix)).map((n) => path.join(h, n)) : []));
+export async function killContainers(prefix: string): Promise<void> {
+  const ours = cgroupsOf(prefix);
   const deadline = Date.now() + PROCESS_TIMEOUT_MS;
   for (;;) {
     const pids = new Set(ours.flatMap(pidsBelow));
@@ -96,6 +110,15 @@ async function forgetTasks(dir: string): Promise<void> {
   }
 }
 
+function cgroupsOf(prefix: string): string[] {
+  const root = '/sys/fs/cgroup';
+  const hierarchies = [root, ...fs.readdirSync(root).map((n) => path.join(root, n))];
+  return hierarchies.flatMap((h) => (isDirectory(h) ? fs.readdirSync(h).filter((n) => n.includes(prefix)).map((n) => path.join(h, n)) : []));
+}
+
+/** Of an instance's containers. */
+export const containerProcesses = (prefix: string): number[] => [...new Set(cgroupsOf(prefix).flatMap(pidsBelow))];
+
 function pidsBelow(cgroup: string): number[] {
   if (!isDirectory(cgroup)) return [];
   const here = fs.readFileSync(path.join(cgroup, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
@@ -112,7 +135,7 @@ const isDirectory = (file: string): boolean => fs.statSync(file, {throwIfNoEntry
 const children = (cgroup: string): string[] => fs.readdirSync(cgroup).map((n) => path.join(cgroup, n)).filter(isDirectory);
 
 /** Deepest first. */
-function mountsBelow(dir: string): string[] {
+export function mountsBelow(dir: string): string[] {
   return fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dir}/`)).reverse();
 }
 

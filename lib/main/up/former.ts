@@ -13,12 +13,13 @@ const GRACE_MS = 1_500;
 const SITTER_GRACE_MS = 25_000;
 const KILL_WAIT_MS = 5_000;
 
-/** `cetus endpoint|agent|sitter --config DIR/run/...`; whoever else names these files looks into them. */
+/** `cetus endpoint|agent|sitter --config DIR/run/...`, where there are several with a number; whoever else names these files looks into them. */
 export function isFormer(words: readonly string[], dir: string): boolean {
   const verb = words.findIndex((word) => word === 'endpoint' || word === 'agent' || word === 'sitter');
   if (verb <= 0 || !/(^|\/)cetus(\.js)?$/.test(words[verb - 1]!) || words[verb + 1] !== '--config') return false;
   const file = words[verb + 2] ?? '';
-  return path.dirname(file) === path.join(dir, 'run') && (words[verb] === 'sitter' ? /^sitter-[^/]+\.json$/.test(path.basename(file)) : path.basename(file) === `${words[verb]!}.json`);
+  const numbered = path.basename(file).startsWith(`${words[verb]!}-`) && file.endsWith('.json');
+  return path.dirname(file) === path.join(dir, 'run') && (numbered || (words[verb] !== 'sitter' && path.basename(file) === `${words[verb]!}.json`));
 }
 
 /** `verbs`: of whose lock the caller is the holder. */

@@ -22,8 +22,8 @@ export function requireRoot(verb: string, uid: number | undefined = process.gete
   if (uid !== 0) throw new CetusError('forbidden', `cetus ${verb} wants root: it makes namespaces, bridges and mounts`);
 }
 
-export function makeDirectories(dir: string): void {
-  for (const below of ['', 'run', 'log', 'agent']) {
+export function makeDirectories(dir: string, more: string[] = ['agent']): void {
+  for (const below of ['', 'run', 'log', ...more]) {
     const wanted = path.join(dir, below);
     try {
       fs.mkdirSync(wanted, {recursive: true, mode: 0o711});
@@ -33,6 +33,13 @@ export function makeDirectories(dir: string): void {
       throw new CetusError('invalid', `--data ${dir}: ${wanted} cannot be made: ${why}`, {cause: code === 'EEXIST' || code === 'ENOTDIR' ? undefined : err});
     }
   }
+}
+
+/** A directory is one machine's or a fleet's, for ever: the store of the one names nodes that the other does not have. */
+export function requireKind(dir: string, kind: 'machine' | 'fleet'): void {
+  const isFleet = fs.existsSync(path.join(dir, 'fleet.json'));
+  if (kind === 'machine' && isFleet) throw new CetusError('conflict', `${dir} is a fleet's: \`cetus fleet\` runs it; give another --data`);
+  if (kind === 'fleet' && !isFleet && fs.existsSync(path.join(dir, 'instance.json'))) throw new CetusError('conflict', `${dir} is a datacenter of one machine, run by \`cetus up\` or \`cetus cluster\`; give another --data`);
 }
 
 /** 'all', 'off' or absolute prefixes: a relative one would match nothing and so refuse every bind without a word. */
