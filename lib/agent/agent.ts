@@ -14,6 +14,9 @@ import type {BuildEngines} from './build/engines';
 import {DockerSockets} from './docker-socket/sockets';
 import {linkedSpec} from './container/launch';
 import {Execs} from './exec/execs';
+import {Fencing} from './fencing/fencing';
+import {type Guard, memoryGuard} from './fencing/guard-link';
+import {bootTimeMs} from './fencing/lease-file';
 import {HeartbeatLoop} from './heartbeat';
 import type {AgentImages} from './images/images';
 import {ReportLedger} from './ledger/reports';
@@ -48,6 +51,10 @@ export interface AgentOptions {
   controlPlane?: ReportSink;
   clock?: Clock;
   ids?: Ids;
+  /** Of what is marked for rescheduling. Absent: nobody watches beside the agent itself, and it is killed through the runtime. */
+  fencing?: {guard: Guard; kill(ids: string[]): Promise<void>};
+  /** CLOCK_BOOTTIME, in ms. */
+  bootTimeMs?(): number;
   /** Of the kernel's boot; injectable for tests of a reboot. */
   bootId?: string;
 }
@@ -73,7 +80,7 @@ export function createAgent(options: AgentOptions): Agent {
   const log = options.log.child({component: 'agent'});
   const store = new NodeStore(options.dataDir);
   const facts: NodeFacts = {...options.facts, bootGeneration: store.nextBootGeneration()};
-  const reports = new ReportLedger(join(options.dataDir, 'ledger', 'reports.log'), clock, log, {nodeId: () => facts.nodeId, bootGeneration: facts.bootGeneration});
+  const reports = new ReportLedger(join(options.dataDir, 'ledger', 'reports.log'), clock, log, {nodeId: () => facts.nodeId, bootGeneration: () => facts.bootGeneration});
   const tasks = new TaskLedger(join(options.dataDir, 'ledger', 'tasks.log'));
   const {runtime, network, images, specs, controlPlane} = options;
   const sockets = new DockerSockets({dataDir: options.dataDir, log, clock, ...(controlPlane?.docker ? {dial: (id: string) => controlPlane.docker!(id)} : {})});
@@ -87,8 +94,19 @@ export function createAgent(options: AgentOptions): Agent {
       return {spec: linkedSpec(unit.spec, unit.record.launch?.links), status: unit.observation.status, pid: unit.observation.pid};
     },
   });
+  const fencing = new Fencing({
+    clock, log, guard: options.fencing?.guard ?? memoryGuard(), nowMs: options.bootTimeMs ?? bootTimeMs,
+    // What the runtime may still be making is in the record as launching.
+    running: () => supervisor.marked.filter((unit) => unit.running || unit.record.launching).map((unit) => unit.id),
+    kill: options.fencing?.kill ?? (async (marked) => {
+      await Promise.all(marked.map(async (id) => {
+        await runtime.kill(id, '', 9, true).catch(() => undefined);
+        await runtime.resume(id).catch(() => undefined);
+      }));
+    }),
+  });
   const parts: SupervisorParts = {
-    runtime, network, images, specs, volumes, files, store, reports, clock, ids, log, execs,
+    runtime, network, images, specs, volumes, files, store, reports, fencing, clock, ids, log, execs,
     nodeName: facts.name, bootId: options.bootId ?? kernelBootId(),
     pidOf: (id) => supervisor.pidOf(id),
     shmOf: (id) => supervisor.shmOf(id),
@@ -107,11 +125,32 @@ export function createAgent(options: AgentOptions): Agent {
   const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, build: options.build, log});
   const heartbeat = controlPlane && new HeartbeatLoop({
     sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
+    leaseClockMs: () => fencing.nowMs(),
+    renewed: (sentMs, answer) => fencing.renewed(sentMs, answer),
+    fenced: async () => {
+      // From here on nobody takes this life for alive; what it runs is stopped before the next one joins.
+      await fencing.lifeOver();
+      facts.bootGeneration = store.nextBootGeneration();
+    },
+    assign: () => assign(),
     joined: (nodeId) => {
+      fencing.joined();
       facts.nodeId = nodeId;
       reports.begin(controlPlane);
     },
   });
+  /** What went elsewhere is taken away before anything marked is started. */
+  const assign = async (): Promise<void> => {
+    const known = [...supervisor.units.keys()];
+    if (!supervisor.marked.length || !controlPlane?.assignments) return fencing.assignedTo([]);
+    const {own, moved} = await controlPlane.assignments({nodeId: facts.nodeId, bootGeneration: facts.bootGeneration, containers: known});
+    for (const containerId of moved) {
+      log.warn({containerId}, 'a container was started elsewhere while this node was away: it is removed here');
+      await supervisor.execute({kind: 'container.remove', containerId, force: true}, `moved/${containerId}`);
+    }
+    const settled = new Set([...own, ...moved]);
+    fencing.assignedTo(known.filter((id) => !settled.has(id)));
+  };
   const closing = new AbortController();
   let following: Promise<void> = Promise.resolve();
 
@@ -126,7 +165,10 @@ export function createAgent(options: AgentOptions): Agent {
       following = supervisor.follow(closing.signal).catch((err: unknown) => {
         if (!closing.signal.aborted) log.fatal({err}, 'the runtime\'s events ended');
       });
-      return await recover(supervisor, parts);
+      const recovery = await recover(supervisor, parts);
+      fencing.marks(new Set(supervisor.marked.map((unit) => unit.id)));
+      fencing.begin();
+      return recovery;
     },
     async listen(at) {
       facts.agentUrl = await server.listen(at);
@@ -138,6 +180,7 @@ export function createAgent(options: AgentOptions): Agent {
     async close() {
       closing.abort(new Error('the agent closes'));
       await heartbeat?.close();
+      await fencing.close();
       // In one turn with the server's end, so that nobody comes in between.
       supervisor.cutClients();
       execs.cutClients();

@@ -11,7 +11,7 @@ import {Credentials, currentOf, type TlsMaterial} from '../base/credentials';
 import {asCetusError, CetusError, fromWire, INTERNAL} from '../base/errors';
 import {mustBe, refusal} from '../base/peer';
 import {switchProtocol} from '../base/switch-protocol';
-import type {Heartbeat, ReportBatch} from '../schema/agent';
+import type {AssignmentQuestion, Heartbeat, ReportBatch} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import type {ReportSink} from './parts';
 
@@ -97,6 +97,7 @@ export function connectControlPlane(urls: string | readonly string[], certificat
   return {
     join: (facts: NodeFacts) => turn((to) => post(to, '/v1/join', facts, DEADLINE_MS)),
     heartbeat: (heartbeat: Heartbeat) => turn((to) => post(to, '/v1/heartbeat', heartbeat, several ? SHORT_DEADLINE_MS : DEADLINE_MS)),
+    assignments: (question: AssignmentQuestion) => turn((to) => post(to, '/v1/assignments', question, DEADLINE_MS)),
     reports: (batch: ReportBatch) => turn((to) => post(to, '/v1/reports', batch, DEADLINE_MS)),
     docker: (containerId: string) => turn((to) => docker(to, containerId, certificates)),
     close: async () => {

@@ -1,7 +1,11 @@
-/** Joins the control plane, then beats a third of the lease apart, for ever. A control plane that has forgotten the node is joined again. */
+/**
+ * Joins the control plane, asks what of its containers is still the node's own, then beats a third of the lease apart, for ever. A control plane that has forgotten the node is
+ * joined again; one that has fenced this life is joined in the next, once what is marked has been stopped.
+ */
 import type {Clock} from '../base/clock';
-import {asCetusError} from '../base/errors';
+import {asCetusError, type CetusError} from '../base/errors';
 import type {Log} from '../base/log';
+import type {HeartbeatAnswer} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import type {ReportSink} from './parts';
 
@@ -17,6 +21,13 @@ export interface HeartbeatParts {
   reportSeq(): number;
   running(): number;
   joined(nodeId: string): void;
+  /** After the join of each life; what it throws is tried again, and nothing marked is started before. */
+  assign(): Promise<void>;
+  /** By the clock that leases are counted with. */
+  leaseClockMs(): number;
+  renewed(sentMs: number, answer: HeartbeatAnswer): void;
+  /** This life is over: stops what is marked, and begins the next. */
+  fenced(): Promise<void>;
 }
 
 export class HeartbeatLoop {
@@ -38,21 +49,35 @@ export class HeartbeatLoop {
     const {sink, clock, log, facts} = this.parts;
     let retryMs = RETRY_MS;
     let isJoined = false;
+    let isAssigned = false;
     while (!this.stop.signal.aborted) {
       let waitMs: number;
       try {
         if (!isJoined) {
           const {nodeId} = await this.unlessStopped(sink.join(facts()));
           isJoined = true;
+          isAssigned = false;
           this.parts.joined(nodeId);
         }
+        if (!isAssigned) {
+          await this.unlessStopped(this.parts.assign());
+          isAssigned = true;
+        }
         const {nodeId, bootGeneration} = facts();
-        const {leaseMs} = await this.unlessStopped(sink.heartbeat({nodeId, bootGeneration, reportSeq: this.parts.reportSeq(), runningContainers: this.parts.running()}));
-        waitMs = Math.max(MIN_BEAT_MS, leaseMs / 3);
+        // Before anything leaves: whatever the way and the endpoint take, the lease is counted from here.
+        const sentMs = this.parts.leaseClockMs();
+        const answer = await this.unlessStopped(sink.heartbeat({nodeId, bootGeneration, reportSeq: this.parts.reportSeq(), runningContainers: this.parts.running()}));
+        this.parts.renewed(sentMs, answer);
+        waitMs = Math.max(MIN_BEAT_MS, answer.leaseMs / 3);
         retryMs = RETRY_MS;
       } catch (err) {
         if (this.stop.signal.aborted) return;
-        if (asCetusError(err).kind === 'notFound') isJoined = false;
+        const error = asCetusError(err);
+        if (error.kind === 'notFound') isJoined = false;
+        if (isFenced(error)) {
+          isJoined = false;
+          await this.parts.fenced().catch((failure: unknown) => log.error({err: failure}, 'what is marked for rescheduling could not be stopped; trying again'));
+        }
         log.warn({err}, isJoined ? 'a heartbeat was lost' : 'the control plane cannot be joined yet');
         waitMs = retryMs;
         retryMs = Math.min(retryMs * 2, MAX_RETRY_MS);
@@ -69,4 +94,8 @@ export class HeartbeatLoop {
       call.then(resolve, reject).finally(() => this.stop.signal.removeEventListener('abort', onStop));
     });
   }
+}
+
+function isFenced(err: CetusError): boolean {
+  return err.kind === 'stale' && err.info['fenced'] === true;
 }

@@ -3,7 +3,7 @@
  * their own files; here are the translation of Docker's configuration into OCI's (lib/agent/spec) and the way to the control plane.
  */
 import type {Duplex} from 'node:stream';
-import type {Heartbeat, HeartbeatAnswer, ReportBatch} from '../schema/agent';
+import type {AssignmentAnswer, AssignmentQuestion, Heartbeat, HeartbeatAnswer, ReportBatch} from '../schema/agent';
 import type {ContainerSpec, ResolvedMount} from '../schema/container';
 import type {ExecConfig, HostConfig, ImageConfigFile} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -40,6 +40,8 @@ export interface SpecBuilder {
 export interface ReportSink {
   join(facts: NodeFacts): Promise<{nodeId: string}>;
   heartbeat(heartbeat: Heartbeat): Promise<HeartbeatAnswer>;
+  /** Absent where nobody moves containers. */
+  assignments?(question: AssignmentQuestion): Promise<AssignmentAnswer>;
   /** Everything up to `ackedSeq` is durable at the control plane. */
   reports(batch: ReportBatch): Promise<{ackedSeq: number}>;
   /** A connection to the Docker API as the account of this container, half-open both ways. Absent where there is no such way. */

@@ -45,21 +45,37 @@ export class Supervisor {
     return count;
   }
 
+  /** What may be started elsewhere once this node is fenced. */
+  get marked(): ContainerUnit[] {
+    return [...this.units.values()].filter((unit) => unit.record.reschedule && !unit.gone);
+  }
+
   /** `key` names the job and step: a unit's own work is known by it after a restart of the agent. */
   async execute(body: TaskBody, key: string): Promise<TaskOutput> {
     switch (body.kind) {
-      case 'container.create': return {observation: (await this.create(body)).observation};
+      case 'container.create': {
+        const unit = await this.create(body);
+        if (body.reschedule !== undefined) await unit.mark(body.reschedule);
+        return {observation: unit.observation};
+      }
       case 'container.start': {
         const {networks, attachments, ports, links} = body;
         // A port may be a container's that has just ended: its node still holds it for a moment after its lease was given back.
         if (ports.length) await this.settled();
-        return {observation: await this.unit(body.containerId).handle({kind: 'start', task: key, launch: {networks, attachments, ports, ...(links?.length ? {links} : {})}})};
+        const unit = this.unit(body.containerId);
+        if (body.reschedule !== undefined) await unit.mark(body.reschedule);
+        unit.mustBePermitted();
+        return {observation: await unit.handle({kind: 'start', task: key, launch: {networks, attachments, ports, ...(links?.length ? {links} : {})}})};
       }
       case 'container.stop': return {observation: await this.stop(body, key)};
       case 'container.kill': return {observation: await this.unit(body.containerId).handle({kind: 'kill', task: key, signal: parseSignal(body.signal)})};
       case 'container.pause': return {observation: await this.unit(body.containerId).handle({kind: 'pause', task: key})};
       case 'container.unpause': return {observation: await this.unit(body.containerId).handle({kind: 'unpause', task: key})};
-      case 'container.update': return {observation: await this.unit(body.containerId).update(key, body.resources, body.restartPolicy)};
+      case 'container.update': {
+        const unit = this.unit(body.containerId);
+        if (body.reschedule !== undefined) await unit.mark(body.reschedule);
+        return {observation: await unit.update(key, body.resources, body.restartPolicy)};
+      }
       case 'container.rename': return {observation: await this.unit(body.containerId).rename(body.name)};
       case 'container.remove':
         await this.remove(body.containerId, body.force);

@@ -5,6 +5,7 @@ import {createAgent} from '../agent/agent';
 import {BuildEngines} from '../agent/build/engines';
 import {connectContainerd} from '../agent/containerd/connect';
 import {connectControlPlane} from '../agent/control-plane';
+import {groupFencing} from '../agent/fencing/groups';
 import {createAgentImages} from '../agent/images/agent-images';
 import {mtuAt} from '../agent/network/interfaces';
 import {createLinuxNetworking} from '../agent/network/linux';
@@ -46,8 +47,8 @@ export async function agent(configFile: string): Promise<void> {
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
     facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}, underlay),
-    runtime, network, images, specs, meter: new KernelMeter(cgroupParent), build, dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane, tls),
-    ...(config.bootId ? {bootId: config.bootId} : {}),
+    runtime, network, images, specs, fencing: groupFencing({directory: path.join(config.dataDir, 'guard'), cgroupParent, log}), meter: new KernelMeter(cgroupParent), build,
+    dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane, tls), ...(config.bootId ? {bootId: config.bootId} : {}),
   });
   await node.open();
   await node.listen(listen.kind === 'unix' ? {socketPath: listen.path} : {host: listen.host, port: listen.port, tls: tls!});

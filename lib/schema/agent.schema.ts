@@ -70,6 +70,7 @@ const body = (kind: string, properties: Record<string, unknown>, optional: strin
   required: Object.keys(properties).filter((key) => !optional.includes(key)), properties: {kind: {const: kind}, ...properties},
 });
 const containerId = id;
+const flag = {type: 'boolean'} as const;
 
 export const TASK_SCHEMA = {
   type: 'object',
@@ -82,13 +83,14 @@ export const TASK_SCHEMA = {
         body('container.create', {
           spec,
           volumes: {type: 'array', maxItems: 1000, items: {type: 'object', required: ['id', 'name', 'account', 'options'], properties: {id, name, account: name, options: words}}},
-        }),
-        body('container.start', {containerId, networks: {type: 'array', items: network}, attachments: {type: 'array', items: attachment}, ports: {type: 'array', items: port}, links: {type: 'array', items: link}}, ['links']),
+          reschedule: flag,
+        }, ['reschedule']),
+        body('container.start', {containerId, networks: {type: 'array', items: network}, attachments: {type: 'array', items: attachment}, ports: {type: 'array', items: port}, links: {type: 'array', items: link}, reschedule: flag}, ['links', 'reschedule']),
         body('container.stop', {containerId, timeoutSeconds: {type: ['integer', 'null'], minimum: -1}, signal: {type: ['string', 'null'], maxLength: 32}}),
         body('container.kill', {containerId, signal: {type: 'string', minLength: 1, maxLength: 32}}),
         body('container.pause', {containerId}),
         body('container.unpause', {containerId}),
-        body('container.update', {containerId, resources: {type: 'object'}, restartPolicy: nullableObject}),
+        body('container.update', {containerId, resources: {type: 'object'}, restartPolicy: nullableObject, reschedule: flag}, ['reschedule']),
         body('container.rename', {containerId, name}),
         body('container.remove', {containerId, force: {type: 'boolean'}}),
         body('network.ensure', {network}),

@@ -27,7 +27,8 @@ export class Launcher {
   /** The container's snapshot; undefined where this life of the agent has not seen it yet, or where making it failed. */
   private root: Promise<void> | undefined;
 
-  constructor(private readonly parts: NodeParts, private readonly stored: () => StoredSpec) {}
+  /** `mayStart` throws where it may not, at the last moment at which that can be said. */
+  constructor(private readonly parts: NodeParts, private readonly stored: () => StoredSpec, private readonly mayStart: () => void = () => undefined) {}
 
   /** Makes the snapshot and builds the OCI spec ahead. A failure is kept to itself: the start tries again and says why. */
   prepare(): void {
@@ -64,6 +65,8 @@ export class Launcher {
       const task = await runtime.createTask(spec.id, withNetns(oci, netnsPath), io);
       // Before the start: the first byte has a reader.
       hub.connect(task.io, log);
+      // The process is there, but not let go: were the lease to end from here on, whoever ends it would find the process.
+      this.mayStart();
       await runtime.startTask(spec.id);
       return task.pid;
     } finally {

@@ -2,6 +2,7 @@
 import type {Clock} from '../../base/clock';
 import type {Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
+import type {Fencing} from '../fencing/fencing';
 import type {AgentImages} from '../images/images';
 import type {ReportLedger} from '../ledger/reports';
 import type {NodeNetworking} from '../network/network';
@@ -21,6 +22,7 @@ export interface NodeParts {
   files: ContainerFiles;
   store: NodeStore;
   reports: ReportLedger;
+  fencing: Fencing;
   clock: Clock;
   ids: Ids;
   log: Log;

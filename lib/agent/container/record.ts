@@ -19,6 +19,8 @@ export interface ContainerRecord {
   removing: boolean;
   /** jobId/step of the task that made the last change: its repetition finds its own work done and says so. */
   task: string;
+  /** It may be started elsewhere once this node is fenced: runs under the node's lease only. */
+  reschedule?: boolean;
   /** The machine's boot in which the container last ran. */
   bootId: string;
 }

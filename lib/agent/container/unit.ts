@@ -53,7 +53,7 @@ export class ContainerUnit {
     this.record = record ?? newRecord(this.id);
     this.logOptions = parseLogOptions(stored.spec.logConfig, stored.spec);
     this.hub = new StdioHub(this.tty, parts.clock);
-    this.launcher = new Launcher(parts, () => this.stored);
+    this.launcher = new Launcher(parts, () => this.stored, () => this.mustBePermitted());
     this.remains = new Remains(parts, () => this.spec, () => this.launcher.settled(), this.suspended.signal);
     this.saver = new RecordSaver(parts, this.id, () => this.record, () => this.gone || this.suspended.signal.aborted, this.suspended.signal);
     this.exits = new ExitWait(parts, {id: this.id, running: () => this.running, reconcile: () => this.reconcile(), suspended: this.suspended.signal});
@@ -161,6 +161,23 @@ export class ContainerUnit {
       await this.drain();
       await this.apply({kind: 'exit', exitCode: exit.exitCode, at: exit.exitedAt, ranForMs: this.ranForMs(exit.exitedAt)});
     });
+  }
+
+  /** Whether it may be started elsewhere. Known to the guard before it is said to anybody that it is marked, and until nobody can think so. */
+  mark(reschedule: boolean): Promise<void> {
+    return this.lock.hold(async () => {
+      if (reschedule) this.parts.fencing.mark(this.id);
+      if (Boolean(this.record.reschedule) !== reschedule) {
+        this.record = {...this.record, reschedule};
+        this.save();
+      }
+      if (!reschedule) this.parts.fencing.unmark(this.id);
+    });
+  }
+
+  /** Of a marked one: `unavailable` without a lease under which it may run. */
+  mustBePermitted(): void {
+    if (this.record.reschedule) this.parts.fencing.mustPermit(this.id);
   }
 
   /** Compares what is known with what the runtime has: at the agent's start and after the runtime's. */
@@ -382,7 +399,9 @@ export class ContainerUnit {
   private restartAfter(ms: number): void {
     this.restart?.abort();
     const wait = (this.restart = new AbortController());
-    this.parts.clock.sleep(ms, wait.signal).then(() => this.handle({kind: 'backoffElapsed'}))
+    this.parts.clock.sleep(ms, wait.signal)
+      .then(() => (this.record.reschedule ? this.parts.fencing.permitted(this.id, wait.signal) : undefined))
+      .then(() => (wait.signal.aborted ? undefined : this.handle({kind: 'backoffElapsed'})))
       .catch((err: unknown) => wait.signal.aborted || this.parts.log.error({err, containerId: this.id}, 'a restart by policy failed'));
   }
 
@@ -411,6 +430,7 @@ export class ContainerUnit {
   private erase(): void {
     const log = this.letGo();
     this.gone = true;
+    if (this.record.reschedule) this.parts.fencing.unmark(this.id);
     this.remains.erase(log, this.record.launch !== null);
   }
 

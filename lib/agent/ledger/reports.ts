@@ -20,7 +20,7 @@ const COMPACT_BYTES = 1024 * 1024;
 
 type Line = Report | {acked: number; seq: number};
 
-export interface Reporter { nodeId(): string; bootGeneration: number }
+export interface Reporter { nodeId(): string; bootGeneration(): number }
 
 export class ReportLedger {
   private pending: Report[] = [];
@@ -95,7 +95,7 @@ export class ReportLedger {
     while (this.pending.length && !this.stop.signal.aborted) {
       const reports = this.pending.slice(0, BATCH);
       try {
-        const {ackedSeq} = await sink.reports({nodeId: this.reporter.nodeId(), bootGeneration: this.reporter.bootGeneration, reports});
+        const {ackedSeq} = await sink.reports({nodeId: this.reporter.nodeId(), bootGeneration: this.reporter.bootGeneration(), reports});
         this.acknowledge(ackedSeq);
         delayMs = FIRST_DELAY_MS;
       } catch (err) {

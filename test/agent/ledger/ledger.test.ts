@@ -76,7 +76,7 @@ describe('answers of tasks', () => {
 
 describe('reports', () => {
   const path = (): string => join(dir, 'reports.log');
-  const open = (): ReportLedger => new ReportLedger(path(), systemClock, silentLog(), {nodeId: () => 'n1', bootGeneration: 1});
+  const open = (): ReportLedger => new ReportLedger(path(), systemClock, silentLog(), {nodeId: () => 'n1', bootGeneration: () => 1});
 
   it('are kept over deafness, restarts and torn lines, and arrive once, in order', async () => {
     const sink = new RecordingSink();
