@@ -8,6 +8,7 @@
  *                         (create and delete its node in the transaction: it fails where the node exists)
  *   PATH/rebuild/ID       an operator's order to a peer: throw your data away and copy them anew
  */
+import type {Interruption} from './interrupt';
 import type {ClusterState, HistoryEntry, Peer} from './state';
 
 /** What a peer says of itself in its ephemeral node. */
@@ -83,6 +84,6 @@ export interface Coordination {
 /** Monotonic, ms; in a simulation, the simulator's. Wall clocks jump. */
 export interface Monotonic {
   nowMs(): number;
-  /** Resolves after `ms` or when the signal is aborted, whatever comes first; never rejects. */
-  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Resolves after `ms` or when it is interrupted, whatever comes first; never rejects. */
+  sleep(ms: number, signal?: Interruption): Promise<void>;
 }

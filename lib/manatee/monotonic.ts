@@ -6,6 +6,7 @@
  */
 import os from 'node:os';
 import type {Monotonic} from './coordination';
+import type {Interruption} from './interrupt';
 
 /** Uptime comes in hundredths of a second. */
 const NOISE_MS = 50;
@@ -35,7 +36,7 @@ export class MachineClock implements Monotonic {
     return running + this.sleptMs;
   }
 
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  sleep(ms: number, signal?: Interruption): Promise<void> {
     return new Promise((resolve) => {
       if (signal?.aborted) return resolve();
       const done = (): void => {

@@ -11,6 +11,7 @@ import type {ClusterView, Coordination, Monotonic} from './coordination';
 import {decide} from './decide/decide';
 import type {Action} from './decide/action';
 import type {Policy} from './decide/situation';
+import {Interrupt} from './interrupt';
 import {perform} from './perform';
 import type {PostgresServer, ServerFacts} from './server';
 import type {Peer} from './state';
@@ -40,18 +41,16 @@ export interface SitterStatus {
   last: {action: Action; error?: string} | null;
 }
 
-interface Pause { pauseMs: number; signal: AbortSignal }
+interface Pause { pauseMs: number; signal: Interrupt }
 
-/** A reason of its own: without one each abort makes a DOMException with its stack, a tenth of what a simulated schedule costs. */
-const OVER = 'over';
 /** After which a primary that lets nobody in looks again, twice as long each time: that its sync has caught up is told by nobody, and comes within a moment. */
 const FIRST_LOOK_MS = 10;
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2_000;
 
 export class Sitter {
-  private readonly ending = new AbortController();
-  private wake = new AbortController();
+  private readonly ending = new Interrupt();
+  private wake = new Interrupt();
   private view: ClusterView | null = null;
   private facts: ServerFacts | null = null;
   private last: SitterStatus['last'] = null;
@@ -65,15 +64,15 @@ export class Sitter {
   constructor(private readonly options: SitterOptions) {}
 
   start(): void {
-    const hint = (): void => this.wake.abort(OVER);
+    const hint = (): void => this.wake.abort();
     this.off.push(this.options.coordination.onChange(hint), this.options.server.onChange(hint));
     this.loops = Promise.all([this.turns(), this.pulse()]);
   }
 
   /** Ends looking and deciding; server, session and gate stay as they are. See `retire`. */
   async halt(): Promise<void> {
-    this.ending.abort(OVER);
-    this.wake.abort(OVER);
+    this.ending.abort();
+    this.wake.abort();
     for (const off of this.off.splice(0)) off();
     await this.loops;
   }
@@ -101,10 +100,10 @@ export class Sitter {
 
   private async turns(): Promise<void> {
     const {clock} = this.options;
-    while (!this.ending.signal.aborted) {
+    while (!this.ending.aborted) {
       // Whatever changes from here on is looked at in the next turn.
-      this.wake = new AbortController();
-      if (this.ending.signal.aborted) return;
+      this.wake = new Interrupt();
+      if (this.ending.aborted) return;
       const {pauseMs, signal} = await this.turn().catch((err: unknown) => this.failed(err));
       if (pauseMs > 0) await clock.sleep(pauseMs, signal);
     }
@@ -123,7 +122,7 @@ export class Sitter {
     if (action.step.kind === 'wait') {
       this.last = {action};
       this.retryMs = FIRST_RETRY_MS;
-      return {pauseMs: this.clientsWait(facts) ? this.hurried(facts) : this.untilNextLook(facts), signal: this.wake.signal};
+      return {pauseMs: this.clientsWait(facts) ? this.hurried(facts) : this.untilNextLook(facts), signal: this.wake};
     }
     this.lookMs = FIRST_LOOK_MS;
     return this.perform(action);
@@ -140,13 +139,13 @@ export class Sitter {
       await perform(action.step, action.reason, {coordination, server, selfId: self.id, now: wallClock});
       this.last = {action};
       this.retryMs = FIRST_RETRY_MS;
-      return {pauseMs: 0, signal: this.wake.signal};
+      return {pauseMs: 0, signal: this.wake};
     } catch (err) {
       const error = err instanceof Error ? err.message : String(err);
       if (this.last?.error !== error) this.options.log.warn({err, ...action}, `${action.step.kind} failed`);
       this.last = {action, error};
       // Somebody was faster: look at once at what is now.
-      return isCetusError(err, 'etagConflict') ? {pauseMs: 1, signal: this.wake.signal} : this.backOff();
+      return isCetusError(err, 'etagConflict') ? {pauseMs: 1, signal: this.wake} : this.backOff();
     }
   }
 
@@ -164,7 +163,7 @@ export class Sitter {
   private backOff(): Pause {
     const pauseMs = Math.min(this.retryMs, this.facts ? this.untilNextLook(this.facts) : this.pollMs);
     this.retryMs = Math.min(this.retryMs * 2, LAST_RETRY_MS);
-    return {pauseMs, signal: this.ending.signal};
+    return {pauseMs, signal: this.ending};
   }
 
   private failed(err: unknown): Pause {
@@ -181,14 +180,14 @@ export class Sitter {
   /** null: ZooKeeper does not answer, or not before clients would have to be sent away. */
   private async look(): Promise<ClusterView | null> {
     const {coordination, clock, sessionTimeoutMs} = this.options;
-    const answered = new AbortController();
+    const answered = new Interrupt();
     const boundMs = this.serving ? Math.max(1, Math.min(this.closesAtMs - clock.nowMs(), sessionTimeoutMs / 2)) : sessionTimeoutMs / 2;
     try {
-      return await Promise.race([coordination.view(), clock.sleep(boundMs, answered.signal).then(() => null)]);
+      return await Promise.race([coordination.view(), clock.sleep(boundMs, answered).then(() => null)]);
     } catch (err) {
       return this.blind(err);
     } finally {
-      answered.abort(OVER);
+      answered.abort();
     }
   }
 
@@ -213,9 +212,9 @@ export class Sitter {
 
   private async pulse(): Promise<void> {
     const {clock, sessionTimeoutMs} = this.options;
-    while (!this.ending.signal.aborted) {
+    while (!this.ending.aborted) {
       this.permit();
-      await clock.sleep(sessionTimeoutMs / 12, this.ending.signal);
+      await clock.sleep(sessionTimeoutMs / 12, this.ending);
     }
   }
 

@@ -41,8 +41,8 @@ export class SimCoordination implements Coordination {
     this.keepAlive();
   }
 
-  async view(): Promise<ClusterView> {
-    return (await this.ask({kind: 'view'})) as ClusterView;
+  view(): Promise<ClusterView> {
+    return this.ask({kind: 'view'}) as Promise<ClusterView>;
   }
   async declare(declaration: Declaration): Promise<void> {
     await this.ask({kind: 'declare', declaration});

@@ -66,6 +66,8 @@ export class Ensemble {
   private readonly sessions = new Set<Session>();
   private readonly connections = new Set<Connection>();
   private serial = 0;
+  /** What stands there now, as each session that looked since it changed has read it. */
+  private readonly views = new Map<Session | null, ClusterView>();
   /** Commits are in order. */
   private lastCommit = 0;
 
@@ -73,6 +75,7 @@ export class Ensemble {
 
   /** As if somebody had declared it long ago. */
   begin(state: ClusterState): void {
+    this.views.clear();
     this.state = state;
     this.version = 0;
     this.history.push({at: 'long ago', by: 'world', reason: 'the beginning', state});
@@ -190,8 +193,12 @@ export class Ensemble {
 
   /** The view as it is now. For the simulator's own actors as well. */
   view(mine: Session | null = null): ClusterView {
-    const peers = [...this.ephemerals.values()].sort((a, b) => a.order - b.order).map(({announcement, order, session}) => ({...announcement, order, mine: session === mine}));
-    return {state: this.state, version: this.version, peers, rebuild: [...this.rebuild].sort()};
+    let view = this.views.get(mine);
+    if (!view) {
+      const peers = [...this.ephemerals.values()].sort((a, b) => a.order - b.order).map(({announcement, order, session}) => ({...announcement, order, mine: session === mine}));
+      this.views.set(mine, (view = {state: this.state, version: this.version, peers, rebuild: [...this.rebuild].sort()}));
+    }
+    return view;
   }
 
   private execute(session: Session, operation: Operation): unknown {
@@ -227,13 +234,14 @@ export class Ensemble {
     this.state = next;
     this.version += 1;
     this.history.push({...entry, state: next});
-    this.watcher.declared(before, next, entry.by, entry.reason);
     this.changed();
+    this.watcher.declared(before, next, entry.by, entry.reason);
   }
 
   private watchSession(session: Session): void {
     const due = Math.ceil((session.heardAt + session.timeoutMs) / TICK_MS + 0.001) * TICK_MS;
-    this.timeline.after(Math.max(due - this.timeline.nowMs, 1), () => {
+    // Overdue: the ensemble is down.
+    this.timeline.after(due > this.timeline.nowMs ? Math.max(due - this.timeline.nowMs, 1) : TICK_MS, () => {
       if (session.expired) return;
       if (this.up && this.timeline.nowMs >= session.heardAt + session.timeoutMs) this.expire(session, 'expired');
       else this.watchSession(session);
@@ -255,6 +263,7 @@ export class Ensemble {
   }
 
   private changed(): void {
+    this.views.clear();
     for (const connection of this.connections) {
       if (connection.hinted) continue;
       connection.hinted = true;

@@ -85,9 +85,10 @@ export class Machine {
     for (let i = 0; i < this.standing; i += 1) life.stop();
     const {ensemble, network, random} = world;
     const {sessionTimeoutMs, restartGraceMs} = world.options;
-    const coordination = this.hooked<Coordination>(life, world.mutant.coordination(new SimCoordination({ensemble, network, random, life, endpoint: id, sessionTimeoutMs, nowMs: () => this.clockMs()}), this), ['view', 'declare', 'announce', 'withdraw', 'orderRebuild']);
+    const coordination = this.hooked<Coordination>(life, world.mutant.coordination(new SimCoordination({ensemble, network, random, life, endpoint: id, sessionTimeoutMs, nowMs: () => this.clockMs()}), this),
+      ['view', 'declare', 'announce', 'withdraw', 'orderRebuild'], ['history', 'leaseUntilMs', 'onChange', 'close']);
     const server = this.hooked<PostgresServer>(life, world.mutant.server(new SimServer(this.postgres, life), this),
-      ['facts', 'initialise', 'start', 'stop', 'follow', 'promote', 'acknowledge', 'openGate', 'closeGate', 'restore']);
+      ['facts', 'initialise', 'start', 'stop', 'follow', 'promote', 'acknowledge', 'openGate', 'closeGate', 'restore'], ['permitUntil', 'onChange', 'close']);
     const sitter = new Sitter({
       self: this.peer, policy: {oneNodeWriteMode: world.options.oneNode && id === 'p1', restartGraceMs}, coordination, server, sessionTimeoutMs, clock: this.monotonic(life),
       wallClock: () => new Date(1_700_000_000_000 + world.timeline.nowMs + this.wallOffsetMs).toISOString(), log: world.log(id, life),
@@ -137,10 +138,11 @@ export class Machine {
   }
 
   /** Lets a schedule strike at any call, before it takes effect or before its answer is seen. */
-  private hooked<T extends object>(life: Life, target: T, calls: readonly (keyof T & string)[]): T {
-    const hooked = new Map<string | symbol, unknown>();
+  private hooked<T extends object>(life: Life, target: T, calls: readonly (keyof T & string)[], others: readonly (keyof T & string)[]): T {
+    const hooked: Record<string, unknown> = {};
+    for (const name of others) hooked[name] = (target[name] as (...of: unknown[]) => unknown).bind(target);
     for (const name of calls) {
-      hooked.set(name, (...args: unknown[]) => new Promise((resolve, reject) => {
+      hooked[name] = (...args: unknown[]) => new Promise((resolve, reject) => {
         this.world.onCall(this, name, 'before');
         const settled = (tell: () => void): void => {
           this.world.onCall(this, name, 'after');
@@ -149,17 +151,8 @@ export class Machine {
         life.deliver(() => {
           ((target[name] as (...of: unknown[]) => Promise<unknown>)(...args)).then((value) => settled(() => resolve(value)), (err: unknown) => settled(() => reject(err as Error)));
         });
-      }));
+      });
     }
-    return new Proxy(target, {
-      get: (real, name) => {
-        let value = hooked.get(name);
-        if (value === undefined) {
-          value = Reflect.get(real, name) as unknown;
-          if (typeof value === 'function') hooked.set(name, (value = (value as (...of: unknown[]) => unknown).bind(real)));
-        }
-        return value;
-      },
-    });
+    return hooked as T;
   }
 }

@@ -81,7 +81,7 @@ const asyncTakesOver = onCoordination('an async takes over', (real, machine) => 
 }));
 
 /** From one acknowledger to the next directly: "nobody" is only said. */
-const directChange = onServer('acknowledger changed directly', (real, {postgres}) => {
+const directChange = onServer('acknowledger changed directly', (real, {postgres, world}) => {
   let saysNobody = false;
   return {
     acknowledge: async (by) => {
@@ -90,7 +90,10 @@ const directChange = onServer('acknowledger changed directly', (real, {postgres}
       if (saysNobody) return;
       if (!run) return real.acknowledge(by);
       await new Promise<void>((resolve) => {
-        run.life.deliver(() => run.configure(by, resolve));
+        run.life.deliver(() => run.configure(by, () => {
+          world.timeline.touch();
+          resolve();
+        }));
       });
     },
     facts: async () => {

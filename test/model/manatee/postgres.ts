@@ -29,7 +29,7 @@ export class SimPostgres {
   private readonly listeners = new Set<() => void>();
 
   constructor(readonly world: World, readonly id: string, readonly clockMs: () => number) {
-    this.watchdog = new Life(world.timeline);
+    this.watchdog = new Life(world.timeline, false);
   }
 
   get process(): 'stopped' | 'starting' | 'running' {
@@ -234,7 +234,7 @@ export class SimPostgres {
   /** The machine goes down; with the next boot there is a new one. */
   powerOff(): void {
     this.watchdog.die();
-    this.watchdog = new Life(this.world.timeline);
+    this.watchdog = new Life(this.world.timeline, false);
     this.permitMs = Infinity;
     this.watchdogDueMs = Infinity;
     if (this.run) this.end(this.run, 'machine');

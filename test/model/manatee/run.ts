@@ -34,7 +34,7 @@ export class Run {
 
   constructor(readonly server: SimPostgres, readonly as: 'primary' | 'standby', public upstream: Peer | null) {
     this.disk = server.disk;
-    this.life = new Life(server.world.timeline);
+    this.life = new Life(server.world.timeline, false);
     this.inRecovery = as === 'standby';
   }
 

@@ -2,6 +2,7 @@
  * One standby's stream: the walsender at the upstream's end, the walreceiver at the standby's. Each end learns of the other's going by a message
  * or, behind a cut and after a power failure, by a timeout. An answer that was sent before the standby hung up still counts.
  */
+import {formatLsn, NO_WAL, type Lsn} from '../../../lib/manatee/lsn';
 import type {Acknowledger} from '../../../lib/manatee/server';
 import type {Run} from './run';
 import type {Rec} from './wal';
@@ -18,9 +19,15 @@ export class Stream {
   goneAtUpstream = false;
   goneAtStandby = false;
   private onWay = false;
+  private text: {of: number; is: Lsn} = {of: 0, is: NO_WAL};
 
   constructor(readonly upstream: Run, readonly standby: Run, private next: number) {
     this.sees = upstream.configured;
+  }
+
+  flushedText(): Lsn {
+    if (this.text.of !== this.flushedLsn) this.text = {of: this.flushedLsn, is: formatLsn(BigInt(this.flushedLsn))};
+    return this.text.is;
   }
 
   begin(): void {

@@ -1,7 +1,6 @@
 /** What one run of a sitter sees of its machine's Postgres. Answers come through the sitter's life: late where it stands still, never where it died. */
 import type {CetusError} from '../../../lib/base/errors';
 import type {Acknowledger, PostgresServer, ServerFacts} from '../../../lib/manatee/server';
-import {formatLsn} from '../../../lib/manatee/lsn';
 import type {Peer} from '../../../lib/manatee/state';
 import type {Life} from './life';
 import type {Done, SimPostgres} from './postgres';
@@ -28,14 +27,18 @@ export class SimServer implements PostgresServer {
   }
 
   /** Always answers: a server that stands still is 'hung'. */
-  async facts(): Promise<ServerFacts> {
+  facts(): Promise<ServerFacts> {
     const {postgres, life} = this;
-    const hung = await new Promise<boolean>((resolve) => {
+    return new Promise((resolve) => {
       life.after(postgres.world.random.latency(0.3), () => {
-        if (!postgres.run?.life.stopped) return resolve(false);
-        life.after(700, () => resolve(Boolean(postgres.run?.life.stopped)));
+        if (!postgres.run?.life.stopped) return resolve(this.seen(false));
+        life.after(700, () => resolve(this.seen(Boolean(postgres.run?.life.stopped))));
       });
     });
+  }
+
+  private seen(hung: boolean): ServerFacts {
+    const {postgres} = this;
     if (postgres.process === 'running' && !hung) this.downSinceMs = null;
     if (hung) this.downSinceMs ??= postgres.clockMs();
     return this.now(hung);
@@ -99,7 +102,7 @@ export class SimServer implements PostgresServer {
       data: disk.data, systemId: disk.data === 'present' ? disk.systemId : null, process: hung ? 'hung' : process, downSinceMs: running ? null : this.downSinceMs, ran: disk.ran,
       inRecovery: running ? running.inRecovery : null, wal: known ? lsnText(lastFlushed(disk)) : null,
       upstream: run?.upstream?.id ?? null, receiving: Boolean(run?.receiver), diverged: disk.diverged, acknowledger: run ? run.possible() : {kind: 'nobody'},
-      standbys: running && !running.inRecovery ? [...running.senders.values()].map((stream) => ({id: stream.standby.server.id, state: stream.state, flushed: formatLsn(BigInt(stream.flushedLsn))})) : [],
+      standbys: running && !running.inRecovery ? [...running.senders.values()].map((stream) => ({id: stream.standby.server.id, state: stream.state, flushed: stream.flushedText()})) : [],
       gate: run?.gate ?? 'closed', generation: disk.generation, restoredIn: disk.restoredIn,
     };
   }
