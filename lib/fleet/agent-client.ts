@@ -8,7 +8,7 @@ import type {Dispatcher, Pool} from 'undici';
 import {readBytes} from '../base/body';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
-import type {AttachQuery, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
+import type {AttachQuery, EnsureLine, EnsureRequest, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, NodeImages, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import {LOAN_HEADER} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
@@ -134,6 +134,10 @@ export class HttpAgentClient implements AgentClient {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine> {
     return this.progress<PullLine>('/v1/images/pull', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
   }
+  ensure(request: EnsureRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<EnsureLine> {
+    return this.progress<EnsureLine>('/v1/images/ensure', {json: request, headers: credentials(auth), silenceMs: SILENCE_MS, signal});
+  }
+  heldImages(): Promise<NodeImages> { return this.json('GET', '/v1/images'); }
   askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal?: AbortSignal): Promise<RegistryAnswers[Q['kind']]> {
     return this.json('POST', '/v1/registry', {json: question, headers: credentials(auth), deadlineMs: TASK_DEADLINE_MS, signal});
   }
@@ -157,7 +161,7 @@ export class HttpAgentClient implements AgentClient {
     await Promise.all([this.calls.destroy(), this.streams.destroy()]);
   }
 
-  private async *progress<L extends PullLine | LoadLine | PushLine | ImportLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
+  private async *progress<L extends PullLine | EnsureLine | LoadLine | PushLine | ImportLine>(path: string, options: StreamOptions): AsyncGenerator<L> {
     const answer = await this.answered(this.streams, 'POST', path, options);
     let complete = false;
     try {

@@ -7,10 +7,11 @@ import {createHash} from 'node:crypto';
 import {Duplex, PassThrough, Readable} from 'node:stream';
 import {type Clock, formatNs, systemClock, ZERO_TIME} from '../base/clock';
 import {CetusError, unreachable} from '../base/errors';
-import type {BuiltNames, ExecObservation, ImportLine, ImportRequest, Inventory, LoadLine, NetworkTable, NodeImage, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
+import type {BuiltNames, EnsureLine, EnsureRequest, ExecObservation, ImportLine, ImportRequest, Inventory, LoadLine, NetworkTable, NodeImage, NodeImages, PullLine, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, Report, Task, TaskBody, TaskKind, TaskOutput} from '../schema/agent';
 import type {ContainerObservation, ContainerSpec, NetworkAttachment, PublishedPort} from '../schema/container';
 import type {RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
+import {DEFAULT_ACCOUNT} from '../schema/objects';
 import type {AgentBuilds, AgentClient} from './fleet';
 
 /**
@@ -47,6 +48,9 @@ export class FakeAgent implements AgentClient {
   /** What a pull finds, by reference. */
   registry = new Map<string, NodeImage>();
   readonly pushed: PushRequest[] = [];
+  /** What it was told to take from others, and the nodes that it can reach for that. */
+  readonly ensured: EnsureRequest[] = [];
+  peers: () => readonly FakeAgent[] = () => [];
   reachable = true;
 
   private readonly ledger = new Map<string, Ledgered>();
@@ -300,6 +304,22 @@ export class FakeAgent implements AgentClient {
     this.images.set(image.imageId, image);
     yield {status: `Pulling from ${request.reference}`};
     yield {result: {image, upToDate}};
+  }
+  async *ensure(request: EnsureRequest): AsyncIterable<EnsureLine> {
+    this.reach();
+    this.ensured.push(structuredClone(request));
+    const giver = this.peers().find((peer) => peer.reachable && request.peers.some((p) => p.nodeId === peer.facts.nodeId) && peer.images.has(request.imageId));
+    const known = this.images.get(request.imageId);
+    const image = known ?? giver?.images.get(request.imageId) ?? this.registry.get(request.reference ?? '');
+    if (!image) throw new CetusError('unavailable', `no node gives ${request.manifest.digest}`);
+    this.images.set(request.imageId, image);
+    yield {status: 'Downloading', progressDetail: {current: image.size, total: image.size}, id: 'aaaaaaaaaaaa'};
+    yield {result: {image, upToDate: known !== undefined, taken: known ? {peers: 0, registry: 0} : giver ? {peers: image.size, registry: 0} : {peers: 0, registry: image.size}, complaints: []}};
+  }
+  disk = {totalBytes: 0, freeBytes: 0};
+  async heldImages(): Promise<NodeImages> {
+    this.reach();
+    return {images: [...this.images.values()].map(({imageId, manifest}) => ({account: DEFAULT_ACCOUNT, imageId, manifestDigest: manifest.digest})), disk: this.disk};
   }
   async *load(archive: Readable): AsyncIterable<LoadLine> {
     archive.resume();

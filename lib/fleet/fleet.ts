@@ -1,6 +1,6 @@
 /** The control plane's side of nodes: who they are, whether they live, and a client to the agent on each. */
 import type {Duplex, Readable} from 'node:stream';
-import type {AttachQuery, BuildPrepare, BuiltNames, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
+import type {AttachQuery, BuildPrepare, BuiltNames, EnsureLine, EnsureRequest, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, NodeImages, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {Node, NodeFacts} from '../schema/node';
@@ -32,6 +32,10 @@ export interface AgentClient {
   observeExec(execId: string): Promise<ExecObservation>;
   resizeExec(execId: string, height: number, width: number): Promise<void>;
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<PullLine>;
+  /** An image that other nodes have, on this one too. */
+  ensure(request: EnsureRequest, auth: RegistryAuth | undefined, signal?: AbortSignal): AsyncIterable<EnsureLine>;
+  /** What the node keeps for whom. */
+  heldImages(): Promise<NodeImages>;
   /** `account` holds the images against the node's collector until remove; default: the default account. */
   load(archive: Readable, signal?: AbortSignal, account?: string, platform?: string): AsyncIterable<LoadLine>;
   askRegistry<Q extends RegistryQuestion>(question: Q, auth: RegistryAuth | undefined, signal?: AbortSignal): Promise<RegistryAnswers[Q['kind']]>;

@@ -12,6 +12,7 @@ import {createLinuxNetworking} from '../agent/network/linux';
 import {createContainerdRuntime} from '../agent/runtime/containerd';
 import {cgroupAbilities, createSpecBuilder} from '../agent/spec/builder';
 import {KernelMeter} from '../agent/stats/meter';
+import {currentOf} from '../base/credentials';
 import {CetusError} from '../base/errors';
 import {createLog, standardOutput} from '../base/log';
 import {parseListen} from './address';
@@ -36,7 +37,7 @@ export async function agent(configFile: string): Promise<void> {
   const runtime = createContainerdRuntime({client: containerd, stateDirectory: path.join(config.dataDir, 'state'), log});
   const underlay = config.underlay && {...config.underlay, mtu: await mtuAt(config.underlay.address)};
   const network = createLinuxNetworking({stateDir: path.join(config.dataDir, 'network'), prefix: config.prefix, ...(underlay ? {underlay} : {}), log});
-  const images = createAgentImages({containerd, log, insecureRegistries: config.insecureRegistries});
+  const images = createAgentImages({containerd, log, insecureRegistries: config.insecureRegistries, nodeId: () => config.nodeId, peerTls: () => tls && currentOf(tls)});
   const cgroupParent = `cetus-${config.prefix}`;
   const specs = createSpecBuilder({cgroupParent, cgroups: cgroupAbilities(), initPath: findInit()});
   const dockerd = findProgram(['dockerd']);

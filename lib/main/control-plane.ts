@@ -9,6 +9,7 @@ import {systemIds} from '../base/ids';
 import {createDatacenter, type RunningDatacenter} from '../datacenter/index';
 import {createFleet, type RunningFleet} from '../fleet/create';
 import {CHAINS} from '../jobs/chains/index';
+import {createImageKeeper} from '../jobs/image-keeper';
 import {createReconciler} from '../jobs/reconciler';
 import {createJobServices} from '../jobs/services';
 import {createMoray} from '../moray/postgres';
@@ -59,6 +60,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
     },
   });
   const reconciler = createReconciler({moray, workflow, log});
+  const imageKeeper = createImageKeeper({moray, fleet, workflow, log});
   fleet.onContainerChange(({container}) => reconciler.containerChanged(container));
 
   await feedPlacement(moray, placement, services.config, log, stopped.signal);
@@ -66,10 +68,12 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   await fleet.start();
   await workflow.start();
   await reconciler.start();
+  imageKeeper.start();
   return {
     moray, fleet, datacenter,
     stop: async () => {
       stopped.abort(new Error('the process ends'));
+      await imageKeeper.stop();
       await reconciler.stop();
       await workflow.stop();
       await datacenter.stop();

@@ -54,8 +54,8 @@
  * An answer to HEAD has no body: its error travels in X-Cetus-Error, base64 of the WireError's JSON.
  *
  * Node -> node (certificates of role node; the control plane may too), never an order
- *   HEAD|GET /v1/blobs/DIGEST           Range, If-Range; ?wait=SECONDS: one that is on its way here is waited for -> the bytes, ETag "DIGEST". 404: not here and not
- *                                       coming. 503: too many are being served, or it is still on its way. Whoever takes checks the digest
+ *   HEAD|GET /v1/blobs/DIGEST           Range, If-Range -> the bytes, ETag "DIGEST". 404: it is not here. 503: too many are being served, for ?wait=SECONDS (0) already; or,
+ *                                       with ?coming=1, it is on its way here and has not come in that time. Whoever takes checks the digest
  *
  * Agent -> control plane (fleet's listener)
  *   POST /v1/enroll                     EnrollRequest -> CertificateAnswer; the only call without a certificate (lib/schema/authority.ts)

@@ -83,7 +83,9 @@ export interface CommitResult { imageId: string }
 export interface ImageReplicateParams { account: string; imageId: string; nodeId: string }
 /** `taken` null: it was there already. */
 export interface ImageReplicateResult { taken: TakenBytes | null }
-/** That node lets go of its copy. conflict: it is in use there, or the last one, or one of those that must be. */
+/** That node lets go of its copy, or of one that it has and should not. conflict: it is in use there, or the last one, or one of those that must be. */
+/** False where somebody came to use it meanwhile. */
+export interface ImageCollectResult { gone: boolean }
 export interface ImageCollectParams { account: string; imageId: string; nodeId: string; /** for people */ why: string }
 
 /**
@@ -137,6 +139,8 @@ export interface ChainTypes {
   'image.commit': {params: CommitParams; result: CommitResult};
   'image.take': {params: TakeParams; result: TakeResult};
   'image.remove': {params: ImageRemoveParams; result: ImageRemoveResult};
+  'image.replicate': {params: ImageReplicateParams; result: ImageReplicateResult};
+  'image.collect': {params: ImageCollectParams; result: ImageCollectResult};
   'network.create': {params: NetworkCreateParams; result: Network};
   'network.remove': {params: NetworkRemoveParams; result: null};
   'network.connect': {params: NetworkConnectParams; result: null};
@@ -157,4 +161,4 @@ export const targets = {
 } as const;
 
 /** What image.pull and image.load keep of an agent's answer in the job, from act to plan. */
-export interface FetchedImages { nodeId: string; images: NodeImage[]; upToDate: boolean; error?: WireError }
+export interface FetchedImages { nodeId: string; images: NodeImage[]; upToDate: boolean; /** by image id, the nodes that got a copy as well */ copies?: Record<string, string[]>; error?: WireError }

@@ -1,5 +1,6 @@
 /** One scene per chain for the generic test: the type makes a chain without a scene an error. */
 import {Readable} from 'node:stream';
+import {FakeAgent} from '../../lib/fleet/fake-agent';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
 import {ACCOUNT, IMAGE_ID, nodeImage, REFERENCE, type Datacenter} from './world';
 
@@ -15,6 +16,14 @@ export interface Scene<N extends ChainName> {
   tolerated?: string;
   /** After a takeover what came with the request is gone, and blobs on the node that nobody could tell of may stay (lib/jobs/README.md). */
   needsRequest?: boolean;
+}
+
+/** A second node, which the first can ask for images. */
+async function elsewhere(dc: Datacenter): Promise<FakeAgent> {
+  const other = new FakeAgent({facts: {nodeId: 'node-2', name: 'node-2'}});
+  dc.others.push({...dc.node, id: 'node-2', name: 'node-2', facts: other.facts});
+  dc.agent.peers = () => [other];
+  return other;
 }
 
 const nothing = async (): Promise<void> => undefined;
@@ -121,6 +130,24 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     }),
     events: ['image create', 'image tag'],
     needsRequest: true,
+  },
+  'image.replicate': {
+    prepare: async (dc) => {
+      const other = await elsewhere(dc);
+      await dc.store.put('images', `${ACCOUNT}/${nodeImage('5').imageId}`, dc.image('5', [other.facts.nodeId]));
+      other.images.set(nodeImage('5').imageId, nodeImage('5'));
+    },
+    params: (dc) => ({account: ACCOUNT, imageId: nodeImage('5').imageId, nodeId: dc.node.id}),
+    events: [],
+  },
+  'image.collect': {
+    prepare: async (dc) => {
+      await elsewhere(dc);
+      await dc.store.put('images', `${ACCOUNT}/${IMAGE_ID}`, dc.image('1', [dc.node.id, 'node-2']));
+    },
+    params: (dc) => ({account: ACCOUNT, imageId: IMAGE_ID, nodeId: dc.node.id, why: 'the disk fills up'}),
+    events: [],
+    oneWay: true,
   },
   'image.remove': {
     prepare: nothing,

@@ -12,7 +12,7 @@ import {createJobServices, DEFAULT_JOB_CONFIG, nodeView} from '../../lib/jobs/se
 import {createMemoryMoray} from '../../lib/moray/memory';
 import type {Moray} from '../../lib/moray/moray';
 import {createPlacementIndex} from '../../lib/placement/index';
-import type {ImportRequest, LoadLine, NodeImage, Report, Task} from '../../lib/schema/agent';
+import type {EnsureRequest, ImportRequest, LoadLine, NodeImage, Report, Task} from '../../lib/schema/agent';
 import {BUCKETS, type BucketName} from '../../lib/schema/buckets';
 import type {ChainName, ChainParams, ContainerDraft} from '../../lib/schema/chains';
 import type {Container} from '../../lib/schema/container';
@@ -47,6 +47,7 @@ class DoomedAgent {
       get: (target, name) => {
         if (name === 'task') return (task: Task) => this.call(`${task.jobId}/${task.step}`, () => target.task(task));
         if (name === 'pull') return (request: {reference: string}) => this.stream('pull', () => target.pull(request as never, undefined));
+        if (name === 'ensure') return (request: EnsureRequest) => this.stream('ensure', () => target.ensure(request, undefined));
         if (name === 'import') return (request: ImportRequest, archive: Readable) => this.stream('import', () => target.import(request, archive));
         if (name === 'load') return (archive: Readable) => this.stream('load', () => this.load(archive));
         const member = Reflect.get(target, name) as unknown;
@@ -111,6 +112,8 @@ export class Datacenter {
   private readonly applier: ReportApplier;
   private runners = 0;
   readonly node: Node;
+  /** Nodes besides; the same agent answers for them. */
+  readonly others: Node[] = [];
 
   /** `prompt`: reports reach the store as they are made; else only when `settle` is called. */
   constructor(private readonly prompt = false, world?: {clock: TestClock; store: Moray}) {
@@ -184,7 +187,7 @@ export class Datacenter {
         if (idOrName !== this.node.id && idOrName !== this.node.name) throw new CetusError('notFound', `No such node: ${idOrName}`);
         return this.node;
       },
-      nodes: async () => [this.node],
+      nodes: async () => [this.node, ...this.others],
       agent: async () => this.doomed.client(),
     };
   }
@@ -294,7 +297,7 @@ export class Datacenter {
     }
     for (const id of this.agent.volumes.keys()) say(!volumes.has(id), `the node keeps volume ${id}`);
     for (const i of images.values()) {
-      say(Boolean(i.removing), `image ${i.id} is still marked`);
+      say(Boolean(i.removing) || i.leaving !== undefined, `image ${i.id} is still marked`);
       say(i.nodes.includes(this.node.id) && !this.agent.images.has(i.id), `image ${i.id} is not on its node`);
     }
     for (const id of this.agent.images.keys()) say(!options.blobs && !images.has(`${ACCOUNT}/${id}`), `the node keeps image ${id}`);

@@ -4,23 +4,26 @@
  */
 import type {Readable} from 'node:stream';
 import {type Clock, systemClock} from '../../base/clock';
+import type {TlsMaterial} from '../../base/credentials';
 import {CetusError, isCetusError} from '../../base/errors';
 import {systemIds, type Ids} from '../../base/ids';
 import type {Log} from '../../base/log';
-import type {ImportLine, ImportRequest, LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
+import type {EnsureLine, EnsureRequest, ImportLine, ImportRequest, LoadLine, NodeImage, NodeImages, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import {DEFAULT_ACCOUNT} from '../../schema/objects';
 import type {ContainerdClient} from '../containerd/connect';
 import {withLines} from './channel';
 import {commitContainer, type CommitRequest} from './commit';
 import {Downloads} from './downloads';
+import {ensureImage} from './ensure';
 import type {AgentImages} from './images';
 import {importImage} from './import';
 import {Lending, type ImageLending} from './lending';
 import {DEFAULT_LIMITS, type ImageLimits} from './limits';
 import {loadArchive} from './load';
 import {parseConfig, parseManifest} from './manifest';
-import {pullImage} from './pull';
+import {type BlobServing, StoredBlobs} from './peers/serving';
+import {pullImage, type PullParts} from './pull';
 import {pushImage} from './push';
 import {unpackPlan} from './record';
 import {askRegistry} from './registry/questions';
@@ -37,6 +40,9 @@ export interface AgentImagesOptions {
   limits?: Partial<ImageLimits>;
   /** Hosts, "host:port" or CIDRs that may speak plain HTTP, beside 127.0.0.0/8 and localhost. */
   insecureRegistries?: string[];
+  /** In a fleet: who this node is to others, and its certificate as it is now. */
+  nodeId?(): string;
+  peerTls?(): TlsMaterial | undefined;
 }
 
 interface Prepared { parentSnapshot: string; config: ImageConfigFile }
@@ -50,6 +56,7 @@ export function createAgentImages(options: AgentImagesOptions): AgentImages & {l
 
 class ContainerdImages implements AgentImages {
   readonly lending: ImageLending;
+  readonly serving: BlobServing;
   private readonly limits: ImageLimits;
   private readonly clock: Clock;
   private readonly log: Log;
@@ -61,7 +68,7 @@ class ContainerdImages implements AgentImages {
   private readonly prepared = new Map<string, Prepared>();
   private opened: Promise<void> | undefined;
 
-  constructor(options: AgentImagesOptions) {
+  constructor(private readonly options: AgentImagesOptions) {
     this.limits = {...DEFAULT_LIMITS, ...options.limits};
     this.clock = options.clock ?? systemClock;
     this.log = options.log;
@@ -70,15 +77,23 @@ class ContainerdImages implements AgentImages {
     this.unpacker = new Unpacker(this.store, this.limits, this.clock, this.ids);
     this.downloads = new Downloads(this.limits, this.clock);
     this.lending = new Lending({store: this.store, unpacker: this.unpacker, limits: this.limits, ids: this.ids}, () => this.open());
+    this.serving = new StoredBlobs(this.store, this.downloads, this.limits, () => this.open());
     this.transport = new Transport({limits: this.limits, insecureRegistries: options.insecureRegistries});
   }
 
   async *pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncGenerator<PullLine> {
     await this.open();
-    const {store, unpacker, downloads, transport, limits, clock} = this;
-    const started = clock.now();
-    const result = yield* withLines(signal, (emit, either) => canceledBy(either, pullImage({store, unpacker, downloads, transport, limits, clock}, request, auth, emit, either)));
-    this.log.info({reference: request.reference, account: request.account, imageId: result.image.imageId, ms: clock.now() - started}, 'image pulled');
+    const started = this.clock.now();
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, pullImage(this.pullParts(), request, auth, emit, either)));
+    this.log.info({reference: request.reference, account: request.account, imageId: result.image.imageId, ms: this.clock.now() - started, ...result.taken}, 'image pulled');
+    yield {result};
+  }
+
+  async *ensure(request: EnsureRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncGenerator<EnsureLine> {
+    await this.open();
+    const started = this.clock.now();
+    const result = yield* withLines(signal, (emit, either) => canceledBy(either, ensureImage(this.pullParts(), request, auth, emit, either)));
+    this.log.info({account: request.account, imageId: request.imageId, ms: this.clock.now() - started, ...result.taken}, 'image taken from other nodes');
     yield {result};
   }
 
@@ -153,8 +168,19 @@ class ContainerdImages implements AgentImages {
     return [...new Set((await this.store.records()).map((record) => record.imageId))].sort();
   }
 
+  async held(): Promise<NodeImages> {
+    await this.open();
+    const [records, disk] = await Promise.all([this.store.records(), this.store.disk()]);
+    return {images: records.map(({account, imageId, target}) => ({account, imageId, manifestDigest: target.digest})), disk};
+  }
+
   async close(): Promise<void> {
     await this.transport.close();
+  }
+
+  private pullParts(): PullParts {
+    const {store, unpacker, downloads, transport, limits, clock, log, options: {nodeId = () => '', peerTls = () => undefined}} = this;
+    return {store, unpacker, downloads, transport, limits, clock, peers: {nodeId, identity: peerTls, limits, clock, log}};
   }
 
   private open(): Promise<void> {

@@ -1,5 +1,5 @@
 /**
- * Layers from a registry into the content store. Promises: one download per digest at a time, shared by all who want it; resumed after a
+ * Layers from a registry, or from other nodes (peers/), into the content store. Promises: one download per digest at a time, shared by all who want it; resumed after a
  * broken connection and after a crash (the ingest is named by the digest); a layer that is longer than its descriptor is cut off there;
  * a registry that stalls or drips gets a bounded number of bounded waits; what has the wrong digest never becomes a blob.
  */
@@ -10,8 +10,13 @@ import type {Descriptor} from '../../schema/docker';
 import type {ImageLimits} from './limits';
 import {isTransient, networkError} from './registry/network-error';
 
-/** Where a blob comes from: one try, from `offset`. */
-export interface BlobSource { readonly host: string; blob(digest: string, offset: number, signal: AbortSignal): Promise<{body: Readable; start: number; url: URL}> }
+export interface BlobSource {
+  readonly host: string;
+  /** One try, from `offset`. `size` is the whole blob's. */
+  blob(digest: string, offset: number, signal: AbortSignal, size?: number): Promise<{body: Readable; start: number; url: URL}>;
+  /** What came has another digest. True where it can come from somewhere else. */
+  blame?(digest: string): boolean;
+}
 
 /** Where a blob goes: a Hold's part, so that tests need no containerd. */
 export interface BlobKeeper {
@@ -40,6 +45,8 @@ interface Running { outcome: Promise<void>; watchers: Set<Watcher> }
 
 export class Downloads {
   private readonly running = new Map<string, Running>();
+  /** Blobs that somebody here is about to fetch. */
+  private readonly coming = new Map<string, Set<Promise<unknown>>>();
 
   constructor(private readonly limits: ImageLimits, private readonly clock: Clock) {}
 
@@ -66,9 +73,26 @@ export class Downloads {
     }
   }
 
+  /** Says of a blob that it will be fetched here, from now until `outcome` settles: others may wait for it. */
+  expect(digest: string, outcome: Promise<unknown>): void {
+    const all = this.coming.get(digest) ?? new Set();
+    this.coming.set(digest, all.add(outcome));
+    const over = (): void => {
+      all.delete(outcome);
+      if (all.size === 0) this.coming.delete(digest);
+    };
+    outcome.then(over, over);
+  }
+
+  /** Resolves when one that was to fetch the blob has ended, however; undefined where nobody is about to. */
+  arrival(digest: string): Promise<void> | undefined {
+    const [first] = this.coming.get(digest) ?? [];
+    return first?.then(() => undefined, () => undefined);
+  }
+
   private async download(hold: BlobKeeper, source: BlobSource, layer: Descriptor, labels: Record<string, string>, running: Running, signal: AbortSignal): Promise<void> {
     const ref = `layer-${layer.digest}`;
-    for (let again = true; ; again = false) {
+    for (let again = true; ;) {
       const writer = await hold.writer(ref, layer.size, layer.digest);
       if (!writer) return;
       const resumed = writer.offset > 0;
@@ -84,8 +108,11 @@ export class Downloads {
         const keep = signal.aborted ? running.watchers.size > 1 : isTransient(err) || isCetusError(err, 'unavailable');
         if (!keep && resumed) await hold.forget(ref).catch(() => undefined);
         await (keep ? hold.postpone(ref) : hold.abort(ref)).catch(() => undefined);
+        // It has one peer less each time: this ends.
+        if (broken && source.blame?.(layer.digest)) continue;
         // What an earlier process left may have been the bad part.
         if (!broken || !resumed || !again) throw err;
+        again = false;
       }
     }
   }
@@ -122,7 +149,7 @@ export class Downloads {
     const either = AbortSignal.any([signal, stall.signal]);
     let url: URL | undefined;
     try {
-      const answer = await source.blob(layer.digest, writer.offset, either);
+      const answer = await source.blob(layer.digest, writer.offset, either, layer.size);
       url = answer.url;
       // A registry without ranges begins anew: what we have is skipped, the digest decides in the end.
       let skip = writer.offset - answer.start;

@@ -1,11 +1,14 @@
 /** What the agent asks of its image store: containerd's content store, snapshots and diff service behind it. */
 import type {Readable} from 'node:stream';
-import type {ImportLine, ImportRequest, LoadLine, NodeImage, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
+import type {EnsureLine, EnsureRequest, ImportLine, ImportRequest, LoadLine, NodeImage, NodeImages, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest} from '../../schema/agent';
 import type {ImageConfigFile, RegistryAuth} from '../../schema/docker';
 import type {CommitRequest} from './commit';
+import type {BlobServing} from './peers/serving';
 
 export interface AgentImages {
   pull(request: PullRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<PullLine>;
+  /** An image that others have, on this node too. */
+  ensure(request: EnsureRequest, auth: RegistryAuth | undefined, signal: AbortSignal): AsyncIterable<EnsureLine>;
   /** `account` holds what was loaded until `remove`; default: the default account. `platform`: nothing else may be loaded; default: the node's own is preferred. */
   load(archive: Readable, signal: AbortSignal, account?: string, platform?: string): AsyncIterable<LoadLine>;
   /** `archive` is read unless the request names a URL, and ended in any case. */
@@ -25,4 +28,8 @@ export interface AgentImages {
   /** Takes the account's hold away; blobs and snapshots go when no account holds the image. Repeatable. */
   remove(imageId: string, account: string): Promise<void>;
   list(): Promise<string[]>;
+  /** Who holds what here. */
+  held(): Promise<NodeImages>;
+  /** This node's blobs, for others. */
+  readonly serving: BlobServing;
 }

@@ -26,6 +26,10 @@ export interface ImageLimits {
   patienceMs: number;
   /** Tries of one request or one layer; a try that brought bytes starts the count anew. */
   tries: number;
+  /** A peer that brings next to nothing for so long is given up. */
+  peerStallMs: number;
+  /** Blobs that are served to other nodes at a time. */
+  servedBlobs: number;
   /** The longest one layer may unpack, and one blob may be committed. */
   unpackMs: number;
 }
@@ -45,5 +49,7 @@ export const DEFAULT_LIMITS: ImageLimits = {
   connectMs: 15_000,
   patienceMs: 45_000,
   tries: 5,
+  peerStallMs: 10_000,
+  servedBlobs: 16,
   unpackMs: 60 * 60_000,
 };

@@ -92,6 +92,12 @@ export class BlobStore {
     return this.root;
   }
 
+  async disk(): Promise<{totalBytes: number; freeBytes: number}> {
+    const root = await this.contentRoot();
+    const disk = root === undefined ? undefined : await fs.statfs(root).catch(() => undefined);
+    return disk ? {totalBytes: disk.blocks * disk.bsize, freeBytes: disk.bavail * disk.bsize} : {totalBytes: 0, freeBytes: 0};
+  }
+
   /** `noSpace` where the disk of the content store could not take so many bytes more. */
   async ensureSpace(bytes: number): Promise<void> {
     const root = await this.contentRoot();

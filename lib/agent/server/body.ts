@@ -5,13 +5,13 @@ import {Readable} from 'node:stream';
 import Ajv, {type ValidateFunction} from 'ajv';
 import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
-import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, IMPORT_REQUEST_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, REGISTRY_QUESTION_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
+import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, ENSURE_REQUEST_SCHEMA, IMPORT_REQUEST_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, REGISTRY_QUESTION_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
 
 const MAX_HEAD_LINE = 4 * 1024 * 1024;
 
 const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
 export const checks = {
-  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), import: ajv.compile(IMPORT_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), registry: ajv.compile(REGISTRY_QUESTION_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
+  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), ensure: ajv.compile(ENSURE_REQUEST_SCHEMA), import: ajv.compile(IMPORT_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), registry: ajv.compile(REGISTRY_QUESTION_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
   buildPrepare: ajv.compile(BUILD_PREPARE_SCHEMA), built: ajv.compile(BUILT_SCHEMA), take: ajv.compile(TAKE_SCHEMA),
 };
 

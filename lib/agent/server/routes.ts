@@ -2,7 +2,7 @@
 import type http from 'node:http';
 import {CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
-import type {ImportRequest, Inventory, PullRequest, PushRequest, RegistryQuestion, SaveRequest, Task} from '../../schema/agent';
+import type {EnsureRequest, ImportRequest, Inventory, PullRequest, PushRequest, RegistryQuestion, SaveRequest, Task} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
@@ -10,7 +10,9 @@ import {type Sample, sampleLine} from '../stats/sample';
 import {top} from '../top';
 import {checks, type Query, readHeadLine, readJsonBody} from './body';
 import {drained, json, ndjson} from './answers';
+import {blob} from './blobs';
 import {BUILD_ROUTES} from './builds';
+import {mayOrder} from './caller';
 import {exportRoot, getArchive, putArchive, statPath} from './files';
 import type {ServerParts} from './server';
 
@@ -22,6 +24,8 @@ const FIXED: Record<string, Route> = {
   'GET /v1/info': async ({res, facts}) => json(res, facts()),
   'GET /v1/inventory': async (context) => json(context.res, await inventory(context)),
   'POST /v1/images/pull': pull,
+  'POST /v1/images/ensure': ensure,
+  'GET /v1/images': async ({res, parts}) => json(res, await parts.images.held()),
   'POST /v1/images/load': load,
   'POST /v1/images/save': save,
   'POST /v1/images/import': importArchive,
@@ -71,7 +75,18 @@ const ITEMS: Record<string, ItemRoute> = {
 
 const ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
+const BLOBS = '/v1/blobs/';
+
 export function findRoute(method: string, path: string): Route {
+  if ((method === 'GET' || method === 'HEAD') && path.startsWith(BLOBS)) return (context) => blob(context, path.slice(BLOBS.length));
+  const route = findOrder(method, path);
+  return async (context) => {
+    mayOrder(context.req);
+    return route(context);
+  };
+}
+
+function findOrder(method: string, path: string): Route {
   const fixed = FIXED[`${method} ${path}`] ?? BUILD_ROUTES[`${method} ${path}`];
   if (fixed) return fixed;
   const match = /^\/v1\/(containers|execs|volumes)\/([^/]+)(?:\/([a-z]+))?$/.exec(path);
@@ -164,6 +179,11 @@ async function stats({res, query, supervisor, stats: collector, signal}: Context
 async function pull({req, res, parts, signal}: Context): Promise<void> {
   const request = await readJsonBody<PullRequest>(req, checks.pull);
   await ndjson(res, parts.images.pull(request, registryAuth(req.headers['x-registry-auth']), signal));
+}
+
+async function ensure({req, res, parts, signal}: Context): Promise<void> {
+  const request = await readJsonBody<EnsureRequest>(req, checks.ensure);
+  await ndjson(res, parts.images.ensure(request, registryAuth(req.headers['x-registry-auth']), signal));
 }
 
 async function importArchive({req, res, parts, signal}: Context): Promise<void> {

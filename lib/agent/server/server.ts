@@ -22,6 +22,7 @@ import type {Execs} from '../exec/execs';
 import type {StatsCollector} from '../stats/collector';
 import type {Supervisor, SupervisorParts} from '../supervisor';
 import {dropRest, Query} from './body';
+import {mayOrder} from './caller';
 import {findRoute, type Route} from './routes';
 import {findUpgrade, type Accept} from './upgrades';
 
@@ -119,6 +120,7 @@ export class AgentServer {
       return socket;
     };
     try {
+      mayOrder(req);
       const url = new URL(req.url ?? '/', 'http://agent');
       await findUpgrade(req.method ?? '', url.pathname)({...this.parts, query: new Query(url.searchParams), headers: req.headers, accept});
     } catch (err) {

@@ -14,6 +14,7 @@ import type {Image, ImageRef} from '../../schema/objects';
 import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Context} from '../context';
 import {pruned} from '../events';
+import {bring} from '../images/holders';
 import {imageKey, refKey} from '../images/resolve';
 import type {PredefinedNetworks} from '../networks-predefined';
 import type {BuildHeaders, BuildVerbs, Caller, OpenBuild} from '../verbs';
@@ -22,6 +23,7 @@ import {progressLines, ResultHeldBack} from './progress';
 
 const IMAGES = BUCKETS.images.name;
 const REFS = BUCKETS.image_refs.name;
+const BROUGHT_AT_A_TIME = 4;
 
 export function buildVerbs(context: Context, predefined: PredefinedNetworks): BuildVerbs {
   /** Holds on their way back: nobody's answer waits for that, but the next build, which must not take the last one for one that still goes on. */
@@ -46,9 +48,11 @@ export function buildVerbs(context: Context, predefined: PredefinedNetworks): Bu
     ]);
     const names = new Map<string, string[]>();
     for (const {value} of references) names.set(value.imageId, [...(names.get(value.imageId) ?? []), value.reference]);
+    const usable = images.filter(({value}) => !value.removing);
+    const brought = await bringNamed(context, caller, nodeId, usable.map(({value}) => value).filter((image) => !image.nodes.includes(nodeId) && names.has(image.id)));
     const hold = await agent.prepare({
       account, network: nodeNetwork(network), hostNetwork: context.config.allowHostNetwork,
-      images: images.filter(({value}) => value.nodes.includes(nodeId) && !value.removing)
+      images: usable.filter(({value}) => value.nodes.includes(nodeId) || brought.has(value.id))
         .map(({value}) => ({imageId: value.id, manifest: value.manifest, references: names.get(value.id) ?? []})),
     });
     return new HeldBuild(context, caller, nodeId, agent, hold);
@@ -112,6 +116,27 @@ export function buildVerbs(context: Context, predefined: PredefinedNetworks): Bu
       return (await context.fleet.nodes()).some((n) => n.liveness === 'alive' && n.facts.builds);
     },
   };
+}
+
+/**
+ * Whatever a FROM could name is on the builder before the build begins: what it names is known to the engine alone, and it asks nobody but registries.
+ * One that cannot be got now is missed by the builds that name it, not by all.
+ */
+async function bringNamed(context: Context, caller: Caller, nodeId: string, images: Image[]): Promise<Set<string>> {
+  const brought = new Set<string>();
+  const queue = images.values();
+  await Promise.all(Array.from({length: Math.min(BROUGHT_AT_A_TIME, images.length)}, async () => {
+    for (const image of queue) {
+      try {
+        await bring(context, caller, image, nodeId);
+        brought.add(image.id);
+      } catch (err) {
+        caller.signal?.throwIfAborted();
+        context.log.warn({err, nodeId, imageId: image.id}, 'an image could not be brought to the node that builds');
+      }
+    }
+  }));
+  return brought;
 }
 
 class HeldBuild implements OpenBuild {

@@ -9,6 +9,7 @@ import type {Context} from '../context';
 import {eventWrite} from '../events';
 import type {ImageVerbs} from '../verbs';
 import {commit} from './commit';
+import {gatherOn} from './holders';
 import {importImage} from './import';
 import {getImage, historyOf, listImages} from './list';
 import {followProgress} from './progress';
@@ -69,8 +70,7 @@ export function imageVerbs(context: Context): ImageVerbs {
         else if (/^[^@:]+$/.test(name) && !/^[0-9a-f]+$/.test(name)) for (const r of (await getImage(context, caller, image.id)).references) entry.references.add(r);
       }
       const images = [...wanted.values()];
-      const holders = images[0]!.image.nodes.filter((node) => images.every((i) => i.image.nodes.includes(node)));
-      if (holders.length === 0) throw new CetusError('unavailable', 'no single node holds all of these images: save them one by one');
+      const holders = await gatherOn(context, caller, images.map(({image, references: [reference]}) => ({image, shown: reference ?? image.id})));
       let failure: unknown;
       for (const node of holders) {
         try {

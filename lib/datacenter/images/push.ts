@@ -9,6 +9,7 @@ import type {Image, ImageRef} from '../../schema/objects';
 import {familiarName, familiarReference, formatReference, parseReference, repositoryName, type Reference} from '../../schema/reference';
 import type {Context} from '../context';
 import type {Caller} from '../verbs';
+import {reachableHolders} from './holders';
 import {checkPlatform, type WantedPlatform} from './platform';
 import {imageKey} from './resolve';
 
@@ -65,7 +66,7 @@ async function* pushFrom(context: Context, caller: Caller, image: Image, target:
     sources: Object.fromEntries(image.layers.flatMap(({diffId}) => (sources.has(diffId) ? [[diffId, sources.get(diffId)!] as const] : []))),
   };
   let failure: unknown = new CetusError('unavailable', `no node holds the image ${familiarReference(target)}`);
-  for (const node of image.nodes) {
+  for (const node of await reachableHolders(context, image, familiarReference(target))) {
     let begun = false;
     try {
       const agent = await context.fleet.agent(node);

@@ -25,7 +25,7 @@ interface Placed extends ProvisionResult {
 /** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
 interface Volumes { draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[] }
 interface Settled extends Volumes { decision: PlacementDecision; reservation: BatchOp | undefined }
-interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; imageFetched: boolean }
+interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; /** nodes that have the image now and had not */ imageOn?: string[] }
 
 export const provision: Chain<ProvisionParams, JobServices> = {
   name: 'container.provision',
@@ -127,7 +127,7 @@ async function unplace(ctx: Ctx<ProvisionParams>, output: unknown): Promise<{wri
 
 async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
   const {containerId, nodeId, node} = ctx.outputs['place'] as Placed;
-  const [{value: container}, imageFetched] = await Promise.all([
+  const [{value: container}, imageOn] = await Promise.all([
     ctx.moray.get<Container>(CONTAINERS, containerId), holdOnNode(ctx, nodeId, {...ctx.params.container, node}, ctx.secrets as PullSecrets | undefined),
   ]);
   const volumes = await Promise.all(container.volumeIds.map(async (id) => (await ctx.moray.get<Volume>(VOLUMES, id)).value));
@@ -140,7 +140,7 @@ async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
   const {observation} = await task(ctx, nodeId, 'create', {
     kind: 'container.create', spec: container.spec, volumes: volumes.map((volume) => ({id: volume.id, ...forNode(volume)})),
   });
-  return {observation, mountpoints, imageFetched};
+  return {observation, mountpoints, ...(imageOn.length ? {imageOn} : {})};
 }
 
 function forNode({name, account, options, within}: Pick<Volume, 'name' | 'account' | 'options' | 'within'>): Pick<Volume, 'name' | 'account' | 'options' | 'within'> {
@@ -156,8 +156,8 @@ async function uncreate(ctx: Ctx<ProvisionParams>): Promise<void> {
 }
 
 async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
-  const {containerId, nodeId, newVolumeIds} = ctx.outputs['place'] as Placed;
-  const {observation, mountpoints, imageFetched} = ctx.outputs['create'] as Created;
+  const {containerId, newVolumeIds} = ctx.outputs['place'] as Placed;
+  const {observation, mountpoints, imageOn} = ctx.outputs['create'] as Created;
   const stored = await ctx.moray.get<Container>(CONTAINERS, containerId);
   const {provisioning: _hidden, ...shown} = (observation && applyObservation(stored.value, observation)) ?? stored.value;
   const writes: BatchOp[] = [{op: 'put', bucket: CONTAINERS, key: containerId, value: shown, etag: stored.etag}];
@@ -167,15 +167,15 @@ async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
     if (mountpoints[id]) writes.push({op: 'put', bucket: VOLUMES, key: id, value: {...volume.value, mountpoint: mountpoints[id]}, etag: volume.etag});
     if (newVolumeIds.includes(id)) writes.push(eventPut(ctx, shown.account, 'volume', 'create', volume.value.name, {driver: volume.value.driver}));
   }
-  if (imageFetched) writes.push(...(await nowOn(ctx, shown, nodeId)));
+  if (imageOn) writes.push(...(await nowOn(ctx, shown, imageOn)));
   writes.push(containerPut(ctx, shown, 'create'));
   return {writes};
 }
 
-async function nowOn(ctx: Ctx<ProvisionParams>, container: Container, nodeId: string): Promise<BatchOp[]> {
+async function nowOn(ctx: Ctx<ProvisionParams>, container: Container, nodeIds: string[]): Promise<BatchOp[]> {
   const key = `${container.account}/${container.imageId}`;
   const image = await ctx.moray.peek<Image>(IMAGES, key);
-  if (!image || image.value.nodes.includes(nodeId)) return [];
-  return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes: [...image.value.nodes, nodeId]}, etag: image.etag}];
+  const nodes = [...new Set([...image?.value.nodes ?? [], ...nodeIds])];
+  if (!image || nodes.length === image.value.nodes.length) return [];
+  return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes}, etag: image.etag}];
 }
-

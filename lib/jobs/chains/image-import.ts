@@ -5,7 +5,7 @@ import type {BatchOp} from '../../moray/moray';
 import {targets, type FetchedImages, type ImportParams, type ImportResult, type ImportSecrets} from '../../schema/chains';
 import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
-import {chooseNode, dropUnrecorded, importTo, recordImage} from '../image-fetch';
+import {chooseNode, copyElsewhere, dropFetched, importTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
 import {imagePut} from '../steps';
 
@@ -17,10 +17,7 @@ export const importArchive: Chain<ImportParams, JobServices> = {
     {kind: 'plan', name: 'choose', plan: async (ctx) => ({output: {nodeId: await chooseNode({...ctx, params: {account: ctx.params.account}}), created: formatNs(ctx.services.clock.nowNs())}})},
     {
       kind: 'act', name: 'import', do: make, tries: 1, timeoutMs: 6 * 3600_000, interruptible: true,
-      undo: async (ctx, output) => {
-        const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
-        await dropUnrecorded(ctx, 'import', nodeId, images.map((i) => i.imageId));
-      },
+      undo: (ctx, output) => dropFetched(ctx, 'import', output),
     },
     {kind: 'plan', name: 'record', plan: record},
   ],
@@ -33,13 +30,14 @@ async function make(ctx: Ctx<ImportParams>): Promise<FetchedImages> {
   if (!source) throw new CetusError('unavailable', 'the archive went away with the process that was reading it; import it again');
   const {account, message, config, platform} = ctx.params;
   const request = {account, created, message, config, ...(platform === undefined ? {} : {platform}), ...('url' in source ? {url: source.url} : {})};
-  return {nodeId, images: [await importTo(ctx, nodeId, request, 'archive' in source ? source.archive : undefined)], upToDate: false};
+  const images = [await importTo(ctx, nodeId, request, 'archive' in source ? source.archive : undefined)];
+  return {nodeId, images, upToDate: false, copies: await copyElsewhere(ctx, 'import', nodeId, images)};
 }
 
 async function record(ctx: Ctx<ImportParams>): Promise<{writes: BatchOp[]}> {
   const {account, reference} = ctx.params;
-  const {nodeId, images: [image]} = ctx.outputs['import'] as FetchedImages;
-  const writes = await recordImage(ctx, {account, nodeId, image: image!, references: reference ? [reference] : []});
+  const {nodeId, images: [image], copies} = ctx.outputs['import'] as FetchedImages;
+  const writes = await recordImage(ctx, {account, nodeId, alsoOn: copies?.[image!.imageId], inside: true, image: image!, references: reference ? [reference] : []});
   if (reference) writes.push(imagePut(ctx, account, 'tag', image!.config, image!.imageId, familiarReference(parseImageName(reference))));
   return {writes: [...writes, imagePut(ctx, account, 'import', image!.config, image!.imageId, image!.imageId)]};
 }

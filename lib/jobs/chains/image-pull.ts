@@ -3,7 +3,7 @@ import type {BatchOp} from '../../moray/moray';
 import {targets, type FetchedImages, type PullParams, type PullResult, type PullSecrets} from '../../schema/chains';
 import {familiarName, familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
-import {chooseNode, dropUnrecorded, pullTo, recordImage} from '../image-fetch';
+import {chooseNode, dropFetched, pullTo, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
 import {imagePut} from '../steps';
 
@@ -20,10 +20,7 @@ export const pull: Chain<PullParams, JobServices> = {
       kind: 'act', name: 'pull', do: fetch, timeoutMs: 6 * 3600_000, interruptible: true,
       // The node has tried a registry more than once already; here it is the node's own restart that is waited for.
       worthAgain: (err) => err.info['registry'] === undefined,
-      undo: async (ctx, output) => {
-        const {nodeId, images} = (output ?? {images: []}) as Pulled;
-        await dropUnrecorded(ctx, 'pull', nodeId, images.map((i) => i.imageId));
-      },
+      undo: (ctx, output) => dropFetched(ctx, 'pull', output),
     },
     {kind: 'plan', name: 'record', plan: record},
   ],

@@ -44,7 +44,7 @@ async function mark(ctx: Ctx<ImageRemoveParams>): Promise<{output: Marked; write
   const removal = decideRemoval({
     image, tags: refs.map((r) => r.value.reference), users: users.map((c) => ({id: c.id, running: isRunning(c)})), hasChildren: children > 0,
   }, ctx.params);
-  const output: Marked = {...removal, key, nodes: image.nodes, users: users.map((c) => c.id)};
+  const output: Marked = {...removal, key, nodes: [...new Set([...image.nodes, ...image.leaving ?? []])], users: users.map((c) => c.id)};
   if (removal.deleteImage) return {output, writes: [{op: 'put', bucket: IMAGES, key, value: {...image, removing: true}, etag: stored.etag}]};
   const gone = refs.filter((r) => removal.untag.includes(r.value.reference));
   return {
@@ -85,20 +85,32 @@ async function letGo(ctx: Ctx<ImageRemoveParams>): Promise<{left: string[]}> {
   if (late) throw new CetusError('conflict', `conflict: unable to delete ${ctx.params.shown} (cannot be forced) - container ${late.id} has just been created from it`);
   await behindRemovals(ctx);
   const left: string[] = [];
+  const {here, away} = await reachable(ctx, nodes);
   let gone = false;
-  for (const nodeId of nodes) {
+  for (const nodeId of here) {
     try {
       await task(ctx, nodeId, `remove.${nodeId}`, {kind: 'image.remove', imageId, account});
       gone = true;
     } catch (err) {
       // Where no node has let go yet, the image stays what it was. After the first there is no way back: a node that cannot be
-      // reached then keeps blobs that nobody names.
+      // reached then keeps blobs that nobody names, until the keeper of images finds them there.
       if (!gone || (ctx.attempt < 3 && (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout')))) throw err;
       ctx.log.warn({err, nodeId, imageId}, 'a node still holds a removed image');
       left.push(nodeId);
     }
   }
+  if (away.length > 0) ctx.log.warn({nodes: away, imageId}, 'nodes that are away may still hold a removed image');
+  left.push(...away);
   return {left};
+}
+
+/** Nodes that are away are not waited for where others can let go; one that is no node any more holds nothing. */
+async function reachable(ctx: Ctx<ImageRemoveParams>, ids: string[]): Promise<{here: string[]; away: string[]}> {
+  const nodes = new Map((await ctx.services.fleet.nodes()).map((node) => [node.id, node]));
+  const known = ids.filter((id) => nodes.has(id));
+  const away = known.filter((id) => nodes.get(id)!.liveness === 'lost' || nodes.get(id)!.liveness === 'fenced');
+  const here = known.filter((id) => !away.includes(id));
+  return here.length > 0 ? {here, away} : {here: known, away: []};
 }
 
 /**

@@ -7,7 +7,7 @@ import type {LoadLine} from '../../schema/agent';
 import {targets, type FetchedImages, type TakeParams, type TakeResult} from '../../schema/chains';
 import {familiarName, familiarReference, parseImageName} from '../../schema/reference';
 import type {Chain} from '../../workflow/chain';
-import {dropUnrecorded, readToResult, recordImage} from '../image-fetch';
+import {copyElsewhere, dropFetched, readToResult, recordImage} from '../image-fetch';
 import type {Ctx, JobServices} from '../services';
 import {imagePut, IMAGES} from '../steps';
 
@@ -20,10 +20,7 @@ export const take: Chain<TakeParams, JobServices> = {
       kind: 'act', name: 'take', do: fetch, timeoutMs: 6 * 3600_000,
       // Where the build's hold has ended there is nothing to ask again.
       worthAgain: (err) => err.kind === 'unavailable' || err.kind === 'timeout',
-      undo: async (ctx, output) => {
-        const {nodeId, images} = (output ?? {images: []}) as FetchedImages;
-        await dropUnrecorded(ctx, 'take', nodeId, images.map((i) => i.imageId));
-      },
+      undo: (ctx, output) => dropFetched(ctx, 'take', output),
     },
     {kind: 'plan', name: 'record', plan: record},
   ],
@@ -34,19 +31,19 @@ async function fetch(ctx: Ctx<TakeParams>): Promise<FetchedImages> {
   const {nodeId, hold, images} = ctx.params;
   const agent = await ctx.services.fleet.agent(nodeId);
   const taken = await readToResult<Extract<LoadLine, {result: unknown}>>(ctx, agent.builds.take(hold, images, ctx.signal), 'take over what was built');
-  return {nodeId, images: taken.images, upToDate: false};
+  const made = taken.images.filter(({imageId}) => pulledAs(ctx, imageId).length === 0);
+  return {nodeId, images: taken.images, upToDate: false, copies: await copyElsewhere(ctx, 'take', nodeId, made)};
 }
 
 async function record(ctx: Ctx<TakeParams>): Promise<{writes: BatchOp[]}> {
   const {account} = ctx.params;
-  const {nodeId, images} = ctx.outputs['take'] as FetchedImages;
+  const {nodeId, images, copies} = ctx.outputs['take'] as FetchedImages;
   const writes: BatchOp[] = [];
   for (const image of images) {
     const {imageId, references, config} = image;
     const isNew = !(await ctx.moray.peek(IMAGES, `${account}/${imageId}`));
-    // The engine pulled it from a registry, for a FROM.
-    const repoDigests = ctx.params.images.find((i) => i.imageId === imageId)?.repoDigests ?? [];
-    writes.push(...(await recordImage(ctx, {account, nodeId, image, references, repoDigests})));
+    const repoDigests = pulledAs(ctx, imageId);
+    writes.push(...(await recordImage(ctx, {account, nodeId, alsoOn: copies?.[imageId], inside: repoDigests.length === 0, image, references, repoDigests})));
     if (repoDigests.length > 0) {
       for (const name of references.map(parseImageName)) writes.push(imagePut(ctx, account, 'pull', config, familiarReference(name), familiarName(name)));
       continue;
@@ -55,4 +52,9 @@ async function record(ctx: Ctx<TakeParams>): Promise<{writes: BatchOp[]}> {
     for (const name of references.map(parseImageName)) writes.push(imagePut(ctx, account, 'tag', config, imageId, familiarReference(name)));
   }
   return {writes};
+}
+
+/** The engine pulled it from a registry, for a FROM; [] of what it made. */
+function pulledAs(ctx: Ctx<TakeParams>, imageId: string): string[] {
+  return ctx.params.images.find((i) => i.imageId === imageId)?.repoDigests ?? [];
 }

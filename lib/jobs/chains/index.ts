@@ -10,11 +10,13 @@ import {restart} from './container-restart';
 import {start} from './container-start';
 import {stop} from './container-stop';
 import {update} from './container-update';
+import {collect} from './image-collect';
 import {commit} from './image-commit';
 import {importArchive} from './image-import';
 import {load} from './image-load';
 import {pull} from './image-pull';
 import {remove as removeImage} from './image-remove';
+import {replicate} from './image-replicate';
 import {connect} from './network-connect';
 import {take} from './image-take';
 import {create as createNetwork} from './network-create';
@@ -41,6 +43,8 @@ const BY_NAME: Record<ChainName, AnyChain> = {
   'image.commit': commit,
   'image.take': take,
   'image.remove': removeImage,
+  'image.replicate': replicate,
+  'image.collect': collect,
   'network.create': createNetwork,
   'network.remove': removeNetwork,
   'network.connect': connect,

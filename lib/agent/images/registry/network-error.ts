@@ -15,7 +15,7 @@ export function networkError(method: string, url: URL, err: unknown): CetusError
 export function isTransient(err: unknown): boolean {
   if (!(err instanceof CetusError)) return false;
   if (typeof err.info.status === 'number') return err.info.status >= 500 || err.info.status === 429 || err.info.status === 408;
-  return err.kind === 'timeout' || (err.kind === 'unavailable' && !['ECONNREFUSED', 'ENOTFOUND', 'CERT'].includes(String(err.info.code)));
+  return err.kind === 'timeout' || (err.kind === 'unavailable' && !['ECONNREFUSED', 'ENOTFOUND', 'CERT', 'NOBODY'].includes(String(err.info.code)));
 }
 
 export function bare(url: URL): string {
