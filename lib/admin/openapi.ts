@@ -46,6 +46,10 @@ export const OPENAPI = {
     },
     '/v1/containers/{container}': {get: operation('getContainer', 'One container.', ref('Container'), [path('container', 'Id, unique prefix, or name.'), query('account', 'Whose name it is.')])},
     '/v1/containers/{container}/why': {get: operation('whyContainer', 'Where it was placed and why; for one that was refused, the failed job.', ref('Why'), [path('container', 'Id, unique prefix, or name.')])},
+    '/v1/volumes': {
+      get: operation('listVolumes', 'Volumes of all accounts and the node that has each, by account and name.', listOf('Volume'), [
+        query('account', 'Only of this account.'), query('node', 'Only on this node (name or id).'), limit]),
+    },
     '/v1/jobs': {
       get: operation('listJobs', 'Jobs, newest first.', listOf('Job'), [
         query('execution', 'Only in this state.', {type: 'string', enum: ['queued', 'running', 'unwinding', 'succeeded', 'failed', 'canceled', 'stuck']}),
@@ -85,6 +89,10 @@ export const OPENAPI = {
       Container: {
         type: 'object', required: ['id', 'account', 'name', 'node', 'nodeId', 'status', 'imageReference', 'createdAt', 'reservation'],
         properties: {id: string, account: string, name: string, node: string, nodeId: string, status: string, imageReference: string, createdAt: string, reservation: ref('Reservation')},
+      },
+      Volume: {
+        type: 'object', required: ['id', 'account', 'name', 'nodeId', 'anonymous', 'createdAt'],
+        properties: {id: string, account: string, name: string, nodeId: {type: 'string', description: 'Empty until its first use places it.'}, node: string, anonymous: {type: 'boolean'}, createdAt: string},
       },
       Step: {
         type: 'object', required: ['step', 'state', 'tries', 'epoch', 'startedAt'],

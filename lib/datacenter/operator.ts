@@ -5,6 +5,7 @@ import {BUCKETS, type BucketName} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {Job} from '../schema/job';
 import type {NodeReservations} from '../schema/node';
+import type {Volume} from '../schema/objects';
 import type {Context} from './context';
 import {noSuchContainer} from './containers/resolve';
 import type {OperatorVerbs} from './verbs';
@@ -57,6 +58,14 @@ export function operatorVerbs(context: Context): OperatorVerbs {
     },
 
     container,
+
+    async volumes(query) {
+      const node = query.node === undefined ? undefined : await fleet.node(query.node);
+      const filter = and(...(query.account === undefined ? [] : [eq('account', query.account)]), ...(node ? [eq('nodeId', node.id)] : []));
+      const found = await moray.list<Volume>(BUCKETS.volumes.name, filter, {sort: [{field: 'accountName', order: 'asc'}], limit: limited(query.limit)});
+      const names = new Map((await fleet.nodes()).map(({id, name}) => [id, name]));
+      return found.map(({value}) => ({...value, ...(names.has(value.nodeId) ? {node: names.get(value.nodeId)} : {})}));
+    },
 
     async jobs(query) {
       const filter = and(...(['execution', 'target', 'workflow'] as const).flatMap((f) => (query[f] === undefined ? [] : [eq(f, query[f])])));

@@ -242,6 +242,8 @@ export interface OperatorVerbs {
   inventory(nodeIdOrName: string): Promise<Inventory>;
   containers(query: {account?: string; node?: string; status?: ContainerStatus; limit?: number}): Promise<Container[]>;
   container(nameOrId: string, account?: string): Promise<Container>;
+  /** Of all accounts, by account and name, with the node that has it. */
+  volumes(query: {account?: string; node?: string; limit?: number}): Promise<PlacedVolume[]>;
   jobs(query: {execution?: string; target?: string; workflow?: string; limit?: number}): Promise<Job[]>;
   job(id: string): Promise<Job>;
   cancelJob(id: string): Promise<Job>;

@@ -158,7 +158,7 @@ const endpointSchema = {
   type: 'object',
   properties: {
     id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1}, store: storeSchema,
-    listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'}, fleetTls: mutualTls, amongOthers: {type: 'boolean'},
+    listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'}, fleetTls: mutualTls,
     insecureRegistries: strings,
     policy: {
       type: 'object',

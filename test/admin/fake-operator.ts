@@ -50,6 +50,10 @@ export function fakeDatacenter(): Pick<Datacenter, 'operator' | 'system'> {
       inventory: async () => ({containers: [{id: container.id, observation: container.observation}], snapshots: [], namespaces: [], bridges: [], publishedPorts: [], volumes: [], images: [], execs: []}),
       containers: async () => [container],
       container: async (name) => known('container', name, [container.name, container.id], container),
+      volumes: async () => [
+        {id: 'v'.repeat(64), account: 'default', name: 'data', accountName: 'default/data', driver: 'local', options: {}, labels: {}, anonymous: false, nodeId: node.id, node: node.name, mountpoint: '/v', createdAt: at},
+        {id: 'w'.repeat(64), account: 'default', name: 'unused', accountName: 'default/unused', driver: 'local', options: {}, labels: {}, anonymous: false, nodeId: '', mountpoint: '', createdAt: at},
+      ],
       jobs: async () => [job],
       job: async (id) => known('job', id, [job.id], job),
       cancelJob: async (id) => known('job', id, [job.id], job),

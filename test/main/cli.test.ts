@@ -40,6 +40,7 @@ test.each([
   [['job', 'ls'], /container\.provision +container\/cccccccccccc +succeeded +45\.0 ms/],
   [['job', 'show', 'job-1'], /place +succeeded +5\.0 ms[\s\S]*placed on rack1-a, 2 nodes considered[\s\S]*capacity left out 1 node: memory \(rack1-b\)/],
   [['why', 'web'], /web \(cccccccccccc\) is running on rack1-a/],
+  [['volume', 'ls'], /data +default +rack1-a[\s\S]*unused +default +\(not used yet\)/],
   [['store', 'ls'], /containers +1 +1/],
 ])('cetus %j', async (args, expected) => {
   expect(await cetus(...args)).toMatch(expected);

@@ -4,11 +4,13 @@ import {shortId} from '../../base/ids';
 import type {Container, Reservation} from '../../schema/container';
 import type {Job} from '../../schema/job';
 import type {Node} from '../../schema/node';
+import type {Volume} from '../../schema/objects';
 import type {PlacementDecision, Rejection} from '../../schema/placement';
 import {adminClient, type Call} from './client';
 import {age, between, bytes, cpus, steps, table} from './print';
 
 interface Flags { admin?: string; json?: boolean; data: string }
+type PlacedVolume = Volume & {node?: string};
 interface Stored { bucket: string; key: string; value: unknown; etag: string; mtime: number }
 
 /** lib/admin's, where no limit is asked for. */
@@ -52,6 +54,11 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
     })));
   }).option('-w, --wide', 'with account, node, reservation and addresses').option('-a, --all', 'not only running ones')
     .option('--account <id>').option('--node <name>').option('--limit <n>', 'at most so many');
+
+  const volume = program.command('volume').description('volumes of all accounts');
+  verb(volume, 'ls', 'every volume, and on which node its files are', (call, _args, f) => call<PlacedVolume[]>('GET', `/v1/volumes${queryOf({account: f.account, node: f.node, limit: f.limit})}`), (volumes) => {
+    write(table(['NAME', 'ACCOUNT', 'NODE', 'AGE'], volumes.map((v) => [v.name, v.account, v.node ?? (v.nodeId === '' ? '(not used yet)' : v.nodeId), age(v.createdAt, Date.now())])));
+  }).option('--account <id>').option('--node <name>', 'only of this node').option('--limit <n>', 'at most so many');
 
   const job = program.command('job').description('what Cetus does and did');
   verb(job, 'ls', 'jobs, newest first', (call, _args, f) => call<Job[]>('GET', `/v1/jobs${queryOf({execution: f.execution, target: f.target, workflow: f.workflow, limit: f.limit})}`), (jobs) => {

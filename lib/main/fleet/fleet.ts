@@ -140,7 +140,7 @@ interface OneEndpoint { number: number; postgresUrl: string; listen: ListenAddre
 function endpointConfig(dir: string, instance: Instance, options: FleetOptions, layout: FleetLayout, one: OneEndpoint): EndpointConfig {
   return {
     id: instance.id, name: options.name ?? instance.name, postgresUrl: one.postgresUrl, listen: [formatListen(one.listen)], ...(options.tls ? {tls: options.tls} : {}),
-    adminListen: [`unix://${adminSocket(dir, one.number)}`], fleetListen: `${ourAddress(layout)}:${FLEET_PORT + one.number - 1}`, fleetTls: one.tls, amongOthers: options.endpoints > 1,
+    adminListen: [`unix://${adminSocket(dir, one.number)}`], fleetListen: `${ourAddress(layout)}:${FLEET_PORT + one.number - 1}`, fleetTls: one.tls,
     policy: options.policy, addressPools: instance.addressPools, insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
   };
 }
