@@ -8,7 +8,7 @@ import {type Clock, systemClock} from '../base/clock';
 import {type Ids, systemIds} from '../base/ids';
 import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
-import type {Task, TaskAnswer} from '../schema/agent';
+import type {Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import type {BuildEngines} from './build/engines';
 import {DockerSockets} from './docker-socket/sockets';
@@ -20,7 +20,7 @@ import {bootTimeMs} from './fencing/lease-file';
 import {HeartbeatLoop} from './heartbeat';
 import type {AgentImages} from './images/images';
 import {ReportLedger} from './ledger/reports';
-import {TaskLedger} from './ledger/tasks';
+import {answered, TaskLedger} from './ledger/tasks';
 import type {NodeNetworking} from './network/network';
 import type {ReportSink, SpecBuilder} from './parts';
 import {type Recovery, recover} from './recover';
@@ -114,7 +114,11 @@ export function createAgent(options: AgentOptions): Agent {
     execsEnded: (id) => execs.containerEnded(id),
   };
   const supervisor = new Supervisor(parts);
-  const run = (task: Task): Promise<TaskAnswer> => tasks.run(task, () => supervisor.execute(task.body, `${task.jobId}/${task.step}`));
+  const run = (task: Task): Promise<TaskAnswer> => {
+    const execute = (): Promise<TaskOutput> => supervisor.execute(task.body, `${task.jobId}/${task.step}`);
+    // A table says by itself what is old in it, and comes so often that it would push others' answers out.
+    return task.body.kind === 'network.table' ? answered(task, execute) : tasks.run(task, execute);
+  };
   const stats = new StatsCollector({
     meter: options.meter ?? noMeter, clock,
     look: (id) => {

@@ -58,14 +58,8 @@ export class TaskLedger {
   }
 
   private async execute(task: Task, entry: JobEntry, execute: () => Promise<TaskOutput>): Promise<TaskAnswer> {
-    let answer: TaskAnswer;
-    try {
-      answer = {ok: true, output: await execute()};
-    } catch (err) {
-      const error = asCetusError(err, task.body.kind);
-      answer = {ok: false, error: error.toWire()};
-      if (CURABLE.has(error.kind)) return answer;
-    }
+    const answer = await answered(task, execute);
+    if (!answer.ok && CURABLE.has(answer.error.kind)) return answer;
     entry.answers[task.step] = answer;
     this.write({jobId: task.jobId, step: task.step, answer});
     return answer;
@@ -101,5 +95,14 @@ export class TaskLedger {
       yield {jobId, epoch};
       for (const [step, answer] of Object.entries(answers)) yield {jobId, step, answer};
     }
+  }
+}
+
+/** Done, whatever was done before. */
+export async function answered(task: Task, execute: () => Promise<TaskOutput>): Promise<TaskAnswer> {
+  try {
+    return {ok: true, output: await execute()};
+  } catch (err) {
+    return {ok: false, error: asCetusError(err, task.body.kind).toWire()};
   }
 }

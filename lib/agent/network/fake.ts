@@ -36,7 +36,7 @@ export function createFakeNetworking(): FakeNetworking {
       if (users.length) throw new CetusError('conflict', `network ${networks.get(networkId)?.name ?? networkId} has active endpoints`, {info: {containers: users}});
       networks.delete(networkId);
     },
-    async applyTable(network) { networks.set(network.id, network); },
+    async applyTable() {},
     async createSandbox(request: SandboxRequest) {
       const existing = sandboxes.get(request.containerId);
       if (existing) return {netnsPath: existing.netnsPath};

@@ -28,6 +28,7 @@ import {checkHostIp, Reservations} from './reservations';
 import {RESOLV_FILES, type ResolvFiles} from './resolv';
 import {networkCommands, publicationCommands} from './rules';
 import {RuleTable} from './table';
+import {Tunnels} from './tunnels';
 import {tool, tryTool} from './tool';
 import {WarmNamespaces} from './warm';
 
@@ -72,6 +73,7 @@ class LinuxNetworking implements NodeNetworking {
   private readonly sandboxRecords: Records<SandboxRecord>;
   private readonly warm: WarmNamespaces;
   private readonly nameService: NameService;
+  private readonly tunnels: Tunnels;
   private readonly closed = new AbortController();
   /** Networks whose bridge and rules are known to stand, by what they were made of. */
   private readonly standing = new Map<string, Promise<string>>();
@@ -87,10 +89,14 @@ class LinuxNetworking implements NodeNetworking {
     this.networks = new Records(join(options.stateDir, 'networks'), (id) => `network ${id} not found`, this.log);
     this.sandboxRecords = new Records(join(options.stateDir, 'sandboxes'), (id) => `no network sandbox for container ${id}`, this.log);
     this.table = new RuleTable(this.names.table, () => ({
-      networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.published.publications(s)), resolvers: this.nameService.all(),
+      networks: this.networks.all(), publications: this.sandboxRecords.all().flatMap(s => this.published.publications(s)), resolvers: this.nameService.all(), tunnels: this.tunnels.view(),
     }), this.log);
+    this.tunnels = new Tunnels({
+      directory: join(options.stateDir, 'tables'), underlay: options.underlay, names: this.names, networks: this.networks, sandboxes: this.sandboxRecords, host: this.host, table: this.table, log: this.log,
+    });
     this.nameService = new NameService({
       networks: this.networks, sandboxes: this.sandboxRecords, table: this.table, tableName: this.names.table, files: options.resolvFiles ?? RESOLV_FILES, log: this.log,
+      elsewhere: networkId => this.tunnels.elsewhere(networkId),
     });
     this.forward = new ForwardAccess(this.names.comment, this.log);
     this.flows = new Flows(this.log);
@@ -139,6 +145,7 @@ class LinuxNetworking implements NodeNetworking {
       if (users.length) throw new CetusError('conflict', `network ${network.name} has active endpoints`, {info: {containers: users}});
       this.standing.delete(networkId);
       await this.nameService.stop(networkId);
+      await this.tunnels.remove(network);
       await tryTool('ip', ['link', 'del', network.bridgeName]);
       await this.table.run(networkCommands('delete', this.names.table, network), 'tolerant');
       this.networks.delete(networkId);
@@ -146,7 +153,13 @@ class LinuxNetworking implements NodeNetworking {
     });
   }
 
-  async applyTable(_network: NodeNetwork, _table: NetworkTable): Promise<void> {}
+  async applyTable(network: NodeNetwork, table: NetworkTable): Promise<void> {
+    if (!this.options.underlay) return;
+    checkNetwork(network);
+    // One that is not here is not made for it: the table may come late, and the network be gone for good.
+    if (this.networks.get(network.id)) await this.ensureNetwork(network);
+    await this.turns.hold(`network ${network.id}`, () => this.tunnels.apply(network.id, table));
+  }
 
   createSandbox(request: SandboxRequest): Promise<{netnsPath: string}> {
     checkContainerId(request.containerId);
@@ -262,7 +275,7 @@ class LinuxNetworking implements NodeNetworking {
       await Promise.all([
         warm.inside.run(inside),
         this.onHost(outside(0, 1)),
-        this.table.run(publicationCommands('add', this.names.table, this.published.publications(record))),
+        this.table.run([...publicationCommands('add', this.names.table, this.published.publications(record)), ...this.tunnels.plugged('add', plugs)]),
       ]);
       await this.onHost(outside(1));
       await this.flows.forget(this.published.publications(record));
@@ -280,7 +293,7 @@ class LinuxNetworking implements NodeNetworking {
   /** Removes whatever there is of it; each part may be missing. */
   private async dismantle(record: SandboxRecord): Promise<void> {
     await Promise.all([
-      this.table.run(publicationCommands('delete', this.names.table, this.published.publications(record)), 'tolerant'),
+      this.table.run([...publicationCommands('delete', this.names.table, this.published.publications(record)), ...this.tunnels.plugged('delete', record.plugs)], 'tolerant'),
       this.host.run(removeLines(record.namespace, record.plugs)),
     ]);
     await Promise.all([this.flows.forget(this.published.publications(record)), this.published.release(record)]);
@@ -297,6 +310,8 @@ class LinuxNetworking implements NodeNetworking {
       this.sandboxRecords.put(before.containerId, before);
       throw err;
     });
+    await this.table.run(this.tunnels.plugged('delete', before.plugs.filter(plug => !after.plugs.some(p => p.outside === plug.outside))), 'tolerant');
+    await this.table.run(this.tunnels.plugged('add', after.plugs.filter(plug => !before.plugs.some(p => p.outside === plug.outside))));
     if (JSON.stringify(old) === JSON.stringify(now)) return;
     await this.table.run([...publicationCommands('delete', this.names.table, old)], 'tolerant');
     await this.table.run(publicationCommands('add', this.names.table, now));
@@ -318,6 +333,7 @@ class LinuxNetworking implements NodeNetworking {
     await writeFile(`/proc/sys/net/ipv6/conf/${network.bridgeName}/disable_ipv6`, '1').catch(() => undefined);
     if (before && JSON.stringify(before) !== JSON.stringify(network)) await this.table.run(networkCommands('delete', this.names.table, before), 'tolerant');
     await this.table.run(networkCommands('add', this.names.table, network));
+    await this.tunnels.make(network);
     await this.forward.sync(() => this.bridgeNames());
   }
 
@@ -330,6 +346,7 @@ class LinuxNetworking implements NodeNetworking {
     await this.host.run(found.filter(name => !onRecord.has(name)).map(name => `netns del ${name}`));
     for (const bridge of await this.ourBridges())
       if (this.networks.get(bridge.networkId)?.bridgeName !== bridge.name) await tryTool('ip', ['link', 'del', bridge.name]);
+    await this.tunnels.open();
     await this.table.replace();
     for (const network of this.networks.all()) await this.ensureNetwork(network);
     const lines = this.sandboxRecords.all().flatMap(s => s.plugs.map(p => `link set ${p.outside} master ${p.bridge} up`));
@@ -347,7 +364,10 @@ class LinuxNetworking implements NodeNetworking {
     }
   }
 
-  private mtu(network: NodeNetwork): number { return optionsOf(network).mtu ?? Math.min(DEFAULT_MTU, this.uplinkMtu); }
+  private mtu(network: NodeNetwork): number {
+    const asked = optionsOf(network).mtu ?? Math.min(DEFAULT_MTU, this.uplinkMtu);
+    return Math.min(asked, this.tunnels.room(network) ?? asked);
+  }
   private bridgeNames(): string[] { return this.networks.all().map(n => n.bridgeName); }
 
   private async onHost(lines: string[]): Promise<void> {

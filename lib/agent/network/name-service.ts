@@ -19,6 +19,8 @@ export interface NameServiceParts {
   table: RuleTable;
   tableName: string;
   files: ResolvFiles;
+  /** Who is on a network on other nodes. */
+  elsewhere(networkId: string): readonly {address: string; aliases: string[]}[];
   log: Log;
 }
 
@@ -87,7 +89,12 @@ export class NameService {
     const plugs = this.parts.sandboxes.all().flatMap(s => s.plugs);
     const asking = this.parts.sandboxes.all().find(s => s.plugs.some(p => p.networkId === networkId && p.attachment.address === address));
     if (!asking) return undefined;
-    const on = (id: string): NetworkAttachment[] => plugs.filter(p => p.networkId === id).map(p => p.attachment);
+    // Of one that has just come here from another node this node knows better.
+    const on = (id: string): {address: string; aliases: string[]}[] => {
+      const here = plugs.filter(p => p.networkId === id).map(p => p.attachment);
+      const taken = new Set(here.map(a => a.address));
+      return [...here, ...this.parts.elsewhere(id).filter(({address: elsewhere}) => !taken.has(elsewhere))];
+    };
     const outward = asking.plugs.some(p => !p.attachment.internal);
     return {
       networks: asking.plugs.map(p => p.attachment).filter(named).map(({networkId: id, networkName, links = []}) => ({

@@ -29,6 +29,9 @@ export class Names {
   get comment(): string { return `cetus ${this.prefix}`; }
   get namespacePrefix(): string { return `cetus-${this.prefix}-`; }
 
+  /** Of the network with this segment. Five digits of base 36 are more than 24 bits. */
+  tunnel(vni: number): string { return `x${this.prefix}${vni.toString(36).padStart(5, '0')}`; }
+
   /** A fresh pair: the namespace, and the host's end of its first interface. */
   next(): {namespace: string; hostInterface: string} {
     this.count += 1;
@@ -65,6 +68,7 @@ export function checkNetwork(network: NodeNetwork): void {
   if (!isIPv4(address) || !/^\d{1,2}$/.test(length) || Number(length) > 32) throw new CetusError('invalid', `invalid subnet ${network.subnet} of network ${network.name}`);
   if (!isIPv4(network.gateway)) throw new CetusError('invalid', `invalid gateway ${network.gateway} of network ${network.name}`);
   if (!/^[A-Za-z0-9_.-]{1,128}$/.test(network.id)) throw new CetusError('invalid', `invalid network id ${JSON.stringify(network.id)}`);
+  if (network.vni !== undefined && !(Number.isInteger(network.vni) && network.vni > 0 && network.vni < 2 ** 24)) throw new CetusError('invalid', `invalid segment ${network.vni} of network ${network.name}`);
   optionsOf(network);
 }
 

@@ -3,14 +3,16 @@
  * costs elements and never a rule, and a packet costs a look-up and never a walk. Pure: text out, nothing executed.
  */
 import type {NodeNetwork} from '../../schema/agent';
+import {UNDERLAY_PORT} from '../../schema/node';
 import {optionsOf} from './names';
 import {isAnyAddress, type HostPort} from './ports';
+import {bridgeTableText, peerCommands, type TunnelsView, underlayRules} from './tunnel';
 
 /** A published port and the container's address and port behind it. */
 export interface Publication extends HostPort { address: string; containerPort: number }
 /** Where questions to a network's gateway, port 53, are answered: at a port of ours, so that 53 stays free for whoever publishes it. */
 export interface Resolver { bridgeName: string; gateway: string; protocol: 'udp' | 'tcp'; port: number }
-export interface RulesView { networks: NodeNetwork[]; publications: Publication[]; resolvers: Resolver[] }
+export interface RulesView { networks: NodeNetwork[]; publications: Publication[]; resolvers: Resolver[]; /** Absent: networks end at the node. */ tunnels?: TunnelsView | undefined }
 
 interface Element { set: string; key: string; value?: string }
 
@@ -54,9 +56,11 @@ export function resolverCommands(verb: 'add' | 'delete', table: string, resolver
   return resolvers.map(r => command(verb, table, resolverElement(r)));
 }
 
-/** The whole table, replaced in one transaction: no packet sees it half made. */
+/** The whole table, and that of the tunnels where there are some, replaced in one transaction: no packet sees it half made. */
 export function tableText(table: string, view: RulesView): string {
   const elements = [...view.networks.flatMap(networkElements), ...view.publications.map(publicationElement), ...view.resolvers.map(resolverElement)];
+  const underlay = view.tunnels ? underlayRules(view.tunnels.underlay) : {sets: '', chains: '', forwarding: ''};
+  const peers = view.tunnels ? peerCommands('add', table, [...view.tunnels.remotes.map(({remote}) => remote), {node: view.tunnels.underlay.address, port: view.tunnels.underlay.port ?? UNDERLAY_PORT}]) : [];
   return `table ip ${table}
 delete table ip ${table}
 table ip ${table} {
@@ -67,13 +71,13 @@ table ip ${table} {
   map resolvers { type ifname . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   set hairpin { type ipv4_addr . ipv4_addr; flags interval; }
   map published { type inet_proto . inet_service : ipv4_addr . inet_service; }
-  map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+  map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }${underlay.sets}
 
   # route_localnet lets 127.0.0.1 reach published ports; a container must not reach the host's loopback the same way.
   chain guard {
     type filter hook prerouting priority raw; policy accept;
     iifname @bridges ip daddr 127.0.0.0/8 drop
-  }
+  }${underlay.chains}
   chain publish {
     meta l4proto { tcp, udp, sctp } dnat ip to ip daddr . meta l4proto . th dport map @published_at
     meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @published
@@ -96,7 +100,7 @@ table ip ${table} {
   }
   # A published port may be reached from everywhere, also from another bridge; anything else does not cross.
   chain forwarding {
-    type filter hook forward priority filter; policy accept;
+    type filter hook forward priority filter; policy accept;${underlay.forwarding}
     ct state established,related accept
     iifname . oifname @same accept
     iifname @internal drop
@@ -104,6 +108,6 @@ table ip ${table} {
     oifname @bridges drop
   }
 }
-${elements.map(element => command('add', table, element)).join('\n')}
-`;
+${[...elements.map(element => command('add', table, element)), ...peers].join('\n')}
+${bridgeTableText(table, view.tunnels)}`;
 }

@@ -41,7 +41,8 @@ export class RuleTable {
   /** Makes the table anew where somebody flushed or deleted it. */
   async check(): Promise<void> {
     const chain = await tryTool('nft', ['list', 'chain', 'ip', this.name, 'forwarding']);
-    if (chain.code === 0 && chain.output.includes('ct status dnat')) return;
+    const whole = chain.code === 0 && chain.output.includes('ct status dnat');
+    if (whole && (!this.view().tunnels || (await tryTool('nft', ['list', 'chain', 'bridge', this.name, 'crossing'])).output.includes('jump out_of_tunnel'))) return;
     this.log.warn('our nftables table was flushed or deleted; it is made anew');
     await this.replace();
   }

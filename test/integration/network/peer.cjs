@@ -1,6 +1,6 @@
 /**
  * The other end of a test connection. `serve PROTOCOL PORT [ADDRESS]` answers "SENDER'S ADDRESS: DATA"; `ask PROTOCOL ADDRESS PORT PATIENCE_MS` sends "hello" and prints
- * the answer, or "refused", or "silence" when nothing has come for so long. `repeat ADDRESS PORT` sends "hello" by UDP from one socket for ever and prints what it gets.
+ * the answer, or "refused", or "silence" when nothing has come for so long. `send ADDRESS PORT HEX` sends these bytes by UDP. `repeat ADDRESS PORT` sends "hello" by UDP from one socket for ever and prints what it gets.
  */
 const net = require('node:net');
 const dgram = require('node:dgram');
@@ -15,6 +15,10 @@ if (mode === 'serve') {
     const socket = dgram.createSocket('udp4').on('message', (d, from) => socket.send(answer(from.address, d), from.port, from.address));
     socket.bind(Number(port), address, () => console.log('ready'));
   }
+} else if (mode === 'send') {
+  const [port, hex] = rest;
+  const socket = dgram.createSocket('udp4').on('error', () => undefined);
+  socket.send(Buffer.from(hex, 'hex'), Number(port), protocol, err => { console.log(err ? err.code : 'sent'); socket.close(); });
 } else if (mode === 'repeat') {
   const [port] = rest;
   const socket = dgram.createSocket('udp4').on('message', d => console.log(String(d))).on('error', () => undefined);

@@ -22,36 +22,11 @@ const QUIET_MS = 700;
 export const INTERNET = '198.51.100.1';
 export const HOST = '198.51.100.2';
 
-export class World {
-  readonly dir = mkdtempSync(join(tmpdir(), 'cetus-net-'));
-  readonly tag = `t${process.pid.toString(36).slice(-3)}`;
-  readonly host = `${this.tag}-host`;
-  readonly internet = `${this.tag}-inet`;
-  private readonly servers: ChildProcess[] = [];
-  private drivers: Driver[] = [];
-
-  constructor() {
-    for (const ns of [this.host, this.internet]) {
-      sh('ip', 'netns', 'add', ns);
-      sh('ip', '-n', ns, 'link', 'set', 'lo', 'up');
-    }
-    sh('ip', '-n', this.host, 'link', 'add', 'uplink', 'mtu', '1400', 'type', 'veth', 'peer', 'name', 'downlink', 'netns', this.internet);
-    for (const [ns, link, address] of [[this.host, 'uplink', HOST], [this.internet, 'downlink', INTERNET]] as const) {
-      sh('ip', '-n', ns, 'addr', 'add', `${address}/24`, 'dev', link);
-      sh('ip', '-n', ns, 'link', 'set', link, 'up');
-    }
-    sh('ip', '-n', this.host, 'route', 'add', 'default', 'via', INTERNET);
-  }
-
-  async networking(options: object = {}): Promise<Driver> {
-    const driver = new Driver(this.path(this.host), {stateDir: join(this.dir, 'state'), prefix: this.tag, ...options});
-    this.drivers.push(driver);
-    await driver.ready;
-    return driver;
-  }
+/** Programs that talk, each in a namespace. */
+export class Peers {
+  protected readonly servers: ChildProcess[] = [];
 
   path(ns: string): string { return `/run/netns/${ns}`; }
-  inHost(...command: string[]): string { return sh('nsenter', `--net=${this.path(this.host)}`, ...command); }
 
   async serve(netns: string, protocol: 'tcp' | 'udp', port: number, address?: string): Promise<ChildProcess> {
     const child = spawn('nsenter', [`--net=${netns}`, process.execPath, PEER, 'serve', protocol, String(port), ...(address ? [address] : [])], {stdio: ['ignore', 'pipe', 'ignore']});
@@ -89,6 +64,41 @@ export class World {
     await ended;
   }
 
+  protected async stopAll(): Promise<void> {
+    for (const server of this.servers) await this.stop(server);
+  }
+}
+
+export class World extends Peers {
+  readonly dir = mkdtempSync(join(tmpdir(), 'cetus-net-'));
+  readonly tag = `t${process.pid.toString(36).slice(-3)}`;
+  readonly host = `${this.tag}-host`;
+  readonly internet = `${this.tag}-inet`;
+  private drivers: Driver[] = [];
+
+  constructor() {
+    super();
+    for (const ns of [this.host, this.internet]) {
+      sh('ip', 'netns', 'add', ns);
+      sh('ip', '-n', ns, 'link', 'set', 'lo', 'up');
+    }
+    sh('ip', '-n', this.host, 'link', 'add', 'uplink', 'mtu', '1400', 'type', 'veth', 'peer', 'name', 'downlink', 'netns', this.internet);
+    for (const [ns, link, address] of [[this.host, 'uplink', HOST], [this.internet, 'downlink', INTERNET]] as const) {
+      sh('ip', '-n', ns, 'addr', 'add', `${address}/24`, 'dev', link);
+      sh('ip', '-n', ns, 'link', 'set', link, 'up');
+    }
+    sh('ip', '-n', this.host, 'route', 'add', 'default', 'via', INTERNET);
+  }
+
+  async networking(options: object = {}): Promise<Driver> {
+    const driver = new Driver(this.path(this.host), {stateDir: join(this.dir, 'state'), prefix: this.tag, ...options});
+    this.drivers.push(driver);
+    await driver.ready;
+    return driver;
+  }
+
+  inHost(...command: string[]): string { return sh('nsenter', `--net=${this.path(this.host)}`, ...command); }
+
   /** What the instance left in the kernel and on disk. */
   leftovers(): {namespaces: string[]; interfaces: string[]; tables: string[]; records: string[]} {
     const links = JSON.parse(this.inHost('ip', '-j', 'link')) as {ifname: string}[];
@@ -101,7 +111,7 @@ export class World {
   }
 
   async destroy(): Promise<void> {
-    for (const server of this.servers) await this.stop(server);
+    await this.stopAll();
     for (const driver of this.drivers) await driver.kill();
     for (const name of readdirSync('/run/netns')) if (name.startsWith(`cetus-${this.tag}-`) || name === this.host || name === this.internet) sh('ip', 'netns', 'del', name);
     rmSync(this.dir, {recursive: true});
@@ -132,7 +142,7 @@ export class Driver {
       if (call.method === 'createSandbox') this.sandboxMs.push(message.ms);
       call.resolve(message.result);
     });
-    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close', 'purge', 'toolsStarted'])
+    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'applyTable', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close', 'purge', 'toolsStarted'])
       Object.defineProperty(this, method, {value: (...args: unknown[]) => this.call(method, args)});
   }
 
