@@ -18,6 +18,7 @@ import {FENCE_AFTER_LEASES} from './liveness';
 import {Registry} from './registry';
 import {type ContainerListener, ReportApplier} from './reports';
 import {Review} from './review';
+import {TableKeeper} from './table-keeper';
 
 export interface FleetOptions {
   moray: Moray;
@@ -62,12 +63,16 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const outstanding = new OutstandingTransitions(clock);
   const endpoint = options.endpoint ?? 'endpoint';
   const nowMs = options.nowMs ?? (options.clock ? () => clock.now() : () => performance.now());
-  const registry = new Registry({moray, log, clock, endpoint, changed: (id, node, before) => review.nodeChanged(id, node, before)});
+  const registry = new Registry({moray, log, clock, endpoint, changed: (id, node, before) => {
+    review.nodeChanged(id, node, before);
+    tables.nodeChanged(id, node);
+  }});
   const review: Review = new Review({
     moray, log, clock, registry, endpoint, leaseMs, nowMs, graceMs: options.graceMs ?? 2 * leaseMs, fenceAfterMs: options.fenceAfterMs ?? FENCE_AFTER_LEASES * leaseMs,
   });
   const applier = new ReportApplier({moray, log, clock, outstanding});
   const connections = new Map<string, Connection>();
+  const tables: TableKeeper = new TableKeeper({moray, log, clock, agent: nodeId => agentOf(nodeId)});
 
   let takeDocker: ((socket: Socket, account: string) => void) | undefined;
   const docker = async (containerId: string): Promise<(socket: Socket) => void> => {
@@ -100,6 +105,13 @@ export function createFleet(options: FleetOptions): RunningFleet {
     return client;
   };
 
+  const agentOf = async (nodeId: string): Promise<AgentClient> => {
+    const node = await registry.find(nodeId);
+    if (node.liveness !== 'alive')
+      throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}: ${node.livenessReason}`, {info: {nodeId, liveness: node.liveness}});
+    return connect(node);
+  };
+
   return {
     async start() {
       await moray.open(BUCKETS.containers, BUCKETS.execs, BUCKETS.events, BUCKETS.addresses, BUCKETS.ports);
@@ -111,6 +123,7 @@ export function createFleet(options: FleetOptions): RunningFleet {
     async stop() {
       await listener.close();
       await review.stop();
+      await tables.stop();
       await registry.stop();
       await Promise.all([...connections.values()].map(c => c.close()));
       connections.clear();
@@ -120,12 +133,8 @@ export function createFleet(options: FleetOptions): RunningFleet {
     onDocker: take => { takeDocker = take; },
     node: idOrName => registry.find(idOrName),
     nodes: async () => registry.nodes(),
-    async agent(nodeId) {
-      const node = await registry.find(nodeId);
-      if (node.liveness !== 'alive')
-        throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}: ${node.livenessReason}`, {info: {nodeId, liveness: node.liveness}});
-      return connect(node);
-    },
+    agent: agentOf,
+    tables,
   };
 }
 

@@ -1,6 +1,6 @@
 /** The control plane's side of nodes: who they are, whether they live, and a client to the agent on each. */
 import type {Duplex, Readable} from 'node:stream';
-import type {AttachQuery, BuildPrepare, BuiltNames, EnsureLine, EnsureRequest, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, NodeImages, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
+import type {AttachQuery, BuildPrepare, BuiltNames, EnsureLine, EnsureRequest, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, NodeImages, NodeNetwork, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {Node, NodeFacts} from '../schema/node';
@@ -59,10 +59,20 @@ export interface AgentBuilds {
   usage(account: string): Promise<{BuildCache: unknown[]; BuilderSize: number}>;
 }
 
+/** Where the containers of networks are, for the nodes that carry them. */
+export interface NetworkTables {
+  /** Two nodes or more have an underlay: networks reach across. */
+  readonly active: boolean;
+  /** Resolves when the node knows who is on these networks as of now, and where; at once where it has nobody to know of. `timeout`, `unavailable`: it could not be told. */
+  prepare(nodeId: string, networks: NodeNetwork[]): Promise<void>;
+}
+
 export interface Fleet {
   /** By node id or name; `notFound` where there is none. */
   node(idOrName: string): Promise<Node>;
   nodes(): Promise<Node[]>;
   /** `unavailable` for a node that is not alive. */
   agent(nodeId: string): Promise<AgentClient>;
+  /** Absent: networks end at their nodes. */
+  readonly tables?: NetworkTables;
 }

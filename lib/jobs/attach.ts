@@ -14,6 +14,7 @@ import {resolveLinks} from './links';
 import {choosePorts, portKey, refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {ADDRESSES, CONTAINERS, NETWORKS, PORTS} from './steps';
+import {takeVni} from './vnis';
 
 export interface Held { attachments: NetworkAttachment[]; publishedPorts: PublishedPort[]; writes: BatchOp[] }
 
@@ -66,11 +67,17 @@ export async function attachment(
     },
     writes: [
       // A removal that has begun since we looked changes the network's etag.
-      {op: 'check', bucket: NETWORKS, key: network.id, etag: stored.etag},
+      ...(ctx.services.fleet.tables?.active && network.vni === undefined ? await withSegment(ctx, stored) : [{op: 'check', bucket: NETWORKS, key: network.id, etag: stored.etag} as const]),
       {op: 'put', bucket: ADDRESSES, key: `${network.id}/${address}`, value: lease, etag: null},
     ],
     ownLeases: leases.length !== others.length,
   };
+}
+
+/** Made by an earlier version, when there was one node: the first container that finds others gives it its segment. */
+async function withSegment(ctx: Ctx<unknown>, {key, value, etag}: Stored<Network>): Promise<BatchOp[]> {
+  const {vni, write} = await takeVni(ctx, value.id);
+  return [{op: 'put', bucket: NETWORKS, key, value: {...value, vni}, etag}, write];
 }
 
 export async function usableNetwork(ctx: Ctx<unknown>, networkId: string, name: string): Promise<Stored<Network>> {

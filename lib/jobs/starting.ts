@@ -44,10 +44,12 @@ export async function startOnNode(ctx: Ctx<{containerId: string}>, step: string)
   const {refused} = ctx.outputs['hold'] as Began;
   if (refused) throw fromWire(refused);
   const {value: c} = await container(ctx, ctx.params.containerId);
-  const networks = await Promise.all(c.attachments.map(async (a) => (await ctx.moray.get<Network>(NETWORKS, a.networkId)).value));
+  const networks = (await Promise.all(c.attachments.map(async (a) => (await ctx.moray.get<Network>(NETWORKS, a.networkId)).value))).map(nodeNetwork);
+  // Before its process runs: the first name that it asks for may be of a container elsewhere.
+  await ctx.services.fleet.tables?.prepare(c.nodeId, networks);
   const links = await resolveLinks(ctx, c);
   return task(ctx, c.nodeId, step, {
-    kind: 'container.start', containerId: c.id, networks: networks.map(nodeNetwork), attachments: c.attachments, ports: c.publishedPorts, ...(links.length ? {links} : {}),
+    kind: 'container.start', containerId: c.id, networks, attachments: c.attachments, ports: c.publishedPorts, ...(links.length ? {links} : {}),
   }, START_DEADLINE_MS);
 }
 

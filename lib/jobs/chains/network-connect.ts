@@ -91,6 +91,7 @@ async function plug(ctx: Ctx<NetworkConnectParams>): Promise<void> {
   const {containerId, networkId} = ctx.params;
   if (!place) return;
   const {value: network} = await ctx.moray.get<Network>(NETWORKS, networkId);
+  await ctx.services.fleet.tables?.prepare(nodeId, [nodeNetwork(network)]);
   await task(ctx, nodeId, 'connect', {kind: 'network.connect', containerId, network: nodeNetwork(network), attachment: place});
 }
 
