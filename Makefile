@@ -3,7 +3,7 @@
 # make fleet N=4   several nodes on this machine, each with a namespace, a containerd and an agent of its own; ENDPOINTS=M before them, on successive ports from $(LISTEN) on
 # make test   all tests, with all that they need
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
-# make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules
+# make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
 # make bench  Cetus beside the distribution's dockerd, as ratios
 # make bench-db   failover beside Patroni, moray beside plain pg and pgbench, docker run over a cluster beside one Postgres
 DATA   ?= /var/lib/cetus
@@ -60,8 +60,9 @@ chaos: setup-test build
 	@npx --no-install jest --selectProjects chaos --runInBand
 
 simulate: N ?= 1000000
+simulate: FROM ?= 1
 simulate: node_modules/.cetus-installed
-	@node tools/simulate.mjs --count $(N)
+	@node tools/simulate.mjs --count $(N) --from $(FROM) $(if $(RECORD),--record '$(RECORD)')
 
 conformance: setup-test build
 	@node tools/conformance.mjs '$(PROXY)' $(TESTS)

@@ -3,12 +3,12 @@
  * acknowledged is on its disk.
  */
 import {type ChildProcess, spawn} from 'node:child_process';
-import {once} from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
+import {endChild} from '../up/processes';
 
 const JARS = ['/usr/share/java/zookeeper.jar', '/usr/share/java/slf4j-simple.jar'];
 /** For one small machine with three of them: about 65 MB each. */
@@ -78,13 +78,7 @@ export class ZooKeeperServer {
   async stop(): Promise<void> {
     this.stopping = true;
     clearTimeout(this.timer);
-    const {child} = this;
-    if (!child || child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
-    const gone = once(child, 'exit');
-    child.kill('SIGTERM');
-    const killer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
-    await gone;
-    clearTimeout(killer);
+    if (this.child) await endChild(this.child, STOP_TIMEOUT_MS);
   }
 }
 

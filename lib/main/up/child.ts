@@ -5,12 +5,12 @@
  * so that a killed `cetus up` leaves no second endpoint behind.
  */
 import {type ChildProcess, spawn} from 'node:child_process';
-import {once} from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import {favourSession} from '../priority';
+import {endChild} from './processes';
 
 export interface ChildOptions {
   name: string;
@@ -126,13 +126,7 @@ export class SupervisedChild {
   async stop(): Promise<void> {
     this.stopping = true;
     clearTimeout(this.restartTimer);
-    const child = this.child;
-    if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = once(child, 'exit');
-    child.kill('SIGTERM');
-    const killer = setTimeout(() => child.kill('SIGKILL'), this.options.stopTimeoutMs ?? STOP_TIMEOUT_MS);
-    await gone;
-    clearTimeout(killer);
+    if (this.child) await endChild(this.child, this.options.stopTimeoutMs ?? STOP_TIMEOUT_MS);
   }
 }
 

@@ -1,4 +1,6 @@
-/** Processes of this machine by their command lines: for what has no parent of ours any more. */
+/** How processes end: a child of ours, and, by their command lines, those that have no parent of ours any more. */
+import type {ChildProcess} from 'node:child_process';
+import {once} from 'node:events';
 import fs from 'node:fs';
 
 const POLL_MS = 20;
@@ -27,4 +29,14 @@ export async function untilGone(pids: () => number[], withinMs: number): Promise
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
   return true;
+}
+
+/** SIGTERM, then SIGKILL; returns when it has ended. One that never came to be has. */
+export async function endChild(child: ChildProcess, patienceMs: number): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  const gone = once(child, 'exit');
+  child.kill('SIGTERM');
+  const killer = setTimeout(() => child.kill('SIGKILL'), patienceMs);
+  await gone;
+  clearTimeout(killer);
 }

@@ -57,7 +57,13 @@ async function run(from: number, schedules: number, mutant?: string): Promise<To
   const total = empty();
   for (let seed = from; seed < from + schedules; seed += 1) {
     const plan = planOf(seed);
-    note(total, seed, plan, await runPlan(plan, mutantOf(mutant)));
+    try {
+      note(total, seed, plan, await runPlan(plan, mutantOf(mutant)));
+    } catch (err) {
+      // A mistake of the model's, or of the sitter's: the seed shows it, and the others go on.
+      total.schedules += 1;
+      total.violations.push({seed, kind: 'thrown', what: err instanceof Error ? err.message : String(err)});
+    }
   }
   return total;
 }
