@@ -10,7 +10,7 @@ import type {Log} from '../base/log';
 import type {ClusterView, Coordination, Monotonic} from './coordination';
 import {decide} from './decide/decide';
 import type {Action} from './decide/action';
-import type {Policy} from './decide/situation';
+import {live, type Policy} from './decide/situation';
 import {Interrupt} from './interrupt';
 import {perform} from './perform';
 import type {PostgresServer, ServerFacts} from './server';
@@ -218,12 +218,16 @@ export class Sitter {
     }
   }
 
-  /** Says nothing where nothing is known (not looked yet, no lease): then what was last permitted holds, by us or by the sitter before us. */
+  /**
+   * Says nothing where nothing is known (not looked yet, no lease), nor where the lease is of a session in which this peer has no node, which protects nobody: then what
+   * was last permitted holds, by us or by the sitter before us. A server that hangs with its gate open would else outlive the session that its clients were let in by.
+   */
   private permit(): void {
-    const {server, coordination} = this.options;
+    const {server, coordination, self} = this.options;
+    if (this.serving === undefined) return;
+    if (!this.serving) return server.permitUntil(Infinity);
     const leaseUntilMs = coordination.leaseUntilMs();
-    if (this.serving === undefined || (this.serving && leaseUntilMs === -Infinity)) return;
-    server.permitUntil(this.serving ? leaseUntilMs : Infinity);
+    if (leaseUntilMs !== -Infinity && this.view && live(this.view, self.id)?.mine) server.permitUntil(leaseUntilMs);
   }
 
   /**

@@ -166,8 +166,8 @@ export class Injector {
     if (role !== 'primary' && role !== 'sync') return true;
     const heir = role === 'primary' ? state.sync : state.primary;
     if (!heir) return false;
-    const {disk} = machines.get(heir.id)!.postgres;
-    const complete = disk.data === 'present' && checker.acked.every((rec) => holds(disk, rec));
+    const {removed, postgres: {disk}} = machines.get(heir.id)!;
+    const complete = !removed && disk.data === 'present' && checker.acked.every((rec) => holds(disk, rec));
     return complete && (role === 'sync' || (disk.log[disk.flushed - 1]?.lsn ?? 0) >= Number(BigInt(`0x${state.initWal.split('/').map((half) => half.padStart(8, '0')).join('')}`)));
   }
 

@@ -32,6 +32,14 @@ test(`${SCHEDULES} schedules, no violation`, async () => {
   expect(total.acknowledged).toBeGreaterThan(SCHEDULES * 50);
 });
 
+/** What the million found, and what it was. */
+test.each([
+  [5195, 'a sitter that finds the gate of a hung server open moves its permit on by a lease that protects nobody'],
+  [6843, 'the model took the last disk that had everything'],
+])('seed %i: %s', async (seed) => {
+  expect((await runPlan(planOf(seed))).violation).toBeNull();
+});
+
 test('a run that was interrupted goes on where it was, and ends with the same sums', async () => {
   const record = path.join(dir, 'parts');
   await simulate('--from', '300', '--count', '10', '--record', record);
