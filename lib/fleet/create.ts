@@ -45,6 +45,10 @@ export interface RunningFleet extends Fleet {
   /** Resolves once agents can join. */
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** All nodes, in no order, without a copy of anything. */
+  known(): Iterable<Node>;
+  /** Whether it is this process's turn to act upon what nodes become. */
+  reviews(): boolean;
   /** For the agents' configuration. */
   readonly listenUrl: string;
   /** After a report changed a container, in this process; returns how to stop listening. */
@@ -133,6 +137,8 @@ export function createFleet(options: FleetOptions): RunningFleet {
     onDocker: take => { takeDocker = take; },
     node: idOrName => registry.find(idOrName),
     nodes: async () => registry.nodes(),
+    *known() { for (const {value} of registry.all()) yield value; },
+    reviews: () => review.reviews(),
     agent: agentOf,
     tables,
   };

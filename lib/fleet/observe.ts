@@ -17,10 +17,10 @@ export function holdsNothing(observation: ContainerObservation): boolean {
 
 /**
  * The container lets go of its addresses and ports with this observation. Not where a node that was rebooted wants one back that had let
- * go before: what is held by now belongs to a start that is under way.
+ * go before: what is held by now belongs to a start that is under way. Nor while it moves: it keeps its addresses.
  */
 export function letsGo(container: Container, observation: ContainerObservation): boolean {
-  return holdsNothing(observation) && !(observation.wantsStart && holdsNothing(container.observation));
+  return holdsNothing(observation) && !container.moving && !(observation.wantsStart && holdsNothing(container.observation));
 }
 
 /**

@@ -90,6 +90,11 @@ export class Review {
     this.watchRows();
   }
 
+  /** Whose turn it is, as far as is known here. Where no node renews leases nobody takes turns, and everybody may act. */
+  reviews(): boolean {
+    return !this.watching || this.turn?.holder === this.options.endpoint;
+  }
+
   async heartbeat(beat: Heartbeat): Promise<HeartbeatAnswer> {
     const {registry, leaseMs, fenceAfterMs, nowMs} = this.options;
     const node = await registry.speaker(beat.nodeId, beat.bootGeneration);

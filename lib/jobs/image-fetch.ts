@@ -242,3 +242,12 @@ export async function dropUnrecorded(ctx: Ctx<{account: string}>, step: string, 
     await undoTask(ctx, nodeId, `${step}.${nodeId}.${imageId}`, {kind: 'image.remove', imageId, account});
   }
 }
+
+/** The write that counts these nodes among those that have the container's image. */
+export async function imageNowOn(ctx: Ctx<unknown>, {account, imageId}: Pick<Container, 'account' | 'imageId'>, nodeIds: string[]): Promise<BatchOp[]> {
+  const key = `${account}/${imageId}`;
+  const image = await ctx.moray.peek<Image>(IMAGES, key);
+  const nodes = [...new Set([...image?.value.nodes ?? [], ...nodeIds])];
+  if (!image || nodes.length === image.value.nodes.length) return [];
+  return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes}, etag: image.etag}];
+}

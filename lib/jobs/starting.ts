@@ -43,13 +43,19 @@ export function refusedStart(c: Container, {message, shown = message}: WireError
 export async function startOnNode(ctx: Ctx<{containerId: string}>, step: string): Promise<TaskOutput> {
   const {refused} = ctx.outputs['hold'] as Began;
   if (refused) throw fromWire(refused);
-  const {value: c} = await container(ctx, ctx.params.containerId);
+  return startAt(ctx, (await container(ctx, ctx.params.containerId)).value, step);
+}
+
+/** On the node that it is assigned to, with the places that it has. */
+export async function startAt(ctx: Ctx<unknown>, c: Container, step: string): Promise<TaskOutput> {
   const networks = (await Promise.all(c.attachments.map(async (a) => (await ctx.moray.get<Network>(NETWORKS, a.networkId)).value))).map(nodeNetwork);
   // Before its process runs: the first name that it asks for may be of a container elsewhere.
   await ctx.services.fleet.tables?.prepare(c.nodeId, networks);
   const links = await resolveLinks(ctx, c);
   return task(ctx, c.nodeId, step, {
     kind: 'container.start', containerId: c.id, networks, attachments: c.attachments, ports: c.publishedPorts, ...(links.length ? {links} : {}),
+    // Once more, for a node that lost its disk's last writes.
+    ...(c.reschedule ? {reschedule: true} : {}),
   }, START_DEADLINE_MS);
 }
 

@@ -35,8 +35,15 @@ export async function undoTask(ctx: Ctx<unknown>, nodeId: string, step: string, 
   try {
     await task(ctx, nodeId, `${step}:undo:${ctx.epoch}.${tries}`, body);
   } catch (err) {
+    if (isCetusError(err, 'unavailable') && err.info['liveness'] === 'fenced' && await leftWithItsNode(ctx, body)) return;
     if (!isCetusError(err, 'notFound')) throw err;
   }
+}
+
+/** A fenced node runs nothing of what is marked, and asks before it does again: what was to be taken back there is. */
+async function leftWithItsNode(ctx: Ctx<unknown>, body: TaskBody): Promise<boolean> {
+  if (!('containerId' in body)) return false;
+  return Boolean((await ctx.moray.peek<Container>(CONTAINERS, body.containerId))?.value.reschedule);
 }
 
 // ---- containers

@@ -9,6 +9,7 @@ import {systemIds} from '../base/ids';
 import {createDatacenter, type RunningDatacenter} from '../datacenter/index';
 import {createFleet, type RunningFleet} from '../fleet/create';
 import {CHAINS} from '../jobs/chains/index';
+import {createEvacuator} from '../jobs/evacuator';
 import {createImageKeeper} from '../jobs/image-keeper';
 import {createReconciler} from '../jobs/reconciler';
 import {createJobServices} from '../jobs/services';
@@ -60,6 +61,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
     },
   });
   const reconciler = createReconciler({moray, workflow, log});
+  const evacuator = createEvacuator({moray, workflow, log, nodes: () => fleet.known(), acts: () => fleet.reviews()});
   const imageKeeper = createImageKeeper({moray, fleet, workflow, log});
   fleet.onContainerChange(({container}) => reconciler.containerChanged(container));
 
@@ -69,10 +71,12 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   await workflow.start();
   await reconciler.start();
   imageKeeper.start();
+  evacuator.start();
   return {
     moray, fleet, datacenter,
     stop: async () => {
       stopped.abort(new Error('the process ends'));
+      await evacuator.stop();
       await imageKeeper.stop();
       await reconciler.stop();
       await workflow.stop();

@@ -6,11 +6,11 @@ export const BUCKETS = {
   nodes: {name: 'nodes', version: 1, fields: {name: {type: 'string', unique: true}, availability: {type: 'string'}, liveness: {type: 'string'}}},
   reservations: {name: 'reservations', version: 1, fields: {}},
   containers: {
-    name: 'containers', version: 2,
+    name: 'containers', version: 3,
     fields: {
       account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, nodeId: {type: 'string'},
       status: {type: 'string'}, imageId: {type: 'string'}, createdAtNs: {type: 'number'}, volumeIds: {type: 'string[]'},
-      autoRemove: {type: 'boolean'}, wantsStart: {type: 'boolean', path: 'observation.wantsStart'},
+      autoRemove: {type: 'boolean'}, wantsStart: {type: 'boolean', path: 'observation.wantsStart'}, movingFrom: {type: 'string', path: 'moving.from'},
     },
   },
   images: {name: 'images', version: 2, fields: {account: {type: 'string'}, id: {type: 'string'}, manifestDigest: {type: 'string'}, parent: {type: 'string'}, nodes: {type: 'string[]'}, copies: {type: 'number'}}},

@@ -133,6 +133,8 @@ export interface ChainTypes {
   'container.rename': {params: RenameParams; result: null};
   'container.update': {params: UpdateParams; result: null};
   'container.destroy': {params: DestroyParams; result: null};
+  'container.evacuate': {params: EvacuateParams; result: MovedResult};
+  'container.move': {params: MoveParams; result: MovedResult};
   'image.pull': {params: PullParams; result: PullResult};
   'image.load': {params: LoadParams; result: LoadResult};
   'image.import': {params: ImportParams; result: ImportResult};

@@ -176,8 +176,11 @@ export interface Container {
    * otherwise. Only such a container is started elsewhere when its node is fenced.
    */
   reschedule?: boolean;
-  /** Taken from its former node, and not yet there on `nodeId`, where it has capacity only: nothing of it runs anywhere. `since`: RFC 3339. */
-  moving?: {from: string; since: string; start: boolean};
+  /**
+   * Taken from its former node, and not yet there on `nodeId`, where it has capacity and addresses only: nothing of it runs anywhere. `leaving`: it is still `from`'s, which is to stop
+   * it. `start`: false where a person stopped it on the way. `since`: RFC 3339.
+   */
+  moving?: {from: string; since: string; start: boolean; leaving?: boolean};
   /** The job that placed it: `cetus why` reads the reasons there, and the copy here survives the job's retention. */
   provisionJobId: string;
   placement: PlacementDecision | null;

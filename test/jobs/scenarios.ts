@@ -1,6 +1,7 @@
 /** One scene per chain for the generic test: the type makes a chain without a scene an error. */
 import {Readable} from 'node:stream';
 import {FakeAgent} from '../../lib/fleet/fake-agent';
+import type {Container} from '../../lib/schema/container';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
 import {ACCOUNT, IMAGE_ID, nodeImage, REFERENCE, type Datacenter} from './world';
 
@@ -25,6 +26,12 @@ async function elsewhere(dc: Datacenter): Promise<FakeAgent> {
   dc.agent.peers = () => [other];
   return other;
 }
+
+/** One that may go elsewhere. */
+const STEADY = (dc: Datacenter): Partial<Container> => {
+  const {spec} = dc.draft('c1', 'web');
+  return {spec: {...spec, hostConfig: {RestartPolicy: {Name: 'always'}}}};
+};
 
 const nothing = async (): Promise<void> => undefined;
 
@@ -93,6 +100,26 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     oneWay: true,
     // Its container cannot wait for it; it stays in the list, for a prune.
     tolerated: 'volume anon is not on its node',
+  },
+  'container.evacuate': {
+    prepare: async (dc) => {
+      await dc.container('c1', 'web', true, STEADY(dc));
+      const other = await dc.second({liveness: 'fenced'});
+      other.images.set(IMAGE_ID, nodeImage('1'));
+      await dc.store.put('images', `${ACCOUNT}/${IMAGE_ID}`, dc.image('1', [dc.node.id, 'node-2']));
+    },
+    params: (dc) => ({containerId: 'c1', from: dc.node.id}),
+    events: ['container start'],
+    oneWay: true,
+  },
+  'container.move': {
+    prepare: async (dc) => {
+      await dc.container('c1', 'web', true, STEADY(dc));
+      await dc.second({availability: 'draining'});
+    },
+    params: (dc) => ({containerId: 'c1', from: dc.node.id}),
+    events: ['container kill', 'container die', 'container stop', 'container start'],
+    oneWay: true,
   },
   'image.pull': {
     prepare: nothing,

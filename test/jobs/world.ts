@@ -42,8 +42,9 @@ class DoomedAgent {
     this.refused.clear();
   }
 
-  client(): AgentClient {
-    return new Proxy(this.agent as AgentClient, {
+  /** Of another agent too: calls are counted over all. */
+  client(agent = this.agent): AgentClient {
+    return new Proxy(agent as AgentClient, {
       get: (target, name) => {
         if (name === 'task') return (task: Task) => this.call(`${task.jobId}/${task.step}`, () => target.task(task));
         if (name === 'pull') return (request: {reference: string}) => this.stream('pull', () => target.pull(request as never, undefined));
@@ -108,20 +109,20 @@ export class Datacenter {
   readonly placement = createPlacementIndex();
   readonly agent: FakeAgent;
   readonly doomed: DoomedAgent;
-  private readonly pending: Report[] = [];
+  private readonly pending: {nodeId: string; report: Report}[] = [];
   private readonly applier: ReportApplier;
   private runners = 0;
   readonly node: Node;
-  /** Nodes besides; the same agent answers for them. */
+  /** Nodes besides; the same agent answers for them, unless they have their own. */
   readonly others: Node[] = [];
+  private readonly agents = new Map<string, FakeAgent>();
 
   /** `prompt`: reports reach the store as they are made; else only when `settle` is called. */
   constructor(private readonly prompt = false, world?: {clock: TestClock; store: Moray}) {
     this.clock = world?.clock ?? new SimClock();
     this.store = world?.store ?? createMemoryMoray({clock: this.clock});
     this.agent = new FakeAgent({clock: this.clock, onReport: (report) => {
-      if (this.prompt) void this.apply([report]);
-      else this.pending.push(report);
+      this.reported(this.node.id, report);
     }});
     this.doomed = new DoomedAgent(this.agent);
     this.applier = new ReportApplier({moray: this.store, log: silentLog(), clock: this.clock, outstanding: new OutstandingTransitions(this.clock)});
@@ -130,6 +131,26 @@ export class Datacenter {
     this.placement.putNode(nodeView(this.node, undefined, DEFAULT_JOB_CONFIG));
     this.agent.registry.set('docker.io/library/pulled:latest', nodeImage('2'));
     this.agent.built.set(nodeImage('4').imageId, nodeImage('4'));
+  }
+
+  /** A second node with an agent of its own, and both in the store. */
+  async second(first: Partial<Node>): Promise<FakeAgent> {
+    const agent = new FakeAgent({clock: this.clock, facts: {nodeId: 'node-2', name: 'node-2'}, onReport: (report) => this.reported('node-2', report)});
+    const node: Node = {...this.node, id: 'node-2', name: 'node-2', facts: agent.facts};
+    Object.assign(this.node, first);
+    this.others.push(node);
+    this.agents.set(node.id, agent);
+    for (const one of [this.node, node]) {
+      await this.store.put(BUCKETS.nodes.name, one.id, one);
+      this.placement.putNode(nodeView(one, undefined, DEFAULT_JOB_CONFIG));
+    }
+    agent.peers = () => [this.agent];
+    return agent;
+  }
+
+  private reported(nodeId: string, report: Report): void {
+    if (this.prompt) void this.apply(nodeId, [report]);
+    else this.pending.push({nodeId, report});
   }
 
   async open(): Promise<this> {
@@ -184,11 +205,16 @@ export class Datacenter {
   fleet(): Fleet {
     return {
       node: async (idOrName) => {
-        if (idOrName !== this.node.id && idOrName !== this.node.name) throw new CetusError('notFound', `No such node: ${idOrName}`);
-        return this.node;
+        const found = [this.node, ...this.others].find((n) => n.id === idOrName || n.name === idOrName);
+        if (!found) throw new CetusError('notFound', `No such node: ${idOrName}`);
+        return found;
       },
       nodes: async () => [this.node, ...this.others],
-      agent: async () => this.doomed.client(),
+      agent: async (nodeId) => {
+        const node = [this.node, ...this.others].find((n) => n.id === nodeId);
+        if (node && node.liveness !== 'alive' && this.agents.size) throw new CetusError('unavailable', `node ${nodeId} is ${node.liveness}`, {info: {nodeId, liveness: node.liveness}});
+        return this.doomed.client(this.agents.get(nodeId));
+      },
     };
   }
 
@@ -215,14 +241,15 @@ export class Datacenter {
 
   /** Everything that the node has told is in the store. */
   async settle(): Promise<void> {
-    await this.clock.until(this.apply(this.pending.splice(0)));
+    const pending = this.pending.splice(0);
+    for (const nodeId of new Set(pending.map((p) => p.nodeId))) await this.clock.until(this.apply(nodeId, pending.filter((p) => p.nodeId === nodeId).map((p) => p.report)));
     await this.clock.until(Promise.all(this.applying));
   }
 
   private readonly applying = new Set<Promise<unknown>>();
-  private async apply(reports: Report[]): Promise<void> {
+  private async apply(nodeId: string, reports: Report[]): Promise<void> {
     if (!reports.length) return;
-    const work = this.applier.apply({nodeId: this.node.id, bootGeneration: 1, reports});
+    const work = this.applier.apply({nodeId, bootGeneration: 1, reports});
     this.applying.add(work);
     await work.finally(() => this.applying.delete(work));
   }
@@ -250,6 +277,7 @@ export class Datacenter {
         containers: [...this.agent.containers.values()].map((c) => [c.spec.id, c.spec.name, c.observation.status, c.spec.hostConfig.Memory ?? 0, c.attachments.length]),
         volumes: [...this.agent.volumes.keys()],
       },
+      ...(this.agents.size ? {others: [...this.agents.values()].map((agent) => [...agent.containers.values()].map((c) => [c.spec.id, c.observation.status, c.attachments.length]))} : {}),
     };
   }
 
@@ -266,7 +294,10 @@ export class Datacenter {
     const addresses = await this.all<AddressLease>('addresses');
     const ports = await this.all<PortLease>('ports');
     for (const c of containers.values()) {
-      const node = this.agent.containers.get(c.id);
+      const node = (this.agents.get(c.nodeId) ?? this.agent).containers.get(c.id);
+      // Nothing of it is anywhere but its places, until it arrives.
+      if (c.moving && !c.moving.leaving && !node) continue;
+      say(c.moving !== undefined, `container ${c.name} is still marked as moving`);
       say(Boolean(c.provisioning), `container ${c.name} is still being made`);
       say(!node, `container ${c.name} is not on its node`);
       say(node !== undefined && node.observation.status !== c.status, `container ${c.name} is ${c.status}, on the node ${node?.observation.status}`);
@@ -282,6 +313,7 @@ export class Datacenter {
       for (const id of c.volumeIds) say(!volumes.has(id), `container ${c.name} uses volume ${id} that is gone`);
     }
     for (const id of this.agent.containers.keys()) say(!containers.has(id), `the node keeps container ${id}`);
+    for (const [nodeId, agent] of this.agents) for (const id of agent.containers.keys()) say(containers.get(id)?.nodeId !== nodeId, `${nodeId} keeps container ${id}`);
     for (const [key, lease] of addresses) say(!containers.get(lease.containerId)?.attachments.some((a) => `${a.networkId}/${a.address}` === key), `address ${key} is held for nothing`);
     for (const [key, lease] of ports) say(!containers.get(lease.containerId)?.publishedPorts.some((p) => p.hostPort === lease.hostPort), `port ${key} is held for nothing`);
     for (const row of (await this.all<NodeReservations>('reservations')).values()) {

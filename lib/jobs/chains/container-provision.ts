@@ -11,7 +11,8 @@ import type {Container, ContainerObservation, ResolvedMount} from '../../schema/
 import type {Image, Volume} from '../../schema/objects';
 import type {PlacementDecision} from '../../schema/placement';
 import type {Chain} from '../../workflow/chain';
-import {holdOnNode} from '../image-fetch';
+import {holdOnNode, imageNowOn} from '../image-fetch';
+import {mayLeave} from '../marks';
 import {reserve} from '../reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from '../services';
 import {containerPut, CONTAINERS, eventPut, holderOfName, IMAGES, task, undoTask, usersOfVolume, VOLUMES} from '../steps';
@@ -25,7 +26,7 @@ interface Placed extends ProvisionResult {
 /** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
 interface Volumes { draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[] }
 interface Settled extends Volumes { decision: PlacementDecision; reservation: BatchOp | undefined }
-interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; /** nodes that have the image now and had not */ imageOn?: string[] }
+interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; /** its node knows that it may go elsewhere */ marked?: boolean; /** nodes that have the image now and had not */ imageOn?: string[] }
 
 export const provision: Chain<ProvisionParams, JobServices> = {
   name: 'container.provision',
@@ -137,10 +138,11 @@ async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
     const {mountpoint: made} = await task(ctx, nodeId, `create.volume-${id}`, {kind: 'volume.ensure', volumeId: id, ...forNode(volume)});
     if (made) mountpoints[id] = made;
   }
+  const marked = await mayLeave(ctx, container);
   const {observation} = await task(ctx, nodeId, 'create', {
-    kind: 'container.create', spec: container.spec, volumes: volumes.map((volume) => ({id: volume.id, ...forNode(volume)})),
+    kind: 'container.create', spec: container.spec, volumes: volumes.map((volume) => ({id: volume.id, ...forNode(volume)})), ...(marked ? {reschedule: true} : {}),
   });
-  return {observation, mountpoints, ...(imageOn.length ? {imageOn} : {})};
+  return {observation, mountpoints, ...(marked ? {marked} : {}), ...(imageOn.length ? {imageOn} : {})};
 }
 
 function forNode({name, account, options, within}: Pick<Volume, 'name' | 'account' | 'options' | 'within'>): Pick<Volume, 'name' | 'account' | 'options' | 'within'> {
@@ -157,9 +159,10 @@ async function uncreate(ctx: Ctx<ProvisionParams>): Promise<void> {
 
 async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
   const {containerId, newVolumeIds} = ctx.outputs['place'] as Placed;
-  const {observation, mountpoints, imageOn} = ctx.outputs['create'] as Created;
+  const {observation, mountpoints, marked, imageOn} = ctx.outputs['create'] as Created;
   const stored = await ctx.moray.get<Container>(CONTAINERS, containerId);
-  const {provisioning: _hidden, ...shown} = (observation && applyObservation(stored.value, observation)) ?? stored.value;
+  const {provisioning: _hidden, ...seen} = (observation && applyObservation(stored.value, observation)) ?? stored.value;
+  const shown: Container = {...seen, ...(marked ? {reschedule: true} : {})};
   const writes: BatchOp[] = [{op: 'put', bucket: CONTAINERS, key: containerId, value: shown, etag: stored.etag}];
   for (const id of new Set([...newVolumeIds, ...Object.keys(mountpoints)])) {
     const volume = await ctx.moray.peek<Volume>(VOLUMES, id);
@@ -167,15 +170,7 @@ async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
     if (mountpoints[id]) writes.push({op: 'put', bucket: VOLUMES, key: id, value: {...volume.value, mountpoint: mountpoints[id]}, etag: volume.etag});
     if (newVolumeIds.includes(id)) writes.push(eventPut(ctx, shown.account, 'volume', 'create', volume.value.name, {driver: volume.value.driver}));
   }
-  if (imageOn) writes.push(...(await nowOn(ctx, shown, imageOn)));
+  if (imageOn) writes.push(...(await imageNowOn(ctx, shown, imageOn)));
   writes.push(containerPut(ctx, shown, 'create'));
   return {writes};
-}
-
-async function nowOn(ctx: Ctx<ProvisionParams>, container: Container, nodeIds: string[]): Promise<BatchOp[]> {
-  const key = `${container.account}/${container.imageId}`;
-  const image = await ctx.moray.peek<Image>(IMAGES, key);
-  const nodes = [...new Set([...image?.value.nodes ?? [], ...nodeIds])];
-  if (!image || nodes.length === image.value.nodes.length) return [];
-  return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes}, etag: image.etag}];
 }

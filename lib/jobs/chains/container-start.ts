@@ -31,6 +31,7 @@ export const start: Chain<StartParams, JobServices> = {
 
 export function refuseStart(c: Container): void {
   if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'container is marked for removal and cannot be started');
+  if (c.moving) throw new CetusError('conflict', `container ${c.id} is on its way to another node, where it is started`);
   if (c.status === 'paused') throw new CetusError('conflict', 'cannot start a paused container, try unpause instead');
 }
 

@@ -5,7 +5,7 @@ import {targets, type StopParams} from '../../schema/chains';
 import type {TaskOutput} from '../../schema/agent';
 import type {Chain} from '../../workflow/chain';
 import type {Ctx, JobServices} from '../services';
-import {container, isRunning, observed, task} from '../steps';
+import {container, isRunning, observed, putContainer, task} from '../steps';
 import {stopTimeoutMs, type Stopping} from '../stopping';
 
 export const stop: Chain<StopParams, JobServices> = {
@@ -17,19 +17,27 @@ export const stop: Chain<StopParams, JobServices> = {
     {
       // Not undone: a container that was stopped stays so.
       kind: 'act', name: 'stop', timeoutMs: (params, outputs) => stopTimeoutMs(params, outputs['check'] as Stopping),
-      do: (ctx) => task(ctx, (ctx.outputs['check'] as Stopping).nodeId, 'stop', {kind: 'container.stop', ...ctx.params}, stopTimeoutMs(ctx.params, ctx.outputs['check'] as Stopping)),
+      do: async (ctx) => {
+        const {nodeId, waits} = ctx.outputs['check'] as Stopping & {waits?: boolean};
+        return waits ? {} : task(ctx, nodeId, 'stop', {kind: 'container.stop', ...ctx.params}, stopTimeoutMs(ctx.params, ctx.outputs['check'] as Stopping));
+      },
     },
     {kind: 'plan', name: 'stopped', plan: stopped},
   ],
   result: () => null,
 };
 
-async function check(ctx: Ctx<StopParams>): Promise<{output: Stopping}> {
+async function check(ctx: Ctx<StopParams>): Promise<{output: Stopping & {waits?: boolean}}> {
   const {value: c} = await container(ctx, ctx.params.containerId);
   if (!isRunning(c)) throw new CetusError('notModified', `container ${c.id} is not running`);
-  return {output: {nodeId: c.nodeId, ownTimeoutSeconds: c.spec.config.StopTimeout ?? null}};
+  // On its way between two nodes: nothing runs that could be stopped, and it must not be started where it arrives.
+  return {output: {nodeId: c.nodeId, ownTimeoutSeconds: c.spec.config.StopTimeout ?? null, ...(c.moving ? {waits: true} : {})}};
 }
 
 async function stopped(ctx: Ctx<StopParams>): Promise<{writes: BatchOp[]}> {
-  return {writes: observed(ctx, await container(ctx, ctx.params.containerId), (ctx.outputs['stop'] as TaskOutput).observation)};
+  const stored = await container(ctx, ctx.params.containerId);
+  const {moving} = stored.value;
+  if (moving && (ctx.outputs['check'] as {waits?: boolean}).waits)
+    return {writes: [putContainer(stored, {...stored.value, status: 'exited', observation: {...stored.value.observation, status: 'exited', stoppedByUser: true}, moving: {...moving, start: false}})]};
+  return {writes: observed(ctx, stored, (ctx.outputs['stop'] as TaskOutput).observation)};
 }

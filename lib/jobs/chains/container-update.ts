@@ -8,11 +8,13 @@ import type {HostConfig, Resources} from '../../schema/docker';
 import {hardwareOf} from '../../schema/placement';
 import {CetusError} from '../../base/errors';
 import type {Chain} from '../../workflow/chain';
+import {mayLeave} from '../marks';
 import {reserve} from '../reservations';
 import type {Ctx, JobServices} from '../services';
 import {container, observed, putContainer, task, undoTask} from '../steps';
 
-interface Updated { nodeId: string; hostConfig: HostConfig; reservation: Reservation }
+/** `mark`: what the node is told of its moving, where that changes; `marked`: what it was. */
+interface Updated { nodeId: string; hostConfig: HostConfig; reservation: Reservation; mark?: boolean; marked?: boolean }
 
 export const update: Chain<UpdateParams, JobServices> = {
   name: 'container.update',
@@ -24,19 +26,19 @@ export const update: Chain<UpdateParams, JobServices> = {
       kind: 'act', name: 'tell',
       do: (ctx) => {
         const {containerId, resources, restartPolicy} = ctx.params;
-        return task(ctx, before(ctx).nodeId, 'tell', {kind: 'container.update', containerId, resources, restartPolicy});
+        return task(ctx, before(ctx).nodeId, 'tell', {kind: 'container.update', containerId, resources, restartPolicy, ...marking(before(ctx).mark)});
       },
       undo: async (ctx) => {
         const {nodeId, hostConfig} = before(ctx);
         await undoTask(ctx, nodeId, 'tell', {
           kind: 'container.update', containerId: ctx.params.containerId, resources: formerResources(ctx.params.resources, hostConfig),
-          restartPolicy: ctx.params.restartPolicy && (hostConfig.RestartPolicy ?? {Name: 'no'}),
+          restartPolicy: ctx.params.restartPolicy && (hostConfig.RestartPolicy ?? {Name: 'no'}), ...marking(before(ctx).marked),
         });
       },
     },
     {
       kind: 'plan', name: 'told',
-      plan: async (ctx) => ({writes: observed(ctx, await container(ctx, ctx.params.containerId), (ctx.outputs['tell'] as TaskOutput).observation)}),
+      plan: told,
     },
   ],
   result: () => null,
@@ -62,12 +64,34 @@ async function configure(ctx: Ctx<UpdateParams>): Promise<{output: Updated; writ
   const refusal = hardware && refusedByAll([(await ctx.services.fleet.node(c.nodeId)).facts], hardware);
   if (refusal) throw refusal;
   const hostConfig: HostConfig = {...c.spec.hostConfig, ...resources, ...(restartPolicy ? {RestartPolicy: restartPolicy} : {})};
-  return {output: {nodeId: c.nodeId, hostConfig: c.spec.hostConfig, reservation: c.reservation}, writes: await configured(ctx, stored, hostConfig, reservation)};
+  const mark = await mayLeave(ctx, {...c, spec: {...c.spec, hostConfig}});
+  const marked = c.reschedule ?? false;
+  // The store says less than the node at any time: it forgets before the node is told, and hears after it.
+  const cleared = mark ? stored : {...stored, value: unmarked(c)};
+  return {
+    output: {nodeId: c.nodeId, hostConfig: c.spec.hostConfig, reservation: c.reservation, ...(mark === marked ? {} : {mark, marked})}, writes: await configured(ctx, cleared, hostConfig, reservation),
+  };
+}
+
+async function told(ctx: Ctx<UpdateParams>): Promise<{writes: BatchOp[]}> {
+  const stored = await container(ctx, ctx.params.containerId);
+  const writes = observed(ctx, stored, (ctx.outputs['tell'] as TaskOutput).observation);
+  if (!before(ctx).mark) return {writes};
+  const marked = {...((writes[0] as {value?: Container} | undefined)?.value ?? stored.value), reschedule: true};
+  return {writes: [putContainer(stored, marked), ...writes.slice(1)]};
+}
+
+const marking = (reschedule: boolean | undefined): {reschedule?: boolean} => (reschedule === undefined ? {} : {reschedule});
+
+function unmarked({reschedule: _mark, ...c}: Container): Container {
+  return c;
 }
 
 async function unconfigure(ctx: Ctx<UpdateParams>, output: unknown): Promise<{writes: BatchOp[]}> {
-  const {hostConfig, reservation} = output as Updated;
-  return {writes: await configured(ctx, await container(ctx, ctx.params.containerId), hostConfig, ctx.params.reservation && reservation)};
+  const {hostConfig, reservation, marked} = output as Updated;
+  const stored = await container(ctx, ctx.params.containerId);
+  const was = marked ? {...stored, value: {...stored.value, reschedule: true}} : stored;
+  return {writes: await configured(ctx, was, hostConfig, ctx.params.reservation && reservation)};
 }
 
 async function configured(ctx: Ctx<UpdateParams>, stored: Awaited<ReturnType<typeof container>>, hostConfig: HostConfig, reservation: Reservation | null): Promise<BatchOp[]> {

@@ -2,7 +2,9 @@
 import type {ChainName} from '../../schema/chains';
 import type {AnyChain} from '../../workflow/registry';
 import {destroy} from './container-destroy';
+import {evacuate} from './container-evacuate';
 import {kill} from './container-kill';
+import {move} from './container-move';
 import {pause, unpause} from './container-pause';
 import {provision} from './container-provision';
 import {rename} from './container-rename';
@@ -37,6 +39,8 @@ const BY_NAME: Record<ChainName, AnyChain> = {
   'container.rename': rename,
   'container.update': update,
   'container.destroy': destroy,
+  'container.evacuate': evacuate,
+  'container.move': move,
   'image.pull': pull,
   'image.load': load,
   'image.import': importArchive,

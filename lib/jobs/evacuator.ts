@@ -1,0 +1,154 @@
+/**
+ * Starts elsewhere what cannot or must not stay: containers of fenced nodes, those that were taken from their node and have not arrived anywhere, and those of nodes that are being drained, a few at a
+ * time from each. Takes no input but what the store says, so a restart, another endpoint or a failed job goes on where it was. A failure is tried again after a while, for as long as it takes;
+ * an uncordoned node is drained no further.
+ *
+ * Every endpoint has one; only the one that reviews the nodes acts, and the containers' locks keep two from the same one.
+ */
+import {repeat} from '../base/background';
+import {systemClock, type Clock} from '../base/clock';
+import {isCetusError} from '../base/errors';
+import type {Log} from '../base/log';
+import {eq, present} from '../moray/filter';
+import type {Moray} from '../moray/moray';
+import {BUCKETS} from '../schema/buckets';
+import type {Container} from '../schema/container';
+import type {Node} from '../schema/node';
+import type {Workflow} from '../workflow/chain';
+import {isWanted, pinnedBy} from './movable';
+
+export interface EvacuatorOptions {
+  moray: Moray;
+  workflow: Workflow;
+  log: Log;
+  clock?: Clock;
+  nodes(): Iterable<Node>;
+  /** Whether it is this process's turn. */
+  acts(): boolean;
+  /** How soon a change of a node is seen. Default 1 s. */
+  lookMs?: number;
+  /** How many of a draining node's containers move at once. Default 2. */
+  drainParallel?: number;
+}
+
+export interface Evacuator {
+  start(): void;
+  stop(): Promise<void>;
+  /** One look; resolves when the jobs that it began are over. */
+  look(): Promise<void>;
+}
+
+const CONTAINERS = BUCKETS.containers.name;
+const PARALLEL = 32;
+const FIRST_RETRY_MS = 2_000;
+const MAX_RETRY_MS = 60_000;
+/** Without news of nodes: for what a failed job left. */
+const SWEEP_MS = 15_000;
+
+interface Work { workflow: 'container.evacuate' | 'container.move'; container: Container; from: string }
+
+export function createEvacuator(options: EvacuatorOptions): Evacuator {
+  return new Mover(options);
+}
+
+class Mover implements Evacuator {
+  private readonly clock: Clock;
+  private readonly stopping = new AbortController();
+  private readonly under = new Map<string, Promise<void>>();
+  private readonly failed = new Map<string, {untilMs: number; delayMs: number}>();
+  private loop: Promise<void> = Promise.resolve();
+  private sweptMs = -Infinity;
+
+  constructor(private readonly options: EvacuatorOptions) {
+    this.clock = options.clock ?? systemClock;
+  }
+
+  start(): void {
+    const {clock, stopping: {signal}, options: {log, lookMs = 1_000}} = this;
+    this.loop = repeat({
+      clock, signal, pauseMs: lookMs, failed: (err) => log.warn({err}, 'a look at what has to move failed; trying again'),
+      work: async () => {
+        if (this.options.acts() && this.somethingToDo()) await this.begin();
+      },
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.stopping.abort(new Error('the evacuator stops'));
+    await this.loop;
+    await Promise.allSettled([...this.under.values()]);
+  }
+
+  async look(): Promise<void> {
+    await this.begin();
+    await Promise.all([...this.under.values()]);
+  }
+
+  /** A fleet in which all is well costs one question to the store now and then. */
+  private somethingToDo(): boolean {
+    if (this.clock.now() - this.sweptMs >= SWEEP_MS) return true;
+    for (const node of this.options.nodes()) if (node.liveness === 'fenced' || node.availability === 'draining') return true;
+    return false;
+  }
+
+  private async begin(): Promise<void> {
+    const {moray, nodes, drainParallel = 2} = this.options;
+    this.sweptMs = this.clock.now();
+    const byId = new Map<string, Node>();
+    for (const node of nodes()) byId.set(node.id, node);
+    // Those that nobody has come before those that somebody still has.
+    for await (const {value: c} of moray.find<Container>(CONTAINERS, present('movingFrom'))) {
+      if (!c.moving || c.status === 'removing') continue;
+      const fenced = byId.get(c.moving.from)?.liveness === 'fenced';
+      await this.run({workflow: c.moving.leaving && !fenced ? 'container.move' : 'container.evacuate', container: c, from: c.moving.from});
+    }
+    for (const node of byId.values()) {
+      if (node.liveness === 'fenced') await this.evacuate(node);
+      else if (node.availability === 'draining' && node.liveness === 'alive') await this.drain(node, drainParallel);
+    }
+  }
+
+  private async evacuate(node: Node): Promise<void> {
+    for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id)))
+      if (c.reschedule && !c.moving && isWanted(c)) await this.run({workflow: 'container.evacuate', container: c, from: node.id});
+  }
+
+  private async drain(node: Node, most: number): Promise<void> {
+    let moving = 0;
+    const ready: Container[] = [];
+    for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) {
+      if (this.under.has(c.id)) moving += 1;
+      else if (c.reschedule && !c.moving && isWanted(c) && c.status !== 'paused' && pinnedBy(c) === undefined && ready.length < most) ready.push(c);
+    }
+    for (const container of ready.slice(0, Math.max(0, most - moving))) await this.run({workflow: 'container.move', container, from: node.id});
+  }
+
+  /** Begins it, unless it is under way or has just failed. Memory stays bounded whatever the number: the next ones wait for these. */
+  private async run({workflow, container, from}: Work): Promise<void> {
+    const {id, account, name} = container;
+    const before = this.failed.get(id);
+    if (this.under.has(id) || this.stopping.signal.aborted || (before && before.untilMs > this.clock.now())) return;
+    const {log} = this.options;
+    const work = this.options.workflow.run<{node: string}>({workflow, account, params: {containerId: id, from}, requestId: `${workflow.slice('container.'.length)}-${id.slice(0, 12)}`, lockWaitMs: 0})
+      .then(({node}) => {
+        this.failed.delete(id);
+        log.info({containerId: id, container: name, from, to: node}, `a container of ${workflow === 'container.move' ? 'a node that is drained' : 'a fenced node'} runs elsewhere`);
+      }, (err: unknown) => {
+        const delayMs = Math.min((before?.delayMs ?? FIRST_RETRY_MS / 2) * 2, MAX_RETRY_MS);
+        this.failed.set(id, {untilMs: this.clock.now() + delayMs, delayMs});
+        // Another job has it, it has moved by now, or its node is back: all of it somebody else's decision.
+        if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) log.warn({err, containerId: id, container: name, from, againInMs: delayMs}, 'a container could not be started elsewhere; trying again');
+      })
+      .finally(() => this.under.delete(id));
+    this.under.set(id, work);
+    if (this.under.size >= PARALLEL) await Promise.race([...this.under.values()]);
+  }
+}
+
+/** What a drain of this node would leave there, and why: for operators. */
+export function staying(containers: readonly Container[]): {id: string; name: string; reason: string}[] {
+  return containers.flatMap((c) => {
+    const reason = pinnedBy(c) ?? (isWanted(c) ? c.status === 'paused' ? 'it is paused' : c.reschedule ? undefined : 'its node has not been told that it may go elsewhere' : 'it does not run');
+    return reason === undefined ? [] : [{id: c.id, name: c.name, reason}];
+  });
+}

@@ -1,0 +1,124 @@
+/** What has to move, moves: over two fake nodes and the store in memory. */
+import {silentLog} from '../../lib/base/log';
+import {createEvacuator, type Evacuator, staying} from '../../lib/jobs/evacuator';
+import {DEFAULT_JOB_CONFIG, nodeView} from '../../lib/jobs/services';
+import {BUCKETS} from '../../lib/schema/buckets';
+import type {Container} from '../../lib/schema/container';
+import type {Node} from '../../lib/schema/node';
+import type {AddressLease} from '../../lib/schema/objects';
+import type {RunningWorkflow} from '../../lib/workflow/workflow';
+import {ACCOUNT, Datacenter, IMAGE_ID, nodeImage} from './world';
+
+let dc: Datacenter;
+let evacuator: Evacuator;
+let workflow: RunningWorkflow;
+
+const always = (more: Partial<Container['spec']['hostConfig']> = {}): Partial<Container> => ({spec: {...dc.draft('x', 'x').spec, hostConfig: {RestartPolicy: {Name: 'always'}, ...more}}});
+const of = (id: string, name: string, more: Partial<Container>): Partial<Container> => ({...more, spec: {...more.spec!, id, name}, requestedPorts: [], reservation: {memoryBytes: 2 ** 26, nanoCpus: 0, diskBytes: 0, pids: 0}});
+const get = async (id: string): Promise<Container> => (await dc.store.get<Container>(BUCKETS.containers.name, id)).value;
+const set = async (id: string, change: Partial<Node>): Promise<void> => {
+  const node = [dc.node, ...dc.others].find((n) => n.id === id)!;
+  Object.assign(node, change);
+  await dc.store.put(BUCKETS.nodes.name, id, node);
+  dc.placement.putNode(nodeView(node, undefined, DEFAULT_JOB_CONFIG));
+};
+const look = async (): Promise<void> => {
+  await dc.clock.until(evacuator.look());
+  await dc.settle();
+};
+
+beforeEach(async () => {
+  dc = await new Datacenter().open();
+  await dc.store.put('images', `${ACCOUNT}/${IMAGE_ID}`, dc.image('1', [dc.node.id, 'node-2']));
+  workflow = dc.runner();
+  await workflow.start();
+  evacuator = createEvacuator({moray: dc.store, workflow, log: silentLog(), clock: dc.clock, nodes: () => [dc.node, ...dc.others], acts: () => true, drainParallel: 2});
+});
+afterEach(() => dc.clock.until(workflow.stop()));
+
+async function pair(first: Partial<Node>): Promise<Awaited<ReturnType<Datacenter['second']>>> {
+  const other = await dc.second(first);
+  other.images.set(IMAGE_ID, nodeImage('1'));
+  return other;
+}
+
+test('what may move leaves a fenced node with its id, name and address; the others stay, and are called by their reason', async () => {
+  await dc.container('c1', 'web', true, of('c1', 'web', always()));
+  await dc.container('c2', 'plain', true, of('c2', 'plain', {spec: dc.draft('c2', 'plain').spec}));
+  await dc.container('c3', 'data', true, {...of('c3', 'data', always()), ...{volumeIds: ['v1']}, spec: {...always().spec!, id: 'c3', name: 'data', mounts: [{type: 'volume', volumeId: 'v1', name: 'v1', destination: '/v', readOnly: false, noCopy: false, anonymous: false}]}}, [dc.volume('v1', 'v1')]);
+  const before = await get('c1');
+  expect([before.reschedule, (await get('c2')).reschedule, (await get('c3')).reschedule]).toEqual([true, undefined, undefined]);
+  const other = await pair({liveness: 'lost'});
+  await look();
+  expect((await get('c1')).nodeId).toBe(dc.node.id);
+  await set(dc.node.id, {liveness: 'fenced'});
+  await look();
+  const after = await get('c1');
+  expect(after).toMatchObject({id: 'c1', name: 'web', nodeId: 'node-2', status: 'running', reschedule: true});
+  expect(after.moving).toBeUndefined();
+  expect(after.attachments.map((a) => [a.address, a.mac])).toEqual(before.attachments.map((a) => [a.address, a.mac]));
+  const [lease] = [...(await dc.all<AddressLease>('addresses')).values()].filter((l) => l.containerId === 'c1');
+  expect(lease).toMatchObject({address: before.attachments[0]!.address, nodeId: 'node-2'});
+  expect(other.containers.get('c1')!.observation.status).toBe('running');
+  expect((await get('c2')).nodeId).toBe(dc.node.id);
+  expect((await get('c3')).nodeId).toBe(dc.node.id);
+  const all = [...(await dc.all<Container>('containers')).values()];
+  expect(staying(all).map(({name, reason}) => `${name}: ${reason}`)).toEqual(['plain: its restart policy is no, not always or unless-stopped', 'data: it uses the volume v1, which is on its node']);
+});
+
+test('where nobody can take it, it stays where it is; when somebody can, it goes', async () => {
+  await dc.container('c1', 'web', true, of('c1', 'web', always()));
+  await pair({liveness: 'fenced'});
+  await set('node-2', {availability: 'cordoned'});
+  await look();
+  expect(await get('c1')).toMatchObject({nodeId: dc.node.id, status: 'running'});
+  await set('node-2', {availability: 'active'});
+  await dc.clock.pass(3_000);
+  await look();
+  expect(await get('c1')).toMatchObject({nodeId: 'node-2', status: 'running'});
+});
+
+test('a drain takes so many at a time, stops them first, keeps their addresses, and ends with an uncordon', async () => {
+  for (const n of [1, 2, 3, 4, 5]) await dc.container(`c${n}`, `web${n}`, true, of(`c${n}`, `web${n}`, always()));
+  const addresses = new Map<string, string>();
+  for (const n of [1, 2, 3, 4, 5]) addresses.set(`c${n}`, (await get(`c${n}`)).attachments[0]!.address);
+  const other = await pair({availability: 'draining'});
+  await look();
+  expect(other.containers.size).toBe(2);
+  expect(dc.agent.tasks.filter(({body}) => body.kind === 'container.stop').length).toBe(2);
+  await look();
+  expect(other.containers.size).toBe(4);
+  for (const [id, c] of other.containers) expect(c.attachments[0]!.address).toBe(addresses.get(id));
+  await set(dc.node.id, {availability: 'active'});
+  await look();
+  expect(other.containers.size).toBe(4);
+  expect([...dc.agent.containers.keys()]).toHaveLength(1);
+  expect(await dc.leaks({blobs: true})).toEqual([]);
+});
+
+test('a node that is fenced in the middle of its drain holds nothing up', async () => {
+  await dc.container('c1', 'web', true, of('c1', 'web', always()));
+  await pair({availability: 'draining'});
+  dc.doomed.fates.set(dc.doomed.calls + 1, 'before');
+  const looking = evacuator.look();
+  await dc.clock.pass(10);
+  await set(dc.node.id, {liveness: 'fenced'});
+  await dc.clock.until(looking);
+  for (let n = 0; n < 20 && (await get('c1')).nodeId !== 'node-2'; n += 1) {
+    await dc.clock.pass(5_000);
+    await look();
+  }
+  expect(await get('c1')).toMatchObject({nodeId: 'node-2', status: 'running'});
+});
+
+test('stopped on its way, it arrives and is not started', async () => {
+  await dc.container('c1', 'web', true, of('c1', 'web', always()));
+  await pair({liveness: 'fenced'});
+  const stored = await dc.store.get<Container>(BUCKETS.containers.name, 'c1');
+  await dc.store.put(BUCKETS.containers.name, 'c1', {...stored.value, nodeId: 'node-2', node: 'node-2', status: 'restarting', moving: {from: dc.node.id, since: '', start: true}});
+  await dc.clock.until(workflow.run({workflow: 'container.stop', account: ACCOUNT, params: {containerId: 'c1', timeoutSeconds: null, signal: null}, requestId: 'r'}));
+  expect(await get('c1')).toMatchObject({status: 'exited', moving: {start: false}});
+  await look();
+  expect((await get('c1')).moving).toBeUndefined();
+  expect((await get('c1')).status).not.toBe('running');
+});
