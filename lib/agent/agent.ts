@@ -8,6 +8,7 @@ import {type Clock, systemClock} from '../base/clock';
 import {type Ids, systemIds} from '../base/ids';
 import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
+import type {Peer} from '../base/peer';
 import type {Task, TaskAnswer, TaskOutput} from '../schema/agent';
 import type {NodeFacts} from '../schema/node';
 import type {BuildEngines} from './build/engines';
@@ -49,6 +50,8 @@ export interface AgentOptions {
   log: Log;
   /** Absent: reports are kept until an agent with a control plane opens the same directory. */
   controlPlane?: ReportSink;
+  /** Refuses callers whose certificate is trusted no more. Absent: what the handshake accepts is good. */
+  admit?(peer: Peer): void;
   clock?: Clock;
   ids?: Ids;
   /** Of what is marked for rescheduling. Absent: nobody watches beside the agent itself, and it is killed through the runtime. */
@@ -126,7 +129,7 @@ export function createAgent(options: AgentOptions): Agent {
       return unit && !unit.gone ? {id, running: unit.running, pid: unit.observation.pid, ownNetwork: unit.spec.hostConfig.NetworkMode !== 'host'} : undefined;
     },
   });
-  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, build: options.build, log});
+  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, build: options.build, log, ...(options.admit ? {admit: options.admit} : {})});
   const heartbeat = controlPlane && new HeartbeatLoop({
     sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
     leaseClockMs: () => fencing.nowMs(),

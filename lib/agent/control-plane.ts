@@ -12,6 +12,7 @@ import {asCetusError, CetusError, fromWire, INTERNAL} from '../base/errors';
 import {mustBe, refusal} from '../base/peer';
 import {switchProtocol} from '../base/switch-protocol';
 import type {AssignmentQuestion, Heartbeat, ReportBatch} from '../schema/agent';
+import type {CertificateAnswer, RenewRequest} from '../schema/authority';
 import type {NodeFacts} from '../schema/node';
 import type {ReportSink} from './parts';
 
@@ -26,10 +27,12 @@ const CONNECTIONS = 2;
 /** Below the listener's own limit, so that we close first. */
 const KEEP_ALIVE_MS = 50_000;
 
+export interface ControlPlaneLink extends ReportSink { renew(request: RenewRequest): Promise<CertificateAnswer> }
+
 interface Endpoint { url: string; socketPath?: string; pool: Pool }
 
 /** `urls`: each "unix:///path" or "https://host:port". `first`: the index of the one to begin with. */
-export function connectControlPlane(urls: string | readonly string[], certificates?: TlsMaterial | Credentials, first = 0): ReportSink {
+export function connectControlPlane(urls: string | readonly string[], certificates?: TlsMaterial | Credentials, first = 0): ControlPlaneLink {
   const list = typeof urls === 'string' ? [urls] : urls;
   if (list.length === 0) throw new CetusError('invalid', 'no control plane to report to');
   const several = list.length > 1;
@@ -95,6 +98,7 @@ export function connectControlPlane(urls: string | readonly string[], certificat
   }
 
   return {
+    renew: (request: RenewRequest) => turn((to) => post(to, '/v1/renew', request, DEADLINE_MS)),
     join: (facts: NodeFacts) => turn((to) => post(to, '/v1/join', facts, DEADLINE_MS)),
     heartbeat: (heartbeat: Heartbeat) => turn((to) => post(to, '/v1/heartbeat', heartbeat, several ? SHORT_DEADLINE_MS : DEADLINE_MS)),
     assignments: (question: AssignmentQuestion) => turn((to) => post(to, '/v1/assignments', question, DEADLINE_MS)),

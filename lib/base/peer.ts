@@ -45,7 +45,7 @@ export function mustBe(role: PeerRole, id?: string): (host: string, certificate:
     const peer = readPeer(certificate);
     if (peer?.role === role && (id === undefined || peer.id === id)) return undefined;
     const wanted = id !== undefined ? `${role} ${id}` : role === 'endpoint' ? 'an endpoint' : 'a node';
-    return new CetusError('forbidden', `${host} is not ${wanted}: its certificate is of ${peer ? `${peer.role} ${peer.id}` : JSON.stringify(certificate.subject ?? {})}`);
+    return new Error(`${host} is not ${wanted}: its certificate is of ${peer ? `${peer.role} ${peer.id}` : JSON.stringify(certificate.subject ?? {})}`);
   };
 }
 

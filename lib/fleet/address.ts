@@ -1,8 +1,19 @@
 /** Where an agent listens, from its URL: "unix:///path/agent.sock" or "https://address:port". */
+import {type Credentials, currentOf, type TlsMaterial} from '../base/credentials';
 import {CetusError} from '../base/errors';
+import {mustBe, refusal} from '../base/peer';
 
-/** Certificates of the endpoint towards its agents, PEM. */
-export interface AgentTls { ca: string; cert: string; key: string; servername?: string }
+/** This endpoint's certificate towards an agent, as it is when a connection is made. */
+export interface AgentTls {
+  material: TlsMaterial | Credentials;
+  /** Whose certificate the other side must show. Absent: the name in the URL decides, as in a browser. */
+  nodeId?: string;
+}
+
+/** For tls.connect. */
+export function clientTls({material, nodeId}: AgentTls): object {
+  return {...currentOf(material), ...(nodeId === undefined ? {} : {checkServerIdentity: mustBe('node', nodeId)})};
+}
 
 export interface AgentAddress {
   /** For the HTTP client; of a unix socket the host part means nothing. */
@@ -35,5 +46,6 @@ export function parseAgentUrl(url: string): AgentAddress {
 export function unreachableNode(node: string, err: unknown): CetusError {
   const code = (err as {code?: string}).code ?? '';
   const reach = code === 'ECONNREFUSED' || code === 'ENOENT' ? 'none' : code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE' ? 'broken' : 'unknown';
-  return new CetusError('unavailable', `node ${node} cannot be reached: ${(err as Error).message}`, {cause: err, shown: `node ${node} cannot be reached`, info: {reach}});
+  const why = /CERT|SIGNATURE/.test(code) ? refusal(code) : (err as Error).message;
+  return new CetusError('unavailable', `node ${node} cannot be reached: ${why}`, {cause: err, shown: `node ${node} cannot be reached`, info: {reach}});
 }

@@ -156,6 +156,11 @@ export class HttpAgentClient implements AgentClient {
     return this.progress<LoadLine>('/v1/images/load', {query: {account, platform}, body: archive, headers: {'content-type': 'application/x-tar'}, silenceMs: SILENCE_MS, signal});
   }
 
+  /** What runs comes to its end; for a client in whose place there is a new one. */
+  async finish(): Promise<void> {
+    await Promise.all([this.calls.close(), this.streams.close()]);
+  }
+
   /** Ends running calls with an error; for the node's removal and the process's end. */
   async close(): Promise<void> {
     await Promise.all([this.calls.destroy(), this.streams.destroy()]);

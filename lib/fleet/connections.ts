@@ -7,7 +7,7 @@
  * the agent's patience with silent callers ended, close to a minute: a thousand readers of stats that left cost a thousand connections.
  */
 import {buildConnector, Client, Pool} from 'undici';
-import type {AgentAddress, AgentTls} from './address';
+import {type AgentAddress, type AgentTls, clientTls} from './address';
 
 /** For short calls; more wait their turn. */
 const CALL_CONNECTIONS = 64;
@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT_MS = 5_000;
 const KEEP_ALIVE_MS = 4_000;
 
 export function connections(address: AgentAddress, tls: AgentTls | undefined): {calls: Pool; streams: Pool} {
-  const connect = {timeout: CONNECT_TIMEOUT_MS, socketPath: address.socketPath, ...tls};
+  const connect = {timeout: CONNECT_TIMEOUT_MS, socketPath: address.socketPath, ...(tls && clientTls(tls))};
   const connector = buildConnector(connect);
   const shared = {connect, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS};
   return {

@@ -1,6 +1,7 @@
 /** Puts fleet together: registry, reports, listener and a client per node. Constructed by lib/main; verbs and chains see the Fleet interface. */
 import type {Socket} from 'node:net';
 import {type Clock, systemClock} from '../base/clock';
+import {Credentials, currentOf, type TlsMaterial} from '../base/credentials';
 import {CetusError} from '../base/errors';
 import type {InternalAddress} from '../base/listen';
 import type {Log} from '../base/log';
@@ -8,7 +9,7 @@ import type {Moray} from '../moray/moray';
 import type {Container} from '../schema/container';
 import {BUCKETS} from '../schema/buckets';
 import type {Node} from '../schema/node';
-import type {AgentTls} from './address';
+import type {FleetAuthority} from './authority/authority';
 import {HttpAgentClient} from './agent-client';
 import type {AgentClient, Fleet} from './fleet';
 import {Listener} from './listener';
@@ -26,7 +27,9 @@ export interface FleetOptions {
   clock?: Clock;
   listen: InternalAddress;
   /** Our certificate towards agents on https; unused for unix sockets. */
-  agentTls?: AgentTls;
+  agentTls?: TlsMaterial | Credentials;
+  /** Who makes members and unmakes them. Absent: a unix socket, or certificates from elsewhere. */
+  authority?: FleetAuthority;
   /** How long a heartbeat keeps a node alive; agents beat three times as often. Default 15 s. */
   leaseMs?: number;
   /** How long an agent may run what is marked after it sent the last heartbeat that was answered. Default four leases. */
@@ -57,7 +60,9 @@ export interface RunningFleet extends Fleet {
   onDocker(take: (socket: Socket, account: string) => void): void;
 }
 
-interface Connection { url: string; client: AgentClient; close(): Promise<void> }
+interface Connection { url: string; client: AgentClient; close(): Promise<void>; finish(): Promise<void> }
+
+const RETIRE_MS = 300_000;
 
 export function createFleet(options: FleetOptions): RunningFleet {
   const {moray} = options;
@@ -77,11 +82,22 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const applier = new ReportApplier({moray, log, clock, outstanding});
   const connections = new Map<string, Connection>();
   const tables: TableKeeper = new TableKeeper({moray, log, clock, agent: nodeId => agentOf(nodeId)});
+  const retired = new Set<Connection>();
+  const {authority, agentTls} = options;
+  // With a new certificate come new connections; on the old ones what runs comes to its end, and who still holds a client for his next call has the time for it.
+  const stopFollowing = agentTls instanceof Credentials ? agentTls.onReplace(() => {
+    for (const connection of connections.values()) {
+      retired.add(connection);
+      setTimeout(() => void connection.finish().catch(() => undefined).finally(() => retired.delete(connection)), RETIRE_MS).unref();
+    }
+    connections.clear();
+  }) : undefined;
 
   let takeDocker: ((socket: Socket, account: string) => void) | undefined;
-  const docker = async (containerId: string): Promise<(socket: Socket) => void> => {
+  const docker = async (containerId: string, nodeId: string | undefined): Promise<(socket: Socket) => void> => {
     const stored = await moray.peek<Container>(BUCKETS.containers.name, containerId);
-    if (!stored) throw new CetusError('notFound', `No such container: ${containerId}`);
+    // A node is told nothing of what is on another one.
+    if (!stored || (nodeId !== undefined && stored.value.nodeId !== nodeId)) throw new CetusError('notFound', `No such container: ${containerId}`);
     const take = takeDocker;
     if (!take) throw new CetusError('unavailable', 'this process does not answer Docker clients');
     const {account} = stored.value;
@@ -90,22 +106,33 @@ export function createFleet(options: FleetOptions): RunningFleet {
 
   const listener = new Listener(options.listen, {
     join: facts => registry.join(facts),
-    heartbeat: beat => review.heartbeat(beat),
+    heartbeat: async beat => {
+      const answer = await review.heartbeat(beat);
+      const revoked = authority?.revocations.since(beat.revokedVersion);
+      return revoked ? {...answer, revoked} : answer;
+    },
     reports: async batch => {
       await registry.reporter(batch.nodeId, batch.bootGeneration);
       return applier.apply(batch);
     },
     assignments: question => assignments(moray, question),
     docker,
-  }, log);
+  }, log, authority && {
+    enroll: request => authority.enroll(request), renew: (peer, request) => authority.renew(peer, request), admit: peer => authority.admit(peer),
+    onRevoked: told => authority.revocations.onRevoked(told),
+  });
 
   const connect = (node: Node): AgentClient => {
     const current = connections.get(node.id);
     if (current?.url === node.facts.agentUrl) return current.client;
     if (current) void current.close();
-    const inner = options.connect?.(node) ?? new HttpAgentClient(node.name, node.facts.agentUrl, options.agentTls);
+    const inner = options.connect?.(node) ?? new HttpAgentClient(node.name, node.facts.agentUrl, agentTls && {material: currentOf(agentTls), nodeId: node.id});
     const client = watched(inner, outstanding);
-    connections.set(node.id, {url: node.facts.agentUrl, client, close: async () => { if (inner instanceof HttpAgentClient) await inner.close(); }});
+    connections.set(node.id, {
+      url: node.facts.agentUrl, client,
+      close: async () => { if (inner instanceof HttpAgentClient) await inner.close(); },
+      finish: async () => { if (inner instanceof HttpAgentClient) await inner.finish(); },
+    });
     return client;
   };
 
@@ -121,6 +148,7 @@ export function createFleet(options: FleetOptions): RunningFleet {
       await moray.open(BUCKETS.containers, BUCKETS.execs, BUCKETS.events, BUCKETS.addresses, BUCKETS.ports);
       await registry.start();
       await review.start();
+      await authority?.start();
       await listener.listen();
       log.info({listen: listener.url}, 'agents can join');
     },
@@ -129,7 +157,9 @@ export function createFleet(options: FleetOptions): RunningFleet {
       await review.stop();
       await tables.stop();
       await registry.stop();
-      await Promise.all([...connections.values()].map(c => c.close()));
+      stopFollowing?.();
+      await authority?.stop();
+      await Promise.all([...connections.values(), ...retired].map(c => c.close()));
       connections.clear();
     },
     get listenUrl() { return listener.url; },

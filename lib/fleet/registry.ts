@@ -7,6 +7,7 @@ import {CetusError, isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import {ALL} from '../moray/filter';
 import type {Change, Moray, Stored} from '../moray/moray';
+import type {NodeIdentity} from '../schema/authority';
 import {BUCKETS} from '../schema/buckets';
 import type {Node, NodeFacts} from '../schema/node';
 import {type KnownNodes, refusalOf} from './leases';
@@ -38,13 +39,18 @@ export class Registry implements KnownNodes {
   constructor(private readonly options: RegistryOptions) {}
 
   async start(): Promise<void> {
-    await this.options.moray.open(BUCKETS.nodes);
+    await this.options.moray.open(BUCKETS.nodes, BUCKETS.identities);
     this.loop = this.follow(await this.load());
   }
 
   async stop(): Promise<void> {
     this.stopped.abort(new CetusError('canceled', 'fleet stops'));
     await this.loop;
+  }
+
+  /** What the operator gave the node with its token; later they are the operator's to change. */
+  private async tokenLabels(nodeId: string): Promise<Record<string, string>> {
+    return (await this.options.moray.peek<NodeIdentity>(BUCKETS.identities.name, nodeId))?.value.labels ?? {};
   }
 
   async join(facts: NodeFacts): Promise<{nodeId: string}> {
@@ -59,7 +65,7 @@ export class Registry implements KnownNodes {
       const now = formatNs(clock.nowNs());
       const node: Node = {
         id: facts.nodeId, name: facts.name, facts, availability: before?.value.availability ?? 'active', liveness: 'alive', livenessReason: 'joined',
-        livenessAt: now, labels: before?.value.labels ?? {}, joinedAt: before?.value.joinedAt ?? now,
+        livenessAt: now, labels: before?.value.labels ?? (await this.tokenLabels(facts.nodeId)), joinedAt: before?.value.joinedAt ?? now,
         ...(fencedGeneration === undefined ? {} : {fencedGeneration}), ...(before?.value.drift ? {drift: before.value.drift} : {}),
         ...(facts.agentUrl.startsWith('unix:') ? {lease: {row: endpoint, bootGeneration: facts.bootGeneration}} : {}),
       };

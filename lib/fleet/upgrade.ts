@@ -7,7 +7,7 @@ import tls from 'node:tls';
 import type {Duplex} from 'node:stream';
 import {CetusError, INTERNAL} from '../base/errors';
 import {switchProtocol} from '../base/switch-protocol';
-import {type AgentAddress, type AgentTls, unreachableNode} from './address';
+import {type AgentAddress, type AgentTls, clientTls, unreachableNode} from './address';
 
 export function upgrade(address: AgentAddress, certificates: AgentTls | undefined, path: string, node: string, deadlineMs: number, headers: Record<string, string | string[]> = {}): Promise<Duplex> {
   return switchProtocol({
@@ -22,5 +22,5 @@ function connect(address: AgentAddress, certificates: AgentTls | undefined): net
   if (address.socketPath !== undefined) return net.connect({path: address.socketPath, allowHalfOpen: true});
   // Documented for tls.connect and missing in its types.
   const halfOpen = {allowHalfOpen: true} as tls.ConnectionOptions;
-  return tls.connect({host: address.host, port: address.port, servername: net.isIP(address.host) ? '' : address.host, ...certificates, ...halfOpen});
+  return tls.connect({host: address.host, port: address.port, servername: net.isIP(address.host) ? '' : address.host, ...(certificates && clientTls(certificates)), ...halfOpen});
 }

@@ -5,6 +5,9 @@
 import {CetusError} from '../base/errors';
 import {isLoopback} from '../base/loopback';
 
+/** Where an agent of a fleet listens unless told. */
+export const AGENT_PORT = 7444;
+
 export type ListenAddress = {kind: 'tcp'; host: string; port: number} | {kind: 'unix'; path: string};
 
 export function parseListen(text: string): ListenAddress {

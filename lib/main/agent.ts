@@ -23,14 +23,17 @@ import {readMutualTls} from './tls';
 
 const INIT_PROGRAMS = ['docker-init', 'tini-static', 'tini'];
 
-export async function agent(configFile: string): Promise<void> {
+/** `join`: the token of a machine that may not be a node yet. */
+export async function agent(configFile: string, join?: {token: string}): Promise<void> {
   const config = readAgentConfig(configFile);
   const listen = parseListen(config.listen);
-  const tls = config.tls && readMutualTls(config.tls);
-  // Plain TCP would hand root on the node to whoever can connect.
-  if (listen.kind === 'tcp' && !tls) throw new CetusError('invalid', `listen ${config.listen}: an address wants tls; without it unix:///PATH`);
   const log = createLog({name: 'agent', level: config.logLevel as never, stream: standardOutput()});
   failLoudly(log);
+  const files = config.tls && readMutualTls(config.tls);
+  if (listen.kind === 'unix' && join) throw new CetusError('invalid', `listen ${config.listen}: a node that joins is reached at an address, HOST:PORT`);
+  // Plain TCP would hand root on the node to whoever can connect.
+  const identity = listen.kind === 'tcp' && !files ? await (await import('./join.js')).nodeIdentity(config, join?.token, log) : undefined;
+  const tls = identity?.credentials ?? files;
   for (const below of ['', 'state', 'network']) fs.mkdirSync(path.join(config.dataDir, below), {recursive: true, mode: 0o711});
 
   const containerd = connectContainerd({socket: config.containerdSocket, namespace: config.containerdNamespace, log});
@@ -45,15 +48,20 @@ export async function agent(configFile: string): Promise<void> {
     directory: path.join(config.dataDir, 'build'), cgroup: path.join(cgroupParent, 'build'), program: dockerd, init: findInit(), runc: findProgram(['runc']),
     insecureRegistries: config.insecureRegistries, lending: images.lending, network, log,
   });
+  // A fleet with one list in its configuration spreads over the endpoints.
+  const link = connectControlPlane(config.controlPlane, tls, Math.floor(Math.random() * 1000));
   const node = createAgent({
     // The runtime's versions are filled in when it has been opened.
     facts: nodeFacts(config, {version: '', runc: '', init: await initFacts(findInit()), snapshotter: '', builds: dockerd !== '' && findInit() !== ''}, underlay),
     runtime, network, images, specs, fencing: groupFencing({directory: path.join(config.dataDir, 'guard'), cgroupParent, log}), meter: new KernelMeter(cgroupParent), build,
-    dataDir: config.dataDir, log, controlPlane: connectControlPlane(config.controlPlane, tls), ...(config.bootId ? {bootId: config.bootId} : {}),
+    dataDir: config.dataDir, log, controlPlane: identity?.listening(link) ?? link, ...(config.bootId ? {bootId: config.bootId} : {}),
+    ...(identity ? {admit: (peer) => identity.admit(peer)} : {}),
   });
   await node.open();
   await node.listen(listen.kind === 'unix' ? {socketPath: listen.path} : {host: listen.host, port: listen.port, tls: tls!});
+  identity?.begin((request) => link.renew(request));
   live(log, async () => {
+    await identity?.close();
     await node.close();
     await images.close();
     await containerd.close();

@@ -1,10 +1,13 @@
 #!/usr/bin/env node
 /** The program: one command per process of Cetus, and the operator's verbs. Every error ends as one line on standard error. */
+import path from 'node:path';
 import {Command, Option} from 'commander';
 import {isCetusError} from '../base/errors';
 import {addDatabaseVerbs, DEFAULT_ZOOKEEPER_PATH, findZooKeeper} from './cli/db';
 import {addOperatorVerbs} from './cli/verbs';
 import type {UpOptions} from './up/up';
+import {AGENT_PORT} from './address';
+import {pairs} from './cli/pairs';
 import {VERSION} from './version';
 
 /** See main/fleet/layout.ts, whose imports the other verbs need not pay for. */
@@ -110,9 +113,23 @@ program.command('endpoint')
   .action(async (options: {config: string}) => (await import('./endpoint.js')).endpoint(options.config));
 
 program.command('agent')
-  .description('the process on each compute node')
-  .requiredOption('--config <file>')
-  .action(async (options: {config: string}) => (await import('./agent.js')).agent(options.config));
+  .description('the process on each compute node. With --join: makes this machine a node of a fleet, once; afterwards `cetus agent --data DIR` is enough')
+  .option('--config <file>', 'default: agent.json in the data directory, which --join makes')
+  .option('--join <url>', 'https://HOST:PORT of an endpoint\'s listener for agents; may be repeated, for several endpoints', collect)
+  .option('--token <token>', 'as `cetus node token` printed it (default: CETUS_TOKEN)')
+  .option('--name <name>', 'with --join: what `cetus node ls` shows (default: the host name)')
+  .option('--listen <address>', `with --join: HOST:PORT where endpoints reach this agent (default: the address by which it reaches them, port ${AGENT_PORT})`)
+  .option('--containerd <socket>', 'with --join: containerd\'s socket', '/run/containerd/containerd.sock')
+  .option('--label <label>', 'with --join: KEY=VALUE; may be repeated', collect)
+  .action(async (options: AgentFlags, command: Command) => {
+    const token = options.token ?? process.env.CETUS_TOKEN;
+    if (options.join && !token) command.error('cetus agent: --join wants the --token of `cetus node token`');
+    if (token === undefined) return (await import('./agent.js')).agent(options.config ?? path.join(dataOf(command), 'agent.json'));
+    const file = options.config ?? await (await import('./join.js')).prepareConfig({
+      urls: options.join ?? [], token, data: dataOf(command), name: options.name, listen: options.listen, containerd: options.containerd, labels: pairs(options.label ?? []),
+    });
+    return (await import('./agent.js')).agent(file, {token});
+  });
 
 program.command('sitter')
   .description('the process beside each Postgres of a replicated store')
@@ -122,6 +139,7 @@ program.command('sitter')
 addOperatorVerbs(program);
 addDatabaseVerbs(program);
 
+interface AgentFlags { config?: string; join?: string[]; token?: string; name?: string; listen?: string; containerd: string; label?: string[] }
 interface PolicyFlags {
   tlsCert?: string; tlsKey?: string; tlsCa?: string; name?: string; insecureRegistry: string[]; hostNetwork: boolean; privileged: boolean; binds: string; logLevel: string;
 }

@@ -19,6 +19,15 @@ export interface Policy {
   allowBinds: string;
 }
 
+export interface AuthorityConfig {
+  /** Mode 0600, the same at every endpoint: what opens the authority's private key, which the store keeps. Made by the first endpoint of a datacenter. */
+  keyFile: string;
+  /** How long certificates are good. Default 90. */
+  certificateDays?: number;
+  /** Where nodes reach this listener, shown with a token. Default: fleetListen, where that is an address of its own. */
+  url?: string;
+}
+
 export interface EndpointConfig {
   /** The datacenter's identity, made once and the same at every endpoint. */
   id: string;
@@ -36,6 +45,8 @@ export interface EndpointConfig {
   fleetListen: string;
   /** Towards agents, at `fleetListen` and on the way to theirs. */
   fleetTls?: MutualTlsFiles;
+  /** In place of fleetTls: Cetus' own authority gives endpoints and nodes their certificates. */
+  authority?: AuthorityConfig;
   /** Without meaning since leases are in the store; files of before may have it. */
   amongOthers?: boolean;
   policy: Policy;
@@ -159,6 +170,10 @@ const endpointSchema = {
   properties: {
     id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1}, store: storeSchema,
     listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'}, fleetTls: mutualTls,
+    authority: {
+      type: 'object', required: ['keyFile'], additionalProperties: false,
+      properties: {keyFile: {type: 'string', pattern: '^/'}, certificateDays: {type: 'number', exclusiveMinimum: 0, maximum: 3650}, url: {type: 'string', pattern: '^https://'}},
+    },
     insecureRegistries: strings,
     policy: {
       type: 'object',
@@ -214,6 +229,8 @@ function read<T>(file: string, kind: keyof typeof validators): T {
 export function readEndpointConfig(file: string): EndpointConfig {
   const config = read<EndpointConfig>(file, 'endpoint');
   if ((config.postgresUrl === undefined) === (config.store === undefined)) throw new CetusError('invalid', `configuration ${file}: one of postgresUrl and store is wanted`);
+  if (config.authority && config.fleetTls) throw new CetusError('invalid', `configuration ${file}: certificates are either from files (fleetTls) or from Cetus' own authority, not both`);
+  if (config.authority && config.fleetListen.startsWith('unix:')) throw new CetusError('invalid', `configuration ${file}: authority wants a fleetListen that other machines reach, HOST:PORT`);
   return config;
 }
 export const readSitterConfig = (file: string): SitterConfig => read(file, 'sitter');

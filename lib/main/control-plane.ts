@@ -1,12 +1,15 @@
 /**
  * The control plane's parts put together, for an endpoint and for a runner: store, fleet, placement, chains, verbs. Nothing is decided here.
  */
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import type {Log} from '../base/log';
 import {systemClock} from '../base/clock';
 import {systemIds} from '../base/ids';
 import {createDatacenter, type RunningDatacenter} from '../datacenter/index';
+import type {Credentials, TlsMaterial} from '../base/credentials';
+import type {FleetAuthority} from '../fleet/authority/authority';
 import {createFleet, type RunningFleet} from '../fleet/create';
 import {CHAINS} from '../jobs/chains/index';
 import {createEvacuator} from '../jobs/evacuator';
@@ -23,7 +26,7 @@ import {CetusError, isCetusError} from '../base/errors';
 import type {InternalAddress} from '../base/listen';
 import {createWorkflow} from '../workflow/workflow';
 import {parseListen} from './address';
-import type {EndpointConfig} from './config';
+import type {AuthorityConfig, EndpointConfig} from './config';
 import {feedPlacement} from './placement-feed';
 import {storeOf} from './store';
 import {readMutualTls} from './tls';
@@ -43,8 +46,9 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   await moray.open(...Object.values(BUCKETS));
   await ensureDefaultAccount(moray);
 
-  const tls = config.fleetTls && readMutualTls(config.fleetTls);
-  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), endpoint: endpointName(config)});
+  const authority = config.authority && await openAuthority(config, config.authority, moray, log);
+  const tls = authority?.credentials ?? (config.fleetTls && readMutualTls(config.fleetTls));
+  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), ...(authority ? {authority} : {}), endpoint: endpointName(config)});
   const placement = createPlacementIndex();
   const services = createJobServices({fleet, placement, config: {subnetPools: config.addressPools}});
   const workflow = createWorkflow({
@@ -93,10 +97,20 @@ function endpointName(config: EndpointConfig): string {
   return `${os.hostname()}:${config.fleetListen}`;
 }
 
-function fleetListener(address: string, tls: {ca: string; cert: string; key: string} | undefined): InternalAddress {
+async function openAuthority(config: EndpointConfig, {keyFile, certificateDays}: AuthorityConfig, moray: Moray, log: Log): Promise<FleetAuthority> {
+  const {FleetAuthority: Class} = await import('../fleet/authority/authority.js');
+  const at = parseListen(config.fleetListen);
+  return Class.open({
+    moray, log, clock: systemClock, keyFile, endpointId: endpointName(config).replace(/[^A-Za-z0-9_.-]/g, '-').replace(/^[^A-Za-z0-9]+/, '').slice(-64),
+    addresses: at.kind === 'tcp' && net.isIP(at.host) && !['0.0.0.0', '::'].includes(at.host) ? [at.host] : [],
+    ...(certificateDays === undefined ? {} : {lifeMs: certificateDays * 24 * 3_600_000}),
+  });
+}
+
+function fleetListener(address: string, tls: TlsMaterial | Credentials | undefined): InternalAddress {
   const at = parseListen(address);
   if (at.kind === 'unix') return {socketPath: at.path};
-  if (!tls) throw new CetusError('invalid', `fleetListen ${address}: an address wants fleetTls; without it unix:///PATH`);
+  if (!tls) throw new CetusError('invalid', `fleetListen ${address}: an address wants authority or fleetTls; without them unix:///PATH`);
   return {host: at.host, port: at.port, tls};
 }
 

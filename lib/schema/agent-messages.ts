@@ -26,6 +26,10 @@ export const ASSIGNMENT_SCHEMA = {
   properties: {nodeId: name, bootGeneration: count, containers: {type: 'array', maxItems: 100_000, items: {type: 'string', pattern: '^[a-zA-Z0-9_.-]{1,128}$'}}},
 } as const;
 
+const request = {type: 'string', minLength: 1, maxLength: 8192} as const;
+export const ENROLL_SCHEMA = {type: 'object', required: ['token', 'nodeId', 'name', 'request'], properties: {token: {type: 'string', maxLength: 256}, nodeId: name, name, request}} as const;
+export const RENEW_SCHEMA = {type: 'object', required: ['nodeId', 'request'], properties: {nodeId: name, request}} as const;
+
 const observation = {
   type: 'object',
   required: ['containerId', 'generation', 'status', 'pid', 'exitCode', 'error', 'oomKilled', 'startedAt', 'finishedAt', 'restartCount'],

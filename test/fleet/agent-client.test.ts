@@ -307,12 +307,12 @@ describe('HttpAgentClient over TLS', () => {
     server.on('upgrade', (_req, socket) => echo(socket));
     await new Promise<void>(done => server.listen(0, '127.0.0.1', done));
     const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const client = new HttpAgentClient('alpha', url, {ca: cert, cert, key});
+    const client = new HttpAgentClient('alpha', url, {material: {ca: cert, cert, key}});
     expect(await client.task(task)).toEqual({});
     const stream = await client.attach('c1', {stdin: true, stdout: true, stderr: false, logs: false, stream: true, detachKeys: ''});
     stream.end('hello');
     expect(await text(stream)).toBe('ready:HELLO:bye');
-    const stranger = new HttpAgentClient('alpha', url, {ca: cert, cert: undefined as never, key: undefined as never});
+    const stranger = new HttpAgentClient('alpha', url, {material: {ca: cert, cert: undefined as never, key: undefined as never}});
     expect(await failure(stranger.task(task))).toMatchObject({kind: 'unavailable'});
     await stranger.close();
     await client.close();

@@ -14,6 +14,7 @@ import {asCetusError, CetusError} from '../../base/errors';
 import {noticeHangUp} from '../../base/hang-up';
 import {type InternalAddress, listenAt} from '../../base/listen';
 import type {Log} from '../../base/log';
+import {type Peer, peerOf} from '../../base/peer';
 import type {Task, TaskAnswer} from '../../schema/agent';
 import type {NodeFacts} from '../../schema/node';
 import {statusOf} from '../../schema/wire';
@@ -36,6 +37,8 @@ export interface ServerParts {
   /** Where the node builds images. */
   build?: BuildEngines;
   log: Log;
+  /** Refuses a caller whose certificate is trusted no more. */
+  admit?(peer: Peer): void;
 }
 
 const MAX_CONNECTIONS = 10_000;
@@ -43,12 +46,15 @@ const MAX_CONNECTIONS = 10_000;
 const KEEP_ALIVE_MS = 60_000;
 /** A client's request to a build engine, whose line is a parameter here and so written once more. */
 const MAX_HEAD_BYTES = 512 * 1024;
+const HANDSHAKE_MS = 10_000;
 const SWITCHING = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: cetus-stream\r\n\r\n';
 
 export class AgentServer {
   private server: http.Server | undefined;
   /** Upgraded sockets, which the http server no longer knows. */
   private readonly upgraded = new Set<Duplex>();
+  /** As they were accepted. Who leaves in the middle of a TLS handshake is in no other list, and half-open as all are here his end is not ours. */
+  private readonly connections = new Set<Socket>();
 
   constructor(private readonly parts: ServerParts) {}
 
@@ -56,9 +62,13 @@ export class AgentServer {
     const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, headersTimeout: 20_000, noDelay: true, maxHeaderSize: MAX_HEAD_BYTES};
     const server = 'socketPath' in at
       ? http.createServer(options)
-      : https.createServer({...options, ...currentOf(at.tls), requestCert: true, rejectUnauthorized: true, allowHalfOpen: true} as https.ServerOptions);
+      : https.createServer({...options, ...currentOf(at.tls), minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true, handshakeTimeout: HANDSHAKE_MS, allowHalfOpen: true} as https.ServerOptions);
     this.server = server;
     server.maxConnections = MAX_CONNECTIONS;
+    server.on('connection', (socket: Socket) => {
+      this.connections.add(socket);
+      socket.once('close', () => this.connections.delete(socket));
+    });
     server.on('request', (req: http.IncomingMessage, res: http.ServerResponse) => void this.answer(req, res));
     server.on('upgrade', (req: http.IncomingMessage, socket: Duplex, head: Buffer) => void this.upgrade(req, socket, head));
     const url = await listenAt(server, at);
@@ -72,6 +82,7 @@ export class AgentServer {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     for (const socket of this.upgraded) socket.destroy();
     server.closeAllConnections();
+    for (const socket of this.connections) socket.destroy();
     await closed;
   }
 
@@ -80,11 +91,20 @@ export class AgentServer {
     res.once('close', () => gone.abort(new CetusError('canceled', 'the caller hung up')));
     try {
       const url = new URL(req.url ?? '/', 'http://agent');
+      this.admit(req, url.pathname);
       const route: Route = findRoute(req.method ?? '', url.pathname);
       await route({...this.parts, req, res, query: new Query(url.searchParams), signal: gone.signal});
     } catch (err) {
       this.refuse(req, res, err);
     }
+  }
+
+  /** Orders are an endpoint's to give; another node may ask for blobs. */
+  private admit(req: http.IncomingMessage, pathname: string): void {
+    const peer = peerOf(req.socket);
+    if (!peer) return;
+    this.parts.admit?.(peer);
+    if (peer.role === 'node' && !pathname.startsWith('/v1/blobs/')) throw new CetusError('forbidden', `node ${peer.id} gives no orders here`);
   }
 
   private refuse(req: http.IncomingMessage, res: http.ServerResponse, err: unknown): void {
@@ -122,6 +142,7 @@ export class AgentServer {
     try {
       mayOrder(req);
       const url = new URL(req.url ?? '/', 'http://agent');
+      this.admit(req, url.pathname);
       await findUpgrade(req.method ?? '', url.pathname)({...this.parts, query: new Query(url.searchParams), headers: req.headers, accept});
     } catch (err) {
       const error = asCetusError(err);
