@@ -17,6 +17,13 @@ export function leftBundle(err: unknown, id: string): string | undefined {
   return bundle && path.basename(bundle) === id ? bundle : undefined;
 }
 
+/** runc keeps a container of this name that containerd knows nothing of. */
+export const leftInRunc = (err: unknown): boolean => /runc create failed: container with given ID already exists/.test(asCetusError(err).message);
+
+export async function forgetInRunc(runc: string, root: string, id: string): Promise<void> {
+  await run(runc, ['--root', root, 'delete', '--force', id], {timeout: TOOL_TIMEOUT_MS});
+}
+
 /** Ends a shim that works in the directory, unmounts what it had mounted there, and removes it. */
 export async function takeBundleAway(bundle: string): Promise<void> {
   for (const pid of fs.readdirSync('/proc')) {

@@ -19,7 +19,7 @@ import {containerdEvents} from './containerd-events';
 import {prepareSnapshot} from '../containerd/snapshots';
 import {CgroupGate} from './cgroup-gate';
 import {Lines} from './lines';
-import {leftBundle, takeBundleAway} from './bundles';
+import {forgetInRunc, leftBundle, leftInRunc, takeBundleAway} from './bundles';
 import {Fifos} from './fifos';
 import {type OpenedIo, openIo} from './process-io';
 import type {CreateRequest, IoRequest, OciSpec, ProcessIo, Runtime, RuntimeEvent, RuntimeState, SnapshotMount, TaskStatus} from './runtime';
@@ -41,6 +41,8 @@ export interface ContainerdRuntimeOptions {
 /** containerd gives a call that was canceled a moment to take back what it began. */
 const BUNDLE_TRIES = 25;
 const BUNDLE_PAUSE_MS = 100;
+/** Each is a runc that fails; whose create of the same is still under way is done within them. */
+const RUNC_TRIES = 10;
 const RUNTIME = 'io.containerd.runc.v2';
 const CONTAINER_LABEL = 'io.cetus.container';
 const ROOT_LABEL = 'containerd.io/gc.root';
@@ -142,7 +144,8 @@ class ContainerdRuntime implements Runtime {
 
   /**
    * Where a bundle of this name is in the way, a call of an agent or a containerd that was killed began it. The call may still be on its way
-   * back, which takes the bundle along, or forth, which makes a task that nobody waits for; only a bundle that stays is nobody's.
+   * back, which takes the bundle along, or forth, which makes a task that nobody waits for; only a bundle that stays is nobody's. runc knows of a container
+   * that containerd has forgotten where the machine was booted in between: containerd's state lies in /run mostly, runc's in our own directory.
    */
   private async makeTask(id: string, request: Parameters<ContainerdClient['tasks']['create']>[0]): Promise<{pid: number}> {
     for (let tries = 1; ; tries += 1) {
@@ -150,14 +153,16 @@ class ContainerdRuntime implements Runtime {
         return await this.client.tasks.create(request);
       } catch (err) {
         const bundle = leftBundle(err, id);
-        if (!bundle || tries > BUNDLE_TRIES) throw err;
+        const mostTries = bundle ? BUNDLE_TRIES : RUNC_TRIES;
+        if ((!bundle && !leftInRunc(err)) || tries > mostTries) throw err;
         await systemClock.sleep(BUNDLE_PAUSE_MS);
         const {status} = await this.state(id);
         if (status === 'created') await this.client.tasks.delete({containerId: id}).catch(ignoring('NOT_FOUND'));
         else if (status !== 'none') throw err;
-        if (tries === BUNDLE_TRIES) {
-          this.options.log.warn({id, bundle}, 'a bundle that belongs to nobody is in the way of a task; it is taken away');
-          await takeBundleAway(bundle);
+        if (tries === mostTries) {
+          this.options.log.warn({id, bundle}, 'what belongs to nobody is in the way of a task; it is taken away');
+          if (bundle) await takeBundleAway(bundle);
+          else await forgetInRunc(this.options.runcBinary ?? 'runc', path.join(this.options.stateDirectory, 'runc', this.client.namespace), id);
         }
       }
     }
