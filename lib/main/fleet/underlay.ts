@@ -25,7 +25,7 @@ export class Underlay {
   private get bridge(): string { return Underlay.bridgeName(this.prefix); }
   private get table(): string { return `cetus_${this.prefix}`; }
   private get forward(): ForwardAccess { return new ForwardAccess(`cetus ${this.prefix}`, this.log); }
-  private port(node: NodeLayout): string { return `cu-${node.prefix}`; }
+  private port(node: NodeLayout): string { return `cp-${node.prefix}`; }
 
   pathOf(node: NodeLayout): string { return `${NETNS_DIR}/${namespaceOf(node, this.prefix)}`; }
 
