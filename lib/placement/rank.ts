@@ -2,7 +2,7 @@
 import type {Reservation} from '../schema/container';
 import type {NodeScore} from '../schema/placement';
 
-export const WEIGHT = {soft: 4, spreadLabel: 2, utilization: 1, spreadAccount: 0.5, imageLocality: 0.5} as const;
+export const WEIGHT = {soft: 4, spreadLabel: 2, utilization: 1, spreadAccount: 1, imageLocality: 0.5} as const;
 /** Utilization has this many steps: noise does not decide. */
 export const LEVELS = 64;
 

@@ -52,7 +52,7 @@ function strictOracle(world: World, r: PlacementRequest): Map<string, number> {
     const free = Math.min(...(['memoryBytes', 'nanoCpus'] as const).map((d) => Math.max(0, (n.capacity[d] - n.reserved[d]) / n.capacity[d])));
     totals.set(n.id, 4 * soft.filter(has).length
       + (group ? 2 / (1 + own.filter((c) => c.labels['cetus.spread'] === group).length) : 0)
-      + Math.floor(free * 64) / 64 + 0.5 / (1 + own.length)
+      + Math.floor(free * 64) / 64 + 1 / (1 + own.length)
       + (world.images.some((i) => i.nodeId === n.id && i.imageId === r.imageId) ? 0.5 : 0));
   }
   return totals;
