@@ -30,6 +30,8 @@ export interface DatacenterConfig {
   cpuOvercommit?: number;
   /** How long /events remembers. Default 24 h. */
   eventRetentionMs?: number;
+  /** Other endpoints answer for the same datacenter: what they have answered is shown here at once. */
+  amongOthers?: boolean;
   /** Shown by `docker info`. */
   postgresVersion?: string;
 }

@@ -35,7 +35,7 @@ export function createDatacenter(services: DatacenterServices): RunningDatacente
   const {moray, clock, ids} = services;
   const context: Context = {
     ...services, log,
-    views: new ContainerViews(moray, clock, log),
+    views: new ContainerViews(moray, clock, log, services.config.amongOthers ?? false),
     events: new EventLog(moray, clock, ids, log),
     run: (caller, workflow, params, more) => services.workflow.run({workflow, account: caller.account, params, requestId: caller.requestId, ...more}),
   };

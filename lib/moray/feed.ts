@@ -154,6 +154,24 @@ export class Feed {
     }
   }
 
+  /** Everything behind the head, also what an older transaction still hides from the feed. One look-up in the log's index, of the few newest entries. */
+  async undelivered(most: number): Promise<string[] | undefined> {
+    while (this.head === undefined) {
+      if (this.watchers === 0 || this.closed) return undefined;
+      await this.changed.promise;
+    }
+    const {txid, seq} = this.head;
+    const statement: Statement = {
+      name: `undelivered_${this.bucket}`,
+      text: `SELECT key FROM ${logTable(this.bucket)} WHERE (txid, seq) > ($1::xid8, $2::bigint) LIMIT $3::int`,
+      values: [String(txid), String(seq), String(most + 1)],
+    };
+    const [rows] = await this.connections.with(new Deadline(), (connection) => connection.run([statement], new Deadline())).catch((err: unknown) => {
+      throw translate(err, `changes of ${this.bucket}`);
+    });
+    return rows!.length > most ? undefined : [...new Set(rows!.map(([key]) => key!))];
+  }
+
   private append(start: Place, page: Page): void {
     const first = this.from === undefined;
     this.from ??= start;

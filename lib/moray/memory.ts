@@ -257,6 +257,12 @@ class MemoryMoray implements Moray {
     return this.changes<T>(name, bound, listed, startSeq, options.signal);
   }
 
+  /** A change wakes its watchers in the turn in which it is made. */
+  async undelivered(name: string, _most: number): Promise<string[] | undefined> {
+    this.bucket(name);
+    return [];
+  }
+
   private async *changes<T>(name: string, bound: ReturnType<typeof bindFilter>, listed: {key: string; row: Row}[], startSeq: number, signal?: AbortSignal): AsyncGenerator<Change<T>> {
     for (const [n, {key, row}] of listed.entries()) {
       if (signal?.aborted || this.closed) return;

@@ -91,5 +91,10 @@ export interface Moray {
    * starting point is fixed. Ends when the signal is aborted or the store closed; throws `stale` where the feed no longer reaches back.
    */
   watch<T>(bucket: string, filter: string, options?: WatchOptions): Promise<AsyncIterable<Change<T>>>;
+  /**
+   * Keys of objects with changes that are committed by now and that watchers here may not have been given yet, by whichever process they were made: for who
+   * keeps a copy by a watch and is asked what is so now. undefined: more than `most` changes, or nobody watches the bucket here.
+   */
+  undelivered(bucket: string, most: number): Promise<string[] | undefined>;
   close(): Promise<void>;
 }

@@ -281,6 +281,10 @@ class PostgresMoray implements Moray {
     return feed.changes<T>(place ?? now, bound, signal);
   }
 
+  async undelivered(name: string, most: number): Promise<string[] | undefined> {
+    return this.bucket(name).feed.undelivered(most);
+  }
+
   /** The objects of one snapshot, then what that snapshot did not see. */
   private async fromBeginning<T>(definition: BucketDefinition, feed: Feed, filter: string, bound: BoundFilter, signal: AbortSignal | undefined): Promise<AsyncIterable<Change<T>>> {
     const {name} = definition;

@@ -239,3 +239,30 @@ test('a change is delivered within milliseconds, in this process and in another'
   // Measured 2 ms on idle cores. The timer alone would need half a second on average.
   expect(latencies.sort((a, b) => a - b)[20]).toBeLessThan(100);
 });
+
+test('what is committed and not delivered is named, also where an older transaction hides it from the feed', async () => {
+  const url = await postgres.freshDatabase();
+  const [reader, writer] = await Promise.all([open(url), open(url)]);
+  expect(await reader!.undelivered('counters', 10)).toBeUndefined();
+  const {seen} = follow(await reader!.watch<Counter>('counters', ALL, {signal: stop.signal}));
+  await writer!.put<Counter>('counters', 'a', {writer: 'w', n: 1});
+  await until('a to be delivered', () => seen.length === 1);
+  expect(await reader!.undelivered('counters', 10)).toEqual([]);
+  const older = new pg.Client({connectionString: url});
+  await older.connect();
+  try {
+    await older.query('BEGIN');
+    await older.query('SELECT pg_current_xact_id()');
+    await writer!.put<Counter>('counters', 'b', {writer: 'w', n: 1});
+    await writer!.put<Counter>('counters', 'b', {writer: 'w', n: 2});
+    await writer!.delete('counters', 'a');
+    expect((await reader!.undelivered('counters', 10))!.sort()).toEqual(['a', 'b']);
+    expect(await reader!.undelivered('counters', 2)).toBeUndefined();
+    expect(seen).toHaveLength(1);
+  } finally {
+    await older.query('ROLLBACK');
+    await older.end();
+  }
+  await until('all to be delivered', () => seen.length === 4);
+  expect(await reader!.undelivered('counters', 10)).toEqual([]);
+});

@@ -143,6 +143,7 @@ export class Connection implements Moray {
     return result;
   }
 
+  undelivered(bucket: string, most: number): Promise<string[] | undefined> { return this.read(() => this.inner.undelivered(bucket, most)); }
   open(...buckets: Parameters<Moray['open']>): Promise<void> { return this.read(() => this.inner.open(...buckets)); }
   get<T>(bucket: string, key: string, options?: CallOptions): Promise<Stored<T>> { return this.read(() => this.inner.get<T>(bucket, key, options)); }
   peek<T>(bucket: string, key: string, options?: CallOptions): Promise<Stored<T> | undefined> { return this.read(() => this.inner.peek<T>(bucket, key, options)); }

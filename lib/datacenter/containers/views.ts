@@ -3,7 +3,8 @@
  * (README.md has the numbers). One view per account that is asked for, dropped when idle.
  *
  * Read-your-writes: whoever changes a container in this process calls `touch(id)` before answering; the next reader fetches what was
- * touched from the store before it looks. A change that arrives late never undoes a newer one (etags rise per key), and a deleted id is never used again.
+ * touched from the store before it looks. Among other endpoints what they have answered counts as touched here: the store is asked which keys have changes that
+ * the feed has not brought yet, so that whoever comes back through another endpoint finds what they did. A change that arrives late never undoes a newer one (etags rise per key), and a deleted id is never used again.
  */
 import type {Log} from '../../base/log';
 import type {Clock} from '../../base/clock';
@@ -32,7 +33,7 @@ class AccountView {
   private announceLoaded!: () => void;
   usedAt = 0;
 
-  constructor(readonly account: string, private readonly moray: Moray, private readonly clock: Clock, private readonly log: Log) {
+  constructor(readonly account: string, private readonly moray: Moray, private readonly clock: Clock, private readonly log: Log, private readonly amongOthers: boolean) {
     this.loaded = new Promise((resolve) => { this.announceLoaded = resolve; });
     void this.follow();
   }
@@ -69,9 +70,17 @@ class AccountView {
   /** Newest first. */
   async all(): Promise<readonly Container[]> {
     await this.loaded;
+    if (this.amongOthers) await this.askOthers();
     if (this.touched.size > 0) await this.refresh();
     this.sorted ??= [...this.held.values()].map((h) => h.container).sort((a, b) => (a.createdAtNs < b.createdAtNs ? 1 : a.createdAtNs > b.createdAtNs ? -1 : 0));
     return this.sorted;
+  }
+
+  /** Of other accounts as well: none of theirs is found as one of ours. */
+  private async askOthers(): Promise<void> {
+    const late = await this.moray.undelivered(BUCKET, MAX_TOUCHED);
+    if (late) for (const id of late) this.touched.add(id);
+    else await this.load();
   }
 
   private async refresh(): Promise<void> {
@@ -151,11 +160,12 @@ class AccountView {
 export class ContainerViews {
   private readonly views = new Map<string, AccountView>();
 
-  constructor(private readonly moray: Moray, private readonly clock: Clock, private readonly log: Log) {}
+  /** `amongOthers`: containers are changed by other processes too. */
+  constructor(private readonly moray: Moray, private readonly clock: Clock, private readonly log: Log, private readonly amongOthers = false) {}
 
   private of(account: string): AccountView {
     let view = this.views.get(account);
-    if (!view) this.views.set(account, (view = new AccountView(account, this.moray, this.clock, this.log)));
+    if (!view) this.views.set(account, (view = new AccountView(account, this.moray, this.clock, this.log, this.amongOthers)));
     view.usedAt = this.clock.now();
     return view;
   }
