@@ -49,7 +49,7 @@ export interface ServerFacts {
   /** Of a primary. */
   standbys: Standby[];
   gate: 'closed' | 'open';
-  /** The generation of the last openGate with these data, kept over restarts (setting cetus.generation); 0: no client was ever let in. */
+  /** The generation of the last openGate or promotion with these data, kept over restarts (setting cetus.generation); 0: no client was ever let in. */
   generation: number;
   /** The generation in which the data were last rewound or copied; 0: never. */
   restoredIn: number;

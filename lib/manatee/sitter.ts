@@ -9,11 +9,12 @@ import {isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import type {ClusterView, Coordination, Monotonic} from './coordination';
 import {decide} from './decide/decide';
-import type {Action} from './decide/action';
+import type {Action, Step} from './decide/action';
 import {live, type Policy} from './decide/situation';
 import {Interrupt} from './interrupt';
 import {perform} from './perform';
 import type {PostgresServer, ServerFacts} from './server';
+import {Sight} from './sight';
 import type {Peer} from './state';
 
 export interface SitterOptions {
@@ -43,14 +44,19 @@ export interface SitterStatus {
 
 interface Pause { pauseMs: number; signal: Interrupt }
 
-/** After which a primary that lets nobody in looks again, twice as long each time: that its sync has caught up is told by nobody, and comes within a moment. */
+/** After which a primary that lets nobody in looks again, half as long again each time: that its sync has caught up is told by nobody, and comes within a moment. */
 const FIRST_LOOK_MS = 10;
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2_000;
 
+/** Done with our own Postgres, and changes nothing in ZooKeeper. */
+const TOLD: ReadonlySet<Step['kind']> = new Set(['announce', 'withdraw', 'declare', 'rebuild']);
+const isLocal = (step: Step): boolean => !TOLD.has(step.kind);
+
 export class Sitter {
   private readonly ending = new Interrupt();
   private wake = new Interrupt();
+  private readonly sight: Sight;
   private view: ClusterView | null = null;
   private facts: ServerFacts | null = null;
   private last: SitterStatus['last'] = null;
@@ -61,11 +67,17 @@ export class Sitter {
   /** Clients are let in, or may be: true from before the gate is opened until it has been seen closed; undefined: not looked yet. */
   private serving: boolean | undefined;
 
-  constructor(private readonly options: SitterOptions) {}
+  constructor(private readonly options: SitterOptions) {
+    this.sight = new Sight(() => this.look(), options.clock, this.pollMs);
+  }
 
   start(): void {
-    const hint = (): void => this.wake.abort();
-    this.off.push(this.options.coordination.onChange(hint), this.options.server.onChange(hint));
+    const wake = (): void => this.wake.abort();
+    const changed = (): void => {
+      this.sight.hint();
+      wake();
+    };
+    this.off.push(this.options.coordination.onChange(changed), this.options.server.onChange(wake));
     this.loops = Promise.all([this.turns(), this.pulse()]);
   }
 
@@ -112,7 +124,7 @@ export class Sitter {
   /** Answers how long to wait before the next one, and what ends that wait. */
   private async turn(): Promise<Pause> {
     const {self, policy, server, clock} = this.options;
-    const [view, facts] = await Promise.all([this.look(), server.facts()]);
+    const [view, facts] = await Promise.all([this.sight.view(), server.facts()]);
     this.view = view ?? this.view;
     this.facts = facts;
     this.serving = facts.gate === 'open';
@@ -136,11 +148,14 @@ export class Sitter {
       this.permit();
     }
     try {
+      if (isLocal(action.step)) this.sight.ahead();
       await perform(action.step, action.reason, {coordination, server, selfId: self.id, now: wallClock});
+      this.seen(action.step);
       this.last = {action};
       this.retryMs = FIRST_RETRY_MS;
       return {pauseMs: 0, signal: this.wake};
     } catch (err) {
+      this.sight.hint();
       const error = err instanceof Error ? err.message : String(err);
       if (this.last?.error !== error) this.options.log.warn({err, ...action}, `${action.step.kind} failed`);
       this.last = {action, error};
@@ -149,13 +164,19 @@ export class Sitter {
     }
   }
 
+  /** What a step of ours has made of the view that it was decided from. */
+  private seen(step: Step): void {
+    if (step.kind === 'declare') this.sight.wrote({...this.view!, state: step.next, version: step.version + 1});
+    else if (!isLocal(step)) this.sight.hint();
+  }
+
   private clientsWait({inRecovery, gate}: ServerFacts): boolean {
     return inRecovery === false && gate === 'closed';
   }
 
   private hurried(facts: ServerFacts): number {
     const pauseMs = Math.min(this.lookMs, this.untilNextLook(facts));
-    this.lookMs = Math.min(this.lookMs * 2, this.pollMs);
+    this.lookMs = Math.min(this.lookMs * 1.5, this.pollMs);
     return pauseMs;
   }
 

@@ -277,7 +277,7 @@ test('a primary that went on alone has diverged: seen when it cannot stream, cur
 });
 
 test('who was away for longer than the upstream keeps WAL has to be copied, and is told so', async () => {
-  const a = await world.peer('a', 'empty', {settings: {wal_keep_size: '32MB', max_wal_size: '32MB', min_wal_size: '32MB'}});
+  const a = await world.peer('a', 'empty', {settings: {wal_keep_size: '8MB', max_wal_size: '8MB', min_wal_size: '8MB'}});
   await a.server.start('primary', null);
   await a.server.acknowledge({kind: 'alone'});
   const b = await standby('b', a);

@@ -54,12 +54,17 @@ export class Configuration {
     await this.roundAfterwards();
   }
 
-  /** For what only allows more, where nothing is lost if another process is told a moment later: returns when one of the server's goes by it. A process less to wait for. */
-  async loosen(change: Partial<Wish>, until = this.clock.nowMs() + PROOF_MS): Promise<void> {
+  /** Written, and the server asked to read it: what proves that it has is the caller's. */
+  async ask(change: Partial<Wish>): Promise<void> {
     const next = {...this.believed, ...change};
     await this.write(next, this.home.data);
     this.believed = {...next, gate: this.believed.gate === 'open' ? 'open' : next.gate, acknowledger: looser(this.believed.acknowledger, next.acknowledger)};
     this.postmaster.reload();
+  }
+
+  /** For what only allows more, where nothing is lost if another process is told a moment later: returns when one of the server's goes by it. A process less to wait for. */
+  async loosen(change: Partial<Wish>, until = this.clock.nowMs() + PROOF_MS): Promise<void> {
+    await this.ask(change);
     const serial = String(this.serial);
     for (let why: unknown; ; ) {
       try {
@@ -78,7 +83,7 @@ export class Configuration {
    * The process that answered has had its signal; the postmaster may still be handing it on. It does that in one go, the rules of pg_hba.conf
    * included, before it sees to any connection. So whoever connects now and gets an answer, be it that all places are taken, was seen to afterwards.
    */
-  private async roundAfterwards(): Promise<void> {
+  async roundAfterwards(): Promise<void> {
     await this.session.fresh(async () => undefined).catch((err: unknown) => {
       if (!(err instanceof pg.DatabaseError)) throw err;
     });

@@ -15,6 +15,12 @@ const run = promisify(execFile);
 
 export interface Passwords { client: string; replication: string }
 
+/**
+ * Of a segment of the WAL. Who is promoted copies the segment in which it forks, whole, and flushes it before anybody may write: of the usual 16 MB that took a
+ * takeover a tenth of a second.
+ */
+const SEGMENT_MB = 4;
+
 const literal = (text: string): string => `'${text.replace(/'/g, `''`)}'`;
 
 /** What pg_rewind reads its source with. Rights on functions belong to a database: this one. */
@@ -36,7 +42,7 @@ export async function initialise(binDir: string, home: Home, passwords: Password
   const {uid, gid} = home.user;
   const as = {env: environment(), cwd: home.root, ...(process.getuid!() === 0 ? {uid, gid} : {})};
   try {
-    await run(path.join(binDir, 'initdb'), ['-D', home.making, '-U', SITTER, '--encoding=UTF8', '--locale=C', '--data-checksums', '--auth=reject', '--no-instructions', '--no-sync'], as);
+    await run(path.join(binDir, 'initdb'), ['-D', home.making, '-U', SITTER, '--encoding=UTF8', '--locale=C', '--data-checksums', `--wal-segsize=${SEGMENT_MB}`, '--auth=reject', '--no-instructions', '--no-sync'], as);
     await single(path.join(binDir, 'postgres'), home.making, statements(passwords), as);
     await syncFilesystem(home.making);
     await home.remember({ran: 'never', restoredIn: 0, generation: 0});

@@ -15,7 +15,7 @@ import type {Peer} from '../state';
 import {Acknowledgement} from './acknowledge';
 import {Backup} from './backup';
 import {Binaries} from './binaries';
-import {freshWish, passFile, PEER_ID} from './conf';
+import {CLIENT, freshWish, passFile, PEER_ID} from './conf';
 import {Configuration} from './configuration';
 import {Divergence} from './divergence';
 import {Looker} from './facts';
@@ -24,7 +24,7 @@ import {checkReachable, Home, type Memory} from './home';
 import {initialise, type Passwords} from './initialise';
 import {Postmaster} from './postmaster';
 import {endTools, isStopped} from './processes';
-import {Session} from './session';
+import {once, Session} from './session';
 import {firstNumber, Timelines} from './timelines';
 import {isNoChild, stopReceiving} from './upstream';
 import {Watchdog} from './watchdog';
@@ -51,6 +51,8 @@ const MAX_SOCKET_PATH = 107;
 /** How long `start` waits for a server that recovers, or, a standby, may have to stream before it may answer. */
 const RECOVERY_MS = 10_000;
 const PROMOTION_MS = 60_000;
+/** After a promotion, before the checkpoint that it leaves behind: clients' first commits do not wait behind its flushes. */
+const CHECKPOINT_AFTER_MS = 1000;
 /** Orphans of a postmaster that was killed hold its shared memory for a moment. */
 const FORMER_MS = 10_000;
 const FACTS_MS = 700;
@@ -282,10 +284,12 @@ class RealServer implements PostgresServer {
   }
 
   private async leaveRecovery(generation: number): Promise<void> {
-    await this.timelines.reserveBelow(firstNumber(generation));
-    await this.rememberRan(await this.home.memory(), 'primary');
+    // The generation too, whose first client would else wait until that is on the disk.
+    const memory = await this.home.memory();
+    await Promise.all([this.timelines.reserveBelow(firstNumber(generation)), this.home.remember({...memory, ran: 'primary', generation})]);
     const known = this.looker.furthest;
     await this.session.ask('SELECT pg_promote(false)');
+    this.warm();
     const until = this.clock.nowMs() + PROMOTION_MS;
     let look = await this.looker.look();
     while (look.inRecovery) {
@@ -298,7 +302,20 @@ class RealServer implements PostgresServer {
     // What has been said to be there must be: the next record begins in the next segment.
     if (lsnDistance(look.wal!, known) < 0n) await this.session.ask('SELECT pg_switch_wal()');
     // Nobody waits for it here; but until it has been made, a rewind by us as a source would take us for the former timeline's.
-    void this.session.fresh((client) => client.query('CHECKPOINT'), PROMOTION_MS).catch((err: unknown) => this.log.warn({err}, 'the checkpoint after the promotion failed'));
+    void this.checkpointSoon();
+  }
+
+  /**
+   * Where nobody has been in the clients' database since this server started, or since its tables changed, the first to come waits until his process has gathered
+   * the catalogues, a tenth of a second. One of ours does while the promotion waits for the disk.
+   */
+  private warm(): void {
+    void once({...this.session.config, database: CLIENT}, (client) => client.query('SELECT 1 FROM pg_class LIMIT 1')).catch((err: unknown) => this.log.debug({err}, 'the clients\' database was not visited'));
+  }
+
+  private async checkpointSoon(): Promise<void> {
+    await this.clock.sleep(CHECKPOINT_AFTER_MS);
+    await this.session.fresh((client) => client.query('CHECKPOINT'), PROMOTION_MS).catch((err: unknown) => this.log.warn({err}, 'the checkpoint after the promotion failed'));
   }
 
   acknowledge(by: Acknowledger): Promise<void> {

@@ -14,11 +14,12 @@ import {once, type Session} from './session';
 
 /**
  * Returns when nothing is received any more, nor can be. Only the startup process makes a receiver, and what it is told to make it for it reads when it gets
- * to it. Its confirmation of a requested pause comes after it has read its configuration again; so when replay has paused, the last receiver that it can
- * have made exists, and is ended here: by itself it would go on until replay has caught up with it.
+ * to it. It is told by us, beside the postmaster who would in its own time; its confirmation of a pause that is requested after that comes after it has
+ * read its configuration again. So when replay has paused it has asked for its last receiver, and when a connection begun after that has been answered,
+ * the postmaster has made it. It is ended here: by itself it would go on until replay has caught up with it.
  */
 export async function stopReceiving(configuration: Configuration, session: Session, looker: Looker, clock: Monotonic): Promise<void> {
-  await configuration.apply({upstream: null});
+  await configuration.ask({upstream: null});
   const until = clock.nowMs() + PROOF_MS;
   const waitFor = async (what: string, seen: () => Promise<boolean>): Promise<void> => {
     while (!(await seen())) {
@@ -26,9 +27,13 @@ export async function stopReceiving(configuration: Configuration, session: Sessi
       await clock.sleep(2);
     }
   };
+  const [startup] = await session.ask<{pid: number}>(`SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'startup'`, [], 'startup');
+  if (!startup) throw new CetusError('unavailable', 'our Postgres has no startup process: it is no standby');
+  signal(startup.pid, 'SIGHUP');
   await session.ask('SELECT pg_wal_replay_pause()');
   try {
     await waitFor('replay does not pause', async () => (await session.ask<{state: string}>('SELECT pg_get_wal_replay_pause_state() AS state', [], 'paused'))[0]!.state === 'paused');
+    await configuration.roundAfterwards();
     await waitFor('a receiver does not end', async () => {
       const pids = await session.ask<{pid: number}>(`SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'walreceiver'`, [], 'receivers');
       for (const {pid} of pids) signal(pid, 'SIGTERM');

@@ -68,6 +68,7 @@ export class Session {
   private stalls = 0;
   private connectSentMs = 0;
   private lastContactMs: number;
+  private lastAgreedMs = -Infinity;
   private attemptTimer: NodeJS.Timeout | undefined;
   private begun = false;
 
@@ -93,6 +94,8 @@ export class Session {
   /** As the servers granted it. */
   timeoutMs(): number { return this.manager.getSessionTimeout(); }
   leaseUntilMs(): number { return this.lease.until(); }
+  /** When the newest write was sent that a quorum has answered. */
+  agreedMs(): number { return this.lastAgreedMs; }
 
   /** undefined: there is no such node. A watch tells of its next change, or of its creation. */
   async read(path: string, watch: boolean): Promise<Node | undefined> {
@@ -119,6 +122,7 @@ export class Session {
     // Ops before the one that failed say 0, those behind it that they were not reached.
     const at = payload!.results!.findIndex((result) => result.type === OP_CODES.ERROR && result.err !== 0);
     if (at >= 0) return {done: false, at, because: this.refusal(payload!.results![at]!.err!)};
+    this.lastAgreedMs = Math.max(this.lastAgreedMs, sentMs);
     this.lease.answered(sentMs, this.options.clock.nowMs());
     return {done: true};
   }
