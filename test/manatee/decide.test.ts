@@ -152,6 +152,10 @@ describe('the sync', () => {
     expect(declared(action)).toMatchObject({generation: 4, primary: {id: 'b'}, sync: {id: 'c'}, async: [], deposed: [{id: 'a', deposedIn: 4}], initWal: '0/400'});
     expect(action.step).toMatchObject({version: 7, absent: ['a']});
   });
+  test('says that it is there before it takes over: its own sync would take over from a primary that is not', () => {
+    const quiet = following(a, {upstream: null, receiving: false});
+    expect(step(situation(b, quiet, state(), [alive(c)]))).toMatchObject({kind: 'announce', announcement: {id: 'b', systemId: SYSTEM, ready: true}});
+  });
   test('follows the primary again where that one came back in time', () => {
     expect(step(situation(b, following(a, {upstream: null, receiving: false}), state(), all))).toEqual({kind: 'follow', upstream: a});
   });

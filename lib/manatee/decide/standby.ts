@@ -2,7 +2,7 @@
 import {reached} from '../lsn';
 import {takenOver, upstreamOf, withoutWish, type Peer} from '../state';
 import {act, wait, type Action} from './action';
-import {hasForeignData, isAnnounced, isOverdue, isReady, live, missingAnnouncement, primaryServes, throwsAway, toBeRebuilt, wishedPrimary, type Member} from './situation';
+import {announcementOf, hasForeignData, isAnnounced, isOverdue, isReady, live, missingAnnouncement, primaryServes, throwsAway, toBeRebuilt, wishedPrimary, type Member} from './situation';
 
 export function sync(s: Member): Action {
   const {facts, state, view} = s;
@@ -23,6 +23,8 @@ export function sync(s: Member): Action {
 
 function takeOver(s: Member, wal: string): Action {
   const {state, view} = s;
+  // A primary without a node is one that its own sync takes over from.
+  if (!isAnnounced(s)) return act({kind: 'announce', announcement: announcementOf(s)}, 'before it takes over');
   const next = state.async.find((peer) => isReady(live(view, peer.id), state)) ?? null;
   return act({kind: 'declare', next: takenOver(state, wal, next), version: view.version, absent: [state.primary.id]},
     wishedPrimary(state) === s.self.id ? 'an operator wants this peer to be primary' : `the primary ${state.primary.id} is gone`);

@@ -147,6 +147,21 @@ function stoppedWithAQuestion(random: Random): Fault[] {
   ];
 }
 
+/**
+ * The primary's machine dies, and the next one's as soon as it is promoted, while the third cannot stream from it: that one takes over without having heard of its
+ * timeline. By chance alone once in 4,000 since nobody takes over unannounced, only to be taken over from at once.
+ */
+function twoTakeoversInARow(random: Random): Fault[] {
+  const diesMs = random.between(4_500, 7_000);
+  // As inject.ts reads them: its machine crashes after the second of its own calls as primary (the promotion), or after the third.
+  const choice = random.pick([22, 36]);
+  return [
+    {atMs: diesMs, kind: 'crashMachine', target: 'primary', forMs: random.between(8_000, 12_000), choice: random.below(1 << 20)},
+    {atMs: diesMs + 1, kind: 'atCall', target: 'primary', forMs: random.between(5_000, 10_000), choice},
+    {atMs: diesMs + random.between(300, 2_500), kind: 'cutPeers', target: 'sync', forMs: 12_000, choice: random.below(1 << 20)},
+  ];
+}
+
 export interface Planted { mutant: Mutant; /** As what it has to be found. */ kinds: readonly string[]; /** What its schedules are made of, where a thing has to come together that chance alone brings once in 1,300. */ faults?: (random: Random) => Fault[] }
 
 export const planted: readonly Planted[] = [
@@ -159,5 +174,5 @@ export const planted: readonly Planted[] = [
   {mutant: directChange, kinds: ['rule', 'unsafe', 'lost']},
   {mutant: reloadBelieved, kinds: ['rule', 'unsafe', 'lost']},
   {mutant: leaseFromAnswer, kinds: ['fence'], faults: stoppedWithAQuestion},
-  {mutant: sameTimelines, kinds: ['corruption', 'lost', 'I4']},
+  {mutant: sameTimelines, kinds: ['corruption', 'lost', 'I4'], faults: twoTakeoversInARow},
 ];
