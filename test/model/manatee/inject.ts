@@ -161,8 +161,10 @@ export class Injector {
   private mayLoseDisk(machine: Machine): boolean {
     const {ensemble, checker, machines} = this.world;
     const {state} = ensemble;
-    if (!state || state.systemId === null) return true;
+    if (!state) return true;
     const role = roleOf(state, machine.id);
+    // The first primary, whose word that the database is made may be on its way, has the only one.
+    if (state.systemId === null) return role !== 'primary' || machine.postgres.disk.ran !== 'primary';
     if (role !== 'primary' && role !== 'sync') return true;
     const heir = role === 'primary' ? state.sync : state.primary;
     if (!heir) return false;
