@@ -170,6 +170,8 @@ export class Operator {
     const history = await this.options.coordination.history(HISTORY_LIMIT);
     const after = await this.change((state, view) => {
       const role = roleOf(state, id);
+      if (role === 'none' && !live(view, id) && !view.rebuild.includes(id) && !history.some((entry) => roleOf(entry.state, id) !== 'none'))
+        throw new CetusError('notFound', `neither the cluster's state nor its history names a peer ${id}`);
       if (role === 'none' && !missed(history, view).some((peer) => peer.id === id)) return undefined;
       if (live(view, id)) throw new CetusError('conflict', `${id} is there, and would have its place back at once: stop its sitter first`);
       if (role === 'primary') throw new CetusError('conflict', `${id} is the primary: only the sync${state.sync ? ` ${state.sync.id}` : ''} may take its place, and does so when it can`);

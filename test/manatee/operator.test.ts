@@ -136,6 +136,7 @@ test('forget takes the place of a deposed peer and of an async that are not ther
   await operator.forget('c');
   expect(zk.state).toMatchObject({deposed: [], async: []});
   expect(zk.rebuild.size).toBe(0);
+  await refused(operator.forget('cc'), 'notFound', /names a peer cc/);
   await refused(operator.forget('b'), 'conflict', /is the sync/);
   await refused(operator.forget('a'), 'conflict', /stop its sitter first/);
   zk.peers = [];
