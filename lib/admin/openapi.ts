@@ -16,9 +16,19 @@ const operation = (operationId: string, summary: string, schema: object, paramet
   operationId, summary, parameters, responses: answers(schema, summary),
 });
 
+/** One whose particulars are a JSON object; all of it is optional. */
+const change = (operationId: string, summary: string, schema: object, properties: object, parameters: object[] = []): object => ({
+  ...operation(operationId, summary, schema, parameters),
+  requestBody: {required: false, content: {'application/json': {schema: {type: 'object', additionalProperties: false, properties}}}},
+});
+const labels = {type: 'object', additionalProperties: string} as const;
+const reason = {type: 'string', maxLength: 1024, description: 'Shown with the node.'} as const;
+const theNode = path('node', 'Name or id.');
+
 interface Operation {
   operationId: string;
   summary: string;
+  requestBody?: {content: Record<string, {schema: object}>};
   parameters: {name: string; in: 'path' | 'query'; required?: boolean; schema: object}[];
   responses: Record<string, {content?: Record<string, {schema: object}>}>;
 }
@@ -37,7 +47,20 @@ export const OPENAPI = {
   paths: {
     '/v1/ping': {get: operation('ping', 'Is the store there, and at least one node?', ref('Pong'))},
     '/v1/nodes': {get: operation('listNodes', 'Every node.', listOf('Node'))},
-    '/v1/nodes/{node}': {get: operation('getNode', 'One node and what is reserved on it.', ref('NodeDetail'), [path('node', 'Name or id.')])},
+    '/v1/nodes/{node}': {
+      get: operation('getNode', 'One node: what it is, what is reserved on it, its containers and certificates, and where it differs from the store.', ref('NodeDetail'), [theNode]),
+      delete: operation('removeNode', 'It is a member no more: its certificates are revoked, and what it had is forgotten. Refused for a node that lives or has containers or volumes, unless by force.', ref('RemovedNode'),
+        [theNode, query('force', 'Whatever it has; the answer says what was lost.', {type: 'boolean', default: false})]),
+    },
+    '/v1/nodes/{node}/labels': {post: change('labelNode', 'Labels to add or change, and names of labels to take away.', ref('Node'), {add: labels, remove: {type: 'array', items: string}}, [theNode])},
+    '/v1/nodes/{node}/cordon': {post: change('cordonNode', 'It gets no new containers; those it has stay.', ref('Node'), {reason}, [theNode])},
+    '/v1/nodes/{node}/uncordon': {post: operation('uncordonNode', 'It gets containers again.', ref('Node'), [theNode])},
+    '/v1/nodes/{node}/drain': {post: change('drainNode', 'It gets no new containers, and those that may move do.', ref('Node'), {reason}, [theNode])},
+    '/v1/tokens': {
+      get: operation('listTokens', 'Join tokens, without their secrets: which are good, and which node came with which.', listOf('Token')),
+      post: change('createToken', 'A join token, for one machine. Shown once.', ref('NewToken'), {ttlSeconds: {type: 'integer', minimum: 1, maximum: 2_592_000, description: 'Default: an hour.'}, labels}),
+    },
+    '/v1/tokens/{token}': {delete: operation('removeToken', 'It is good no more. A node that came with it stays.', ref('Id'), [path('token', 'The part behind the first dot.')])},
     '/v1/nodes/{node}/inventory': {get: operation('getInventory', 'What really exists on the node, asked of its agent.', ref('Inventory'), [path('node', 'Name or id.')])},
     '/v1/containers': {
       get: operation('listContainers', 'Containers of all accounts, newest first.', listOf('Container'), [
@@ -76,11 +99,25 @@ export const OPENAPI = {
         type: 'object', required: ['id', 'name', 'facts', 'availability', 'liveness', 'livenessReason', 'livenessAt', 'labels', 'joinedAt'],
         properties: {
           id: string, name: string, availability: {enum: ['active', 'cordoned', 'draining']}, liveness: {enum: ['alive', 'suspect', 'lost', 'fenced']},
-          livenessReason: string, livenessAt: string, joinedAt: string, labels: {type: 'object', additionalProperties: string},
+          livenessReason: string, livenessAt: string, joinedAt: string, labels, availabilityReason: string, availabilityAt: string, removing: {type: 'boolean'},
           facts: {type: 'object', required: ['cpus', 'memoryBytes', 'diskBytes', 'containerdVersion', 'kernelVersion'], properties: {cpus: {type: 'number'}, memoryBytes: integer, diskBytes: integer}},
         },
       },
-      NodeDetail: {type: 'object', required: ['node', 'reserved', 'containers'], properties: {node: ref('Node'), reserved: ref('Reservation'), containers: integer}},
+      NodeDetail: {
+        type: 'object', required: ['node', 'reserved', 'containers', 'running', 'certificates'],
+        properties: {node: ref('Node'), reserved: ref('Reservation'), containers: integer, running: integer,
+          certificates: {type: 'array', items: {type: 'object', required: ['serial', 'notAfter'], properties: {serial: string, notAfter: string}}}},
+      },
+      RemovedNode: {
+        type: 'object', required: ['id', 'name', 'containers', 'volumes'],
+        properties: {id: string, name: string, containers: {type: 'array', items: {type: 'object', required: ['id', 'account', 'name', 'status']}}, volumes: {type: 'array', items: {type: 'object', required: ['account', 'name']}}},
+      },
+      Token: {
+        type: 'object', required: ['id', 'createdAt', 'expiresAtMs', 'labels'],
+        properties: {id: string, createdAt: string, expiresAtMs: integer, labels, used: {type: 'object', required: ['nodeId', 'publicKey', 'at'], properties: {nodeId: string, publicKey: string, at: string}}},
+      },
+      NewToken: {allOf: [ref('Token'), {type: 'object', required: ['token', 'url'], properties: {token: string, url: string}}]},
+      Id: {type: 'object', required: ['id'], properties: {id: string}},
       Inventory: {
         type: 'object', required: ['containers', 'snapshots', 'namespaces', 'bridges', 'publishedPorts', 'volumes', 'images', 'execs'],
         properties: {containers: {type: 'array', items: {type: 'object', required: ['id', 'observation']}}, snapshots: {type: 'array', items: string}, namespaces: {type: 'array', items: string},

@@ -4,6 +4,9 @@ import type {ContainerStatus} from '../schema/container';
 
 /** Parameters as the OpenAPI document describes them, checked and coerced. */
 export interface Params {
+  token: string; force: boolean;
+  /** Of a change: the request's JSON object, {} where there is none. */
+  body: {reason?: string; add?: Record<string, string>; remove?: string[]; ttlSeconds?: number; labels?: Record<string, string>};
   node: string; container: string; job: string; bucket: string; key: string;
   account?: string; status?: ContainerStatus; execution?: string; target?: string; workflow?: string;
   filter?: string; sort?: string; limit: number; offset: number;
@@ -21,6 +24,14 @@ export function verbs({operator, system}: Pick<Datacenter, 'operator' | 'system'
     },
     listNodes: () => operator.nodes(),
     getNode: (p) => operator.node(p.node),
+    removeNode: (p) => operator.members.remove(p.node, p.force),
+    labelNode: (p) => operator.members.label(p.node, p.body),
+    cordonNode: (p) => operator.members.cordon(p.node, p.body.reason ?? ''),
+    uncordonNode: (p) => operator.members.uncordon(p.node),
+    drainNode: (p) => operator.members.drain(p.node, p.body.reason ?? ''),
+    listTokens: () => operator.members.tokens(),
+    createToken: ({body}) => operator.members.createToken({ttlSeconds: body.ttlSeconds, labels: body.labels}),
+    removeToken: (p) => operator.members.removeToken(p.token),
     getInventory: (p) => operator.inventory(p.node),
     listContainers: ({account, node, status, limit}) => operator.containers({account, node, status, limit}),
     getContainer: (p) => operator.container(p.container, p.account),

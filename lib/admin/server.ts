@@ -5,6 +5,7 @@
 import type {AddressInfo} from 'node:net';
 import Ajv, {type ValidateFunction} from 'ajv';
 import type {Registry} from 'prom-client';
+import {readBytes} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
 import type {Log} from '../base/log';
 import {type Request, type Response, restify, type Server, type ServerOptions} from '../base/restify';
@@ -26,6 +27,9 @@ export interface AdminServer {
 }
 
 const REQUEST_TIMEOUT_MS = 30_000;
+const MAX_BODY_BYTES = 1024 * 1024;
+/** restify's names, where they are not HTTP's. */
+const METHODS: Readonly<Record<string, string>> = {delete: 'del'};
 
 export function createAdminServer({datacenter, log, metrics}: AdminServerOptions): AdminServer {
   const servers: Server[] = [];
@@ -46,10 +50,12 @@ export function createAdminServer({datacenter, log, metrics}: AdminServerOptions
       for (const [method, operation] of Object.entries(methods)) {
         const verb = handlers[operation.operationId];
         const check = parameterCheck(operation.parameters);
+        const read = bodyReader(operation.requestBody?.content['application/json'].schema);
         // restify's promise handlers take no `next`; an exception would become its own error shape, so none may leave here.
         route(server, method, path, async (req, res) => {
           try {
-            res.json(200, await verb(check(req)));
+            const params = check(req);
+            res.json(200, await verb({...params, body: await read(req)}));
           } catch (thrown) {
             const err = asCetusError(thrown, operation.operationId);
             if (err.kind === 'internal') log.error({err, operation: operation.operationId}, 'operator API');
@@ -92,7 +98,7 @@ export function createAdminServer({datacenter, log, metrics}: AdminServerOptions
 
 function route(server: Server, method: string, path: string, handler: (req: Request, res: Response) => Promise<void>): void {
   const template = path.replace(/\{(\w+)\}/g, ':$1');
-  const register = (server as unknown as Record<string, (path: string, handler: unknown) => void>)[method];
+  const register = (server as unknown as Record<string, (path: string, handler: unknown) => void>)[METHODS[method] ?? method];
   register.call(server, template, handler);
 }
 
@@ -116,6 +122,25 @@ function parameterCheck(parameters: {name: string; required?: boolean; schema: o
       throw new CetusError('invalid', faults.join('; '));
     }
     return values as unknown as Params;
+  };
+}
+
+/** The object that a change may come with, as the document describes it. */
+function bodyReader(schema: object | undefined): (req: Request) => Promise<Params['body']> {
+  if (!schema) return async () => ({});
+  const validate: ValidateFunction = new Ajv({allErrors: true}).compile(schema);
+  return async (req) => {
+    const bytes = await readBytes(req, MAX_BODY_BYTES, () => new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`));
+    if (bytes.length === 0) return {};
+    let body: unknown;
+    try {
+      body = JSON.parse(bytes.toString('utf8'));
+    } catch (err) {
+      throw new CetusError('invalid', 'the body is not JSON', {cause: err});
+    }
+    if (validate(body)) return body as Params['body'];
+    throw new CetusError('invalid', (validate.errors ?? []).map((e) => (e.keyword === 'additionalProperties'
+      ? `unknown field ${String((e.params as {additionalProperty: string}).additionalProperty)}` : `${e.instancePath.slice(1).replace('/', '.') || 'the body'} ${e.message}`)).join('; '));
   };
 }
 

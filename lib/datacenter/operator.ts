@@ -7,6 +7,7 @@ import type {Job} from '../schema/job';
 import type {NodeReservations} from '../schema/node';
 import type {Volume} from '../schema/objects';
 import type {Context} from './context';
+import {memberVerbs} from './members';
 import {noSuchContainer} from './containers/resolve';
 import type {OperatorVerbs} from './verbs';
 
@@ -21,6 +22,7 @@ function known(bucket: string): BucketName {
 
 export function operatorVerbs(context: Context): OperatorVerbs {
   const {moray, fleet, workflow} = context;
+  const members = memberVerbs(context);
   const newest = [{field: 'createdAtNs', order: 'desc' as const}];
 
   const container = async (nameOrId: string, account?: string): Promise<Container> => {
@@ -37,14 +39,15 @@ export function operatorVerbs(context: Context): OperatorVerbs {
   };
 
   return {
+    members,
     nodes: () => fleet.nodes(),
 
     async node(idOrName) {
       const node = await fleet.node(idOrName);
-      const [reservations, containers] = await Promise.all([
-        moray.peek<NodeReservations>(BUCKETS.reservations.name, node.id), moray.count(BUCKETS.containers.name, eq('nodeId', node.id)),
+      const [reservations, containers, running, certificates] = await Promise.all([
+        moray.peek<NodeReservations>(BUCKETS.reservations.name, node.id), moray.count(BUCKETS.containers.name, eq('nodeId', node.id)), members.running(node.id), members.certificates(node.id),
       ]);
-      return {node, reserved: reservations?.value.total ?? {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0}, containers};
+      return {node, reserved: reservations?.value.total ?? {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0}, containers, running, certificates};
     },
 
     async inventory(nodeIdOrName) {

@@ -8,6 +8,7 @@ import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LogsQuery,
 import type {Container, ContainerStatus} from '../schema/container';
 import type {Config, CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
 import type {Job} from '../schema/job';
+import type {TokenView} from '../fleet/authority/tokens';
 import type {Node} from '../schema/node';
 import type {WantedPlatform} from './images/platform';
 import type {DatacenterEvent, Exec, Image, Network, Volume} from '../schema/objects';
@@ -234,10 +235,41 @@ export interface SystemVerbs {
   ping(): Promise<void>;
 }
 
+/** What went with a node that was removed. */
+export interface RemovedNode {
+  id: string;
+  name: string;
+  containers: {id: string; account: string; name: string; status: ContainerStatus}[];
+  volumes: {account: string; name: string}[];
+}
+/** What operators decide about nodes (members.ts). */
+export interface MemberVerbs {
+  label(nodeIdOrName: string, change: {add?: Record<string, string>; remove?: string[]}): Promise<Node>;
+  cordon(nodeIdOrName: string, reason: string): Promise<Node>;
+  uncordon(nodeIdOrName: string): Promise<Node>;
+  drain(nodeIdOrName: string, reason: string): Promise<Node>;
+  /** `conflict`: it lives, or holds what would be lost, and not by force. Repeatable until it is gone. */
+  remove(nodeIdOrName: string, force: boolean): Promise<RemovedNode>;
+  createToken(request: {ttlSeconds?: number; labels?: Record<string, string>}): Promise<{token: string; url: string} & TokenView>;
+  tokens(): Promise<TokenView[]>;
+  removeToken(id: string): Promise<{id: string}>;
+  certificates(nodeId: string): Promise<{serial: string; notAfter: string}[]>;
+  running(nodeId: string): Promise<number>;
+}
+export interface NodeDetail {
+  node: Node;
+  reserved: import('../schema/container').Reservation;
+  containers: number;
+  running: number;
+  /** Of Cetus' own authority; the newest last. */
+  certificates: {serial: string; notAfter: string}[];
+}
+
 /** What operators may ask; lib/admin is their only caller. Not bound to an account. */
 export interface OperatorVerbs {
   nodes(): Promise<Node[]>;
-  node(idOrName: string): Promise<{node: Node; reserved: import('../schema/container').Reservation; containers: number}>;
+  node(idOrName: string): Promise<NodeDetail>;
+  members: MemberVerbs;
   /** What really exists on the node: for leak checks and drift. */
   inventory(nodeIdOrName: string): Promise<Inventory>;
   containers(query: {account?: string; node?: string; status?: ContainerStatus; limit?: number}): Promise<Container[]>;

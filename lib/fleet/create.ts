@@ -30,6 +30,8 @@ export interface FleetOptions {
   agentTls?: TlsMaterial | Credentials;
   /** Who makes members and unmakes them. Absent: a unix socket, or certificates from elsewhere. */
   authority?: FleetAuthority;
+  /** Where machines join, as operators are told. Default: where the listener is. */
+  joinUrl?: string;
   /** How long a heartbeat keeps a node alive; agents beat three times as often. Default 15 s. */
   leaseMs?: number;
   /** How long an agent may run what is marked after it sent the last heartbeat that was answered. Default four leases. */
@@ -163,6 +165,10 @@ export function createFleet(options: FleetOptions): RunningFleet {
       connections.clear();
     },
     get listenUrl() { return listener.url; },
+    ...(authority ? {tokens: {
+      get url() { return options.joinUrl ?? listener.url; },
+      create: request => authority.tokens.create(request), list: () => authority.tokens.list(), remove: id => authority.tokens.remove(id),
+    }} : {}),
     onContainerChange: containerListener => applier.onContainerChange(containerListener),
     onDocker: take => { takeDocker = take; },
     node: idOrName => registry.find(idOrName),

@@ -3,6 +3,7 @@ import type {Duplex, Readable} from 'node:stream';
 import type {AttachQuery, BuildPrepare, BuiltNames, EnsureLine, EnsureRequest, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, NodeImages, NodeNetwork, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskOutput} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
+import type {TokenView} from './authority/tokens';
 import type {Node, NodeFacts} from '../schema/node';
 
 /** Errors arrive as the agent's own CetusErrors; a node that cannot be reached is `unavailable`, a late answer `timeout`. */
@@ -67,7 +68,17 @@ export interface NetworkTables {
   prepare(nodeId: string, networks: NodeNetwork[]): Promise<void>;
 }
 
+/** Join tokens of the authority; `url` is where a machine joins. */
+export interface FleetTokens {
+  readonly url: string;
+  create(request: {ttlMs?: number; labels?: Record<string, string>}): Promise<{token: string} & TokenView>;
+  list(): Promise<TokenView[]>;
+  remove(id: string): Promise<void>;
+}
+
 export interface Fleet {
+  /** Absent on one machine, and where certificates come from files. */
+  readonly tokens?: FleetTokens;
   /** By node id or name; `notFound` where there is none. */
   node(idOrName: string): Promise<Node>;
   nodes(): Promise<Node[]>;

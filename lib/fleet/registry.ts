@@ -58,13 +58,14 @@ export class Registry implements KnownNodes {
     for (let attempt = 1; ; attempt += 1) {
       const before = await moray.peek<Node>(BUCKET, facts.nodeId);
       const fencedGeneration = before?.value.fencedGeneration;
+      if (before?.value.removing) throw new CetusError('unauthorized', `node ${facts.name} is being removed`);
       if (before && before.value.facts.bootGeneration > facts.bootGeneration)
         throw new CetusError('stale', `node ${facts.name} joined with boot generation ${facts.bootGeneration}, ${before.value.facts.bootGeneration} has been seen`);
       if (fencedGeneration !== undefined && facts.bootGeneration <= fencedGeneration)
         throw new CetusError('stale', `node ${facts.name} was fenced: its boot generation ${facts.bootGeneration} is over`, {info: {fenced: true}});
       const now = formatNs(clock.nowNs());
       const node: Node = {
-        id: facts.nodeId, name: facts.name, facts, availability: before?.value.availability ?? 'active', liveness: 'alive', livenessReason: 'joined',
+        id: facts.nodeId, name: facts.name, facts, availability: before?.value.availability ?? 'active', ...said(before?.value), liveness: 'alive', livenessReason: 'joined',
         livenessAt: now, labels: before?.value.labels ?? (await this.tokenLabels(facts.nodeId)), joinedAt: before?.value.joinedAt ?? now,
         ...(fencedGeneration === undefined ? {} : {fencedGeneration}), ...(before?.value.drift ? {drift: before.value.drift} : {}),
         ...(facts.agentUrl.startsWith('unix:') ? {lease: {row: endpoint, bootGeneration: facts.bootGeneration}} : {}),
@@ -171,4 +172,11 @@ export class Registry implements KnownNodes {
       }
     }
   }
+}
+
+/** What an operator said of the node stays when it joins again. */
+function said(before: Node | undefined): Partial<Node> {
+  if (!before) return {};
+  const {availabilityReason, availabilityAt, removing} = before;
+  return {...(availabilityReason === undefined ? {} : {availabilityReason}), ...(availabilityAt === undefined ? {} : {availabilityAt}), ...(removing ? {removing} : {})};
 }

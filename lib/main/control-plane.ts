@@ -48,7 +48,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
 
   const authority = config.authority && await openAuthority(config, config.authority, moray, log);
   const tls = authority?.credentials ?? (config.fleetTls && readMutualTls(config.fleetTls));
-  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), ...(authority ? {authority} : {}), endpoint: endpointName(config)});
+  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), ...(authority ? {authority, joinUrl: config.authority?.url} : {}), endpoint: endpointName(config)});
   const placement = createPlacementIndex();
   const services = createJobServices({fleet, placement, config: {subnetPools: config.addressPools}});
   const workflow = createWorkflow({

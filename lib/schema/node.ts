@@ -94,6 +94,11 @@ export interface Node {
   name: string;
   facts: NodeFacts;
   availability: NodeAvailability;
+  /** Why and since when it is cordoned or drained, in the operator's words. Absent: it never was, or nothing was said. */
+  availabilityReason?: string;
+  availabilityAt?: string;
+  /** Set while an operator takes it out of the fleet: its certificates are revoked, its containers are forgotten without asking it, and it does not come back. */
+  removing?: boolean;
   liveness: NodeLiveness;
   livenessReason: string;
   livenessAt: string;

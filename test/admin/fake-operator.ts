@@ -39,6 +39,7 @@ const known = <T>(what: string, wanted: string, names: string[], value: T): T =>
   if (!names.includes(wanted)) throw new CetusError('notFound', `no such ${what}: ${wanted}`);
   return value;
 };
+const token = {id: 'abcdefghij', createdAt: at, expiresAtMs: 1_767_326_645_000, labels: {rack: 'r1'}};
 const stored = {bucket: 'containers', key: container.id, value: container, etag: '1', mtime: 1};
 
 export function fakeDatacenter(): Pick<Datacenter, 'operator' | 'system'> {
@@ -46,7 +47,21 @@ export function fakeDatacenter(): Pick<Datacenter, 'operator' | 'system'> {
     system: {ping: async () => undefined} as Datacenter['system'],
     operator: {
       nodes: async () => [node],
-      node: async (name) => known('node', name, [node.name, node.id], {node, reserved: reservation, containers: 1}),
+      node: async (name) => known('node', name, [node.name, node.id], {node, reserved: reservation, containers: 1, running: 1, certificates: [{serial: '4A', notAfter: at}]}),
+      members: {
+        label: async (name, {add = {}, remove = []}) => known('node', name, [node.name], {...node, labels: Object.fromEntries(Object.entries({...node.labels, ...add}).filter(([k]) => !remove.includes(k)))}),
+        cordon: async (name, reason) => known('node', name, [node.name], {...node, availability: 'cordoned', availabilityReason: reason, availabilityAt: at}),
+        uncordon: async (name) => known('node', name, [node.name], node),
+        drain: async (name, reason) => known('node', name, [node.name], {...node, availability: 'draining', availabilityReason: reason, availabilityAt: at}),
+        remove: async (name, force) => {
+          if (!force && name === 'busy') throw new CetusError('conflict', 'node busy holds 1 container');
+          return {id: node.id, name: node.name, containers: [{id: container.id, account: 'default', name: 'web', status: 'running'}], volumes: [{account: 'default', name: 'data'}]};
+        },
+        createToken: async ({ttlSeconds = 3600, labels = {}}) => ({...token, expiresAtMs: Date.now() + ttlSeconds * 1000, labels, token: `cetus1.${token.id}.${'s'.repeat(32)}.${'f'.repeat(43)}`, url: 'https://10.0.0.1:7443'}),
+        tokens: async () => [token, {...token, id: 'usedusedus', used: {nodeId: node.id, publicKey: 'aa', at}}],
+        removeToken: async (id) => known('token', id, [token.id], {id}),
+        certificates: async () => [], running: async () => 1,
+      },
       inventory: async () => ({containers: [{id: container.id, observation: container.observation}], snapshots: [], namespaces: [], bridges: [], publishedPorts: [], volumes: [], images: [], execs: []}),
       containers: async () => [container],
       container: async (name) => known('container', name, [container.name, container.id], container),

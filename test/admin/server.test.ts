@@ -22,12 +22,12 @@ afterAll(async () => {
   fs.rmSync(path.dirname(socketPath), {recursive: true});
 });
 
-function call(method: string, url: string): Promise<{status: number; body: unknown}> {
+function call(method: string, url: string, sent?: string): Promise<{status: number; body: unknown}> {
   return new Promise((resolve, reject) => {
     http.request({socketPath, method, path: url}, (res) => {
       let text = '';
       res.setEncoding('utf8').on('data', (c: string) => { text += c; }).on('end', () => resolve({status: res.statusCode!, body: JSON.parse(text)}));
-    }).on('error', reject).end();
+    }).on('error', reject).end(sent);
   });
 }
 
@@ -39,7 +39,7 @@ test('every description has a verb, and every verb a description', () => {
 
 const ajv = new Ajv({strict: false});
 ajv.addSchema({$id: 'api', components: OPENAPI.components});
-const values: Record<string, string> = {node: node.name, container: container.name, job: job.id, bucket: 'containers', key: container.id};
+const values: Record<string, string> = {node: node.name, container: container.name, job: job.id, bucket: 'containers', key: container.id, token: 'abcdefghij'};
 
 test.each(operations)('$method $template answers as described', async ({template, method, operation}) => {
   const {status, body} = await call(method.toUpperCase(), template.replace(/\{(\w+)\}/g, (_, name: string) => values[name]));
@@ -57,11 +57,31 @@ test.each([
   ['GET', '/v1/jobs?limit=1&limit=2', 400, /more than once/],
   ['GET', '/v1/nodes/nosuch', 404, /no such node/],
   ['GET', '/v2/nodes', 404, /no such path/],
+  ['DELETE', '/v1/nodes/busy', 409, /holds 1 container/],
+  ['DELETE', '/v1/nodes/busy?force=perhaps', 400, /force must be boolean/],
+  ['DELETE', '/v1/tokens/nosuch', 404, /no such token/],
   ['DELETE', '/v1/nodes', 400, /does not take that method/],
   ['GET', '/v1/store/containers/a%2Fb', 404, /a\/b/],
 ])('%s %s is refused with %d', async (method, url, status, message) => {
   const answer = await call(method, url);
   expect(answer).toEqual({status, body: {code: expect.any(String), message: expect.stringMatching(message)}});
+});
+
+test.each([
+  ['/v1/tokens', '{"ttlSeconds": 0}', /ttlSeconds must be >= 1/],
+  ['/v1/tokens', '{"ttl": 5}', /unknown field ttl/],
+  ['/v1/tokens', '{"labels": {"rack": 1}}', /labels.rack must be string/],
+  ['/v1/tokens', '[]', /must be object/],
+  ['/v1/tokens', '{', /not JSON/],
+  ['/v1/nodes/rack1-a/cordon', JSON.stringify({reason: 'x'.repeat(1025)}), /reason must NOT have more than 1024/],
+  ['/v1/nodes/rack1-a/labels', JSON.stringify({add: {x: 'y'.repeat(2 ** 20)}}), /longer than/],
+])('POST %s with %.40s is refused', async (url, sent, message) => {
+  expect(await call('POST', url, sent)).toMatchObject({status: 400, body: {code: 'invalid', message: expect.stringMatching(message)}});
+});
+
+test('what a change says arrives', async () => {
+  expect(await call('POST', '/v1/nodes/rack1-a/labels', '{"add": {"disk": "ssd"}, "remove": ["rack"]}')).toMatchObject({status: 200, body: {labels: {disk: 'ssd'}}});
+  expect(await call('POST', '/v1/nodes/rack1-a/drain', '{"reason": "new disks"}')).toMatchObject({status: 200, body: {availability: 'draining', availabilityReason: 'new disks'}});
 });
 
 test('a fault of ours shows its message and no stack', async () => {

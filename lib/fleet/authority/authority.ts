@@ -16,11 +16,11 @@ import type {Peer} from '../../base/peer';
 import {IDENTITY_NAME, issue, makeAuthority, makeKey, publicKeyHash, readRequest} from '../../base/x509';
 import {eq} from '../../moray/filter';
 import type {BatchOp, Moray, Stored} from '../../moray/moray';
-import type {Authority, CertificateAnswer, EnrollRequest, IssuedCertificate, NodeIdentity, RenewRequest, Revocation, TokenRecord} from '../../schema/authority';
+import type {Authority, CertificateAnswer, EnrollRequest, IssuedCertificate, NodeIdentity, RenewRequest, TokenRecord} from '../../schema/authority';
 import {BUCKETS} from '../../schema/buckets';
 import {parseJoinToken} from '../../schema/join-token';
 import type {Node} from '../../schema/node';
-import {REVOCATIONS, Revocations} from './revocations';
+import {Revocations} from './revocations';
 import {makeKeyFile, readKeyFile, seal, unseal} from './seal';
 import {TOKENS, Tokens} from './tokens';
 
@@ -196,21 +196,6 @@ export class FleetAuthority {
       }
     }
   }
-}
-
-/** The writes that take a node's certificates from it, for the batch that removes the node. None where it has no identity. */
-export async function revocationWrites(moray: Moray, clock: Clock, nodeId: string, reason: string): Promise<{writes: BatchOp[]; revocations: Revocation[]}> {
-  const identity = await moray.peek<NodeIdentity>(IDENTITIES, nodeId);
-  if (!identity) return {writes: [], revocations: []};
-  const at = formatNs(clock.nowNs());
-  const revocations = identity.value.certificates.map(({serial, notAfterMs}): Revocation => ({serial, nodeId, reason, at, notAfterMs}));
-  return {
-    revocations,
-    writes: [
-      ...revocations.map((value): BatchOp => ({op: 'put', bucket: REVOCATIONS, key: value.serial, value})),
-      {op: 'delete', bucket: IDENTITIES, key: nodeId, etag: identity.etag},
-    ],
-  };
 }
 
 const lifeFrom = (nowMs: number, lifeMs: number): {notBeforeMs: number; notAfterMs: number} => ({notBeforeMs: nowMs - SKEW_MS, notAfterMs: nowMs + lifeMs});

@@ -3,12 +3,12 @@
  * list by the answer to a heartbeat when theirs is another one. Certificates that would have expired by now are not on it: their dates refuse them.
  */
 import {createHash} from 'node:crypto';
-import type {Clock} from '../../base/clock';
+import {type Clock, formatNs} from '../../base/clock';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
 import {ALL, le} from '../../moray/filter';
-import type {Change, Moray} from '../../moray/moray';
-import {NOTHING_REVOKED, type Revocation, type RevokedSerials} from '../../schema/authority';
+import type {BatchOp, Change, Moray} from '../../moray/moray';
+import {NOTHING_REVOKED, type NodeIdentity, type Revocation, type RevokedSerials} from '../../schema/authority';
 import {BUCKETS} from '../../schema/buckets';
 
 export const REVOCATIONS = BUCKETS.revocations.name;
@@ -102,4 +102,19 @@ export class Revocations {
       }
     }
   }
+}
+
+/** The writes that take a node's certificates from it, for the batch that removes the node. None where it has no identity. */
+export async function revocationWrites(moray: Moray, clock: Clock, nodeId: string, reason: string): Promise<{writes: BatchOp[]; revocations: Revocation[]}> {
+  const identity = await moray.peek<NodeIdentity>(BUCKETS.identities.name, nodeId);
+  if (!identity) return {writes: [], revocations: []};
+  const at = formatNs(clock.nowNs());
+  const revocations = identity.value.certificates.map(({serial, notAfterMs}): Revocation => ({serial, nodeId, reason, at, notAfterMs}));
+  return {
+    revocations,
+    writes: [
+      ...revocations.map((value): BatchOp => ({op: 'put', bucket: REVOCATIONS, key: value.serial, value})),
+      {op: 'delete', bucket: BUCKETS.identities.name, key: nodeId, etag: identity.etag},
+    ],
+  };
 }

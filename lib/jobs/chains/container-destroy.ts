@@ -13,6 +13,7 @@ import type {BatchOp, Stored} from '../../moray/moray';
 import {BUCKETS} from '../../schema/buckets';
 import {targets, type DestroyParams} from '../../schema/chains';
 import type {Container} from '../../schema/container';
+import type {Node} from '../../schema/node';
 import type {Volume} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import {reserve} from '../reservations';
@@ -47,7 +48,7 @@ async function mark(ctx: Ctx<DestroyParams>): Promise<{output: Marked; writes: B
     throw new CetusError('conflict', `cannot remove container "/${c.name}": ${why}`);
   }
   const volumes = ctx.params.removeVolumes ? await ownVolumes(ctx, c) : [];
-  if (!volumes.length && isInert(c) && (await ctx.services.fleet.node(c.nodeId)).liveness === 'alive')
+  if (!volumes.length && isInert(c) && (await nodeOf(ctx, c.nodeId))?.liveness === 'alive')
     return {output: {nodeId: c.nodeId, volumeIds: [], wasRunning: false, forgotten: true}, writes: [...(await forgotten(ctx, stored)), ...farewell(ctx, c)]};
   return {
     output: {nodeId: c.nodeId, volumeIds: volumes.map((v) => v.key), wasRunning: isRunning(c)},
@@ -103,6 +104,8 @@ async function remove(ctx: Ctx<DestroyParams>): Promise<Removed> {
       });
     return {volumeIds: []};
   }
+  // Of a node that an operator gives up for good nobody is asked: what is there is lost, or the node is cut off from it.
+  if ((await nodeOf(ctx, nodeId))?.removing ?? true) return {volumeIds};
   await task(ctx, nodeId, 'remove', {kind: 'container.remove', containerId: ctx.params.containerId, force: ctx.params.force}, 110_000);
   const removed: string[] = [];
   for (const volumeId of volumeIds) {
@@ -117,6 +120,12 @@ async function remove(ctx: Ctx<DestroyParams>): Promise<Removed> {
   }
   return {volumeIds: removed};
 }
+
+/** undefined: it is no more. One that is not known here yet may have joined at another endpoint. */
+const nodeOf = (ctx: Ctx<DestroyParams>, nodeId: string): Promise<Node | undefined> => ctx.services.fleet.node(nodeId).catch(async (err: unknown) => {
+  if (!isCetusError(err, 'notFound')) throw err;
+  return (await ctx.moray.peek<Node>(BUCKETS.nodes.name, nodeId))?.value;
+});
 
 /**
  * Reports of a container that is gone are dropped, and with them the events of its end (`kill`, `die`) and the exit code that others wait for.

@@ -7,7 +7,8 @@ import {CetusError} from '../../base/errors';
 
 const DEADLINE_MS = 30_000;
 
-export type Call = <T>(method: 'GET' | 'POST', path: string) => Promise<T>;
+type Method = 'GET' | 'POST' | 'DELETE';
+export type Call = <T>(method: Method, path: string, body?: object) => Promise<T>;
 
 /** `admin` is a socket's path, unix:///PATH, or http://HOST:PORT; undefined: the socket in the data directory. */
 export function adminClient(admin: string | undefined, dataDir: string): Call {
@@ -15,9 +16,9 @@ export function adminClient(admin: string | undefined, dataDir: string): Call {
   const socketPath = where.startsWith('unix://') ? where.slice('unix://'.length) : where.startsWith('/') ? where : undefined;
   const origin = socketPath ? 'http://cetus' : where.replace(/\/$/, '');
   if (!socketPath && !/^https?:\/\//.test(where)) throw new CetusError('invalid', `--admin ${where}: expected a socket's path, unix:///PATH or http://HOST:PORT`);
-  return async <T>(method: 'GET' | 'POST', url: string): Promise<T> => {
+  return async <T>(method: Method, url: string, sent?: object): Promise<T> => {
     try {
-      const {status, text} = await ask(`${origin}${url}`, {method, socketPath});
+      const {status, text} = await ask(`${origin}${url}`, {method, socketPath}, sent === undefined ? undefined : JSON.stringify(sent));
       const body = JSON.parse(text) as T & {code?: string; message?: string};
       if (status !== 200) throw new CetusError('invalid', body.message ?? `the operator's API answered ${status}`);
       return body;
@@ -32,11 +33,12 @@ export function adminClient(admin: string | undefined, dataDir: string): Call {
 }
 
 /** Node's own client: undici would cost each of the operator's commands, and `cetus up` for its whole life, 10 MB and 50 ms. */
-function ask(url: string, options: http.RequestOptions): Promise<{status: number; text: string}> {
+function ask(url: string, options: http.RequestOptions, body: string | undefined): Promise<{status: number; text: string}> {
   return new Promise((resolve, reject) => {
     const request = (url.startsWith('https:') ? https : http).request(url, {...options, agent: false, signal: AbortSignal.timeout(DEADLINE_MS)}, (answer) => {
       readText(answer).then((text) => resolve({status: answer.statusCode!, text}), reject);
     });
-    request.once('error', reject).end();
+    if (body !== undefined) request.setHeader('content-type', 'application/json').setHeader('content-length', Buffer.byteLength(body));
+    request.once('error', reject).end(body);
   });
 }

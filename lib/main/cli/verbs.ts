@@ -1,12 +1,12 @@
 /** The operator's verbs: thin clients of lib/admin's API. `--json` prints the API's own answer. */
 import type {Command} from 'commander';
 import {shortId} from '../../base/ids';
-import type {Container, Reservation} from '../../schema/container';
+import type {Container} from '../../schema/container';
 import type {Job} from '../../schema/job';
-import type {Node} from '../../schema/node';
 import type {Volume} from '../../schema/objects';
 import type {PlacementDecision, Rejection} from '../../schema/placement';
 import {adminClient, type Call} from './client';
+import {addNodeVerbs} from './nodes';
 import {age, between, bytes, cpus, steps, table} from './print';
 
 interface Flags { admin?: string; json?: boolean; data: string }
@@ -37,12 +37,7 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
         else show(answer, flags);
       });
 
-  const node = program.command('node').description('compute nodes');
-  verb(node, 'ls', 'every node', (call) => call<Node[]>('GET', '/v1/nodes'), (nodes) => {
-    write(table(['NAME', 'LIVENESS', 'AVAILABILITY', 'CPUS', 'MEMORY', 'KERNEL', 'CONTAINERD', 'REASON'],
-      nodes.map((n) => [n.name, n.liveness, n.availability, String(n.facts.cpus), bytes(n.facts.memoryBytes), n.facts.kernelVersion, n.facts.containerdVersion, n.livenessReason])));
-  });
-  verb(node, 'inspect <node>', 'one node and what is reserved on it', (call, [name]) => call<{node: Node; reserved: Reservation; containers: number}>('GET', `/v1/nodes/${part(name)}`), (answer) => write(JSON.stringify(answer, null, 2)));
+  addNodeVerbs(program, verb);
 
   verb(program, 'ps', 'containers of all accounts', (call, _args, f) => call<Container[]>('GET', `/v1/containers${queryOf({status: f.all ? undefined : 'running', account: f.account, node: f.node, limit: f.limit})}`), (containers, f) => {
     const head = ['CONTAINER', 'NAME', 'IMAGE', 'STATUS', 'AGE'];
