@@ -60,7 +60,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
     moray, fleet, workflow, log, clock: systemClock, ids: systemIds,
     config: {
       // Whose agents come over a socket of its own is alone.
-      amongOthers: config.fleetTls !== undefined,
+      amongOthers: tls !== undefined,
       id: config.id, name: config.name, version: VERSION, allowHostNetwork: config.policy.allowHostNetwork, allowPrivileged: config.policy.allowPrivileged,
       ownSockets: config.listen.map(parseListen).flatMap((at) => (at.kind === 'unix' ? [path.resolve(at.path)] : [])),
       allowBinds: config.policy.allowBinds === 'all' || config.policy.allowBinds === 'off' ? config.policy.allowBinds : config.policy.allowBinds.split(','),
