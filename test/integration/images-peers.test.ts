@@ -60,7 +60,8 @@ class TestNode {
   }
   async clear(): Promise<void> {
     for (const {name} of (await this.world.client.images.list({})).images) await this.world.client.images.delete({name, sync: true});
-    await until('blobs, snapshots, ingests and leases to be gone', async () => (await this.leftovers()).length === 0);
+    let left: string[] = [];
+    await until('blobs, snapshots, ingests and leases to be gone', async () => (left = await this.leftovers()).length === 0).catch((err: Error) => { throw new Error(`${err.message}: ${left.join(' ')}`); });
   }
 }
 

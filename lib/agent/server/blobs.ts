@@ -12,6 +12,7 @@ const MAX_WAIT_MS = 60_000;
 /** Who takes less than this on the average is cut off, after a while in any case. */
 const SLOWEST_BYTES_PER_MS = 64;
 const SLACK_MS = 60_000;
+const SMALL_BYTES = 256 * 1024;
 
 export async function blob(context: Context, digest: string): Promise<void> {
   const {req, res, query, parts: {images: {serving}}, signal} = context;
@@ -29,7 +30,8 @@ export async function blob(context: Context, digest: string): Promise<void> {
   const length = last - first + 1;
   const head = {...headers, 'content-length': length, ...(range ? {'content-range': `bytes ${first}-${last}/${size}`} : {})};
   if (req.method === 'HEAD' || length === 0) return void res.writeHead(range ? 206 : 200, head).end();
-  const leave = await serving.enter(name, waitMs, signal);
+  // A document is nothing to wait for; who could ask for many of them could as well ask for anything else.
+  const leave = length <= SMALL_BYTES ? (): void => undefined : await serving.enter(name, waitMs, signal);
   const tooSlow = setTimeout(() => res.destroy(), SLACK_MS + length / SLOWEST_BYTES_PER_MS);
   try {
     const bytes = await serving.read(digest, first, length, signal);

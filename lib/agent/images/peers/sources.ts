@@ -70,22 +70,27 @@ export class Sources implements BlobSource {
 
   /** A manifest or a config from a peer, its digest checked; undefined where none gives it. */
   async document(digest: string, size: number | undefined, signal: AbortSignal): Promise<Buffer | undefined> {
-    const {documentBytes} = this.parts.limits;
-    for (const peer of this.candidates(digest)) {
-      try {
-        const {body, length} = await this.connections.get(peer, {digest, offset: 0, size, waitMs: 0, coming: false}, signal);
-        if (length > documentBytes) {
-          body.on('error', () => undefined).destroy();
-          throw new PeerFailure('lied', `a document of ${length} bytes`);
+    for (const waitMs of [0, WAIT_MS]) {
+      for (const peer of this.candidates(digest)) {
+        try {
+          return await this.documentOf(peer, digest, size, waitMs, signal);
+        } catch (err) {
+          this.judge(peer, digest, err, signal);
         }
-        const bytes = await this.whole(peer, digest, body, length, signal);
-        if (sha256(bytes) !== digest) throw new PeerFailure('lied', 'its bytes are not those of the digest');
-        return bytes;
-      } catch (err) {
-        this.judge(peer, digest, err, signal);
       }
     }
     return undefined;
+  }
+
+  private async documentOf(peer: Peer, digest: string, size: number | undefined, waitMs: number, signal: AbortSignal): Promise<Buffer> {
+    const {body, length} = await this.connections.get(peer, {digest, offset: 0, size, waitMs, coming: false}, signal);
+    if (length > this.parts.limits.documentBytes) {
+      body.on('error', () => undefined).destroy();
+      throw new PeerFailure('lied', `a document of ${length} bytes`);
+    }
+    const bytes = await this.whole(peer, digest, body, length, signal);
+    if (sha256(bytes) !== digest) throw new PeerFailure('lied', 'its bytes are not those of the digest');
+    return bytes;
   }
 
   nobody(digest: string): CetusError {
