@@ -102,6 +102,8 @@ export class BlobWriter {
 
   /** containerd has let go of the ingest afterwards: it can be opened again, or aborted. */
   async close(): Promise<void> {
+    // Not sent, so it is not there for who resumes.
+    [this.gathered, this.gatheredBytes] = [[], 0];
     await within(this.options.stallMs, this.cancel, this.stream.close());
   }
 

@@ -104,8 +104,8 @@ export class Downloads {
       } catch (err) {
         await writer.close();
         const broken = isCetusError(err, 'invalid') && !signal.aborted;
-        // Kept after a registry's failure, or for another who waits: the next one resumes there.
-        const keep = signal.aborted ? running.watchers.size > 1 : isTransient(err) || isCetusError(err, 'unavailable');
+        // Kept after a registry's failure, or for another who waits: the next one resumes there, if there is anything to resume.
+        const keep = writer.offset > 0 && (signal.aborted ? running.watchers.size > 1 : isTransient(err) || isCetusError(err, 'unavailable'));
         if (!keep && resumed) await hold.forget(ref).catch(() => undefined);
         await (keep ? hold.postpone(ref) : hold.abort(ref)).catch(() => undefined);
         // It has one peer less each time: this ends.

@@ -86,6 +86,8 @@ class PlacedBlob implements BlobSink {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
+    // Not written, so it is not there for who resumes.
+    [this.gathered, this.gatheredBytes] = [[], 0];
     await this.underWay.catch(() => undefined);
     // A flush that somebody else waits for goes on; the file is closed after it.
     const closed = this.flushed.catch(() => undefined).then(() => this.file.close());

@@ -137,6 +137,8 @@ export class Sources implements BlobSource {
   private giveUp(peer: Peer, digest: string, kind: PeerComplaint['kind'], reason: string): void {
     if (!this.usable.includes(peer)) return;
     this.usable = this.usable.filter((other) => other !== peer);
+    // Once per peer: of several layers each meets the same fault.
+    if (kind === 'broke' || kind === 'stalled' || kind === 'lied') this.broken += 1;
     this.complain({nodeId: peer.nodeId, digest, kind, reason});
   }
 
@@ -163,10 +165,7 @@ export class Sources implements BlobSource {
     let [got, since, waitedMs] = [0, 0, 0];
     let last = clock.now();
     const end = (kind: PeerComplaint['kind'], reason: string): void => {
-      if (!signal.aborted) {
-        this.broken += 1;
-        this.giveUp(peer, digest, kind, reason);
-      }
+      if (!signal.aborted) this.giveUp(peer, digest, kind, reason);
       output.destroy(new CetusError('unavailable', `node ${peer.nodeId}: ${reason}`));
     };
     // Only the peer's time counts: while our own disk holds the body up, nobody waits for the peer.
