@@ -21,7 +21,8 @@ import {startRegistry, type TestRegistry} from '../harness/registry';
 import {until} from '../harness/wait';
 
 const NAMESPACE = 'cetus-peers';
-const LIMITS: Partial<ImageLimits> = {peerStallMs: 1_000};
+/** Of takers that meet peers who stall: long enough for an honest one on a busy machine. */
+const IMPATIENT: Partial<ImageLimits> = {peerStallMs: 3_000};
 
 class TestNode {
   images!: ReturnType<typeof createAgentImages>;
@@ -29,7 +30,7 @@ class TestNode {
   private server!: AgentServer;
   constructor(readonly id: string, readonly world: TestContainerd, readonly identity: Identity) {}
 
-  async open(limits: Partial<ImageLimits> = LIMITS): Promise<this> {
+  async open(limits: Partial<ImageLimits> = {}): Promise<this> {
     this.images = createAgentImages({containerd: this.world.client, log: silentLog(), limits, nodeId: () => this.id, peerTls: () => this.identity});
     // Of the agent only what serves images is here.
     this.server = new AgentServer({parts: {images: this.images}, log: silentLog()} as unknown as ServerParts);
@@ -109,7 +110,7 @@ beforeAll(async () => {
   authority = new TestAuthority(directory);
   registry = await startRegistry();
   nodes = await Promise.all(['n1', 'n2', 'n3', 'n4'].map(async (id) => new TestNode(id, await testContainerd(NAMESPACE), authority.identity(id, 'node')).open()));
-  image = buildImage(await bigLayers(12_000_000, 3));
+  image = buildImage(await bigLayers(11_300_000, 3));
   await pushImage(registry.url, 'app', ['1'], image);
 });
 afterAll(async () => {
@@ -166,7 +167,7 @@ describe('one download', () => {
   test('two nodes at once from one that serves a single blob at a time', async () => {
     const [giver, ...takers] = nodes;
     await giver!.close();
-    await giver!.open({...LIMITS, servedBlobs: 1});
+    await giver!.open({servedBlobs: 1});
     await giver!.pull({reference: `${registry.host}/app:1`});
     const results = await Promise.all(takers.map((node) => node.ensure(wanted([giver!.peer]))));
     for (const {complaints} of results) expect(complaints).toEqual([]);
@@ -178,6 +179,12 @@ describe('one download', () => {
 describe('a peer that', () => {
   type Answer = (req: http.IncomingMessage, res: http.ServerResponse, bytes: Buffer, from: number) => void;
   const asked: string[] = [];
+  const taken = async (limits?: Partial<ImageLimits>): Promise<void> => {
+    await nodes[1]!.close();
+    await nodes[1]!.open(limits);
+  };
+  beforeAll(() => taken(IMPATIENT));
+  afterAll(() => taken());
 
   /** In the place of a node of that id. */
   async function impostor(answer: Answer, use: (peer: Peer) => Promise<void>, identity = authority.identity('n0', 'node')): Promise<void> {
@@ -214,7 +221,7 @@ describe('a peer that', () => {
       more();
     }],
     ['says nothing', 'stalled', (_req, res, bytes, from) => void head(res, bytes, from).write(bytes.subarray(from, from + 10))],
-    ['drips', 'stalled', (_req, res, bytes, from) => {
+    ['drips other bytes', 'stalled', (_req, res, bytes, from) => {
       head(res, bytes, from);
       const timer = setInterval(() => res.write(Buffer.from('x')), 20);
       res.once('close', () => clearInterval(timer));
@@ -243,7 +250,8 @@ describe('a peer that', () => {
       const {taken, complaints} = await taker!.ensure(wanted([bad], `${proxy.host}/app@${image.digest}`));
       expect(complaints.map((c) => c.kind)).toEqual([kind]);
       expect(taken.registry).toBeGreaterThan(0);
-      expect(proxy.bytes).toBeLessThanOrEqual(blobBytes());
+      // Where somebody began with other bytes, the registry's end of the blob was in vain.
+      expect(proxy.bytes).toBeLessThanOrEqual((kind === 'stalled' ? 2 : 1) * blobBytes());
     });
   });
 
@@ -251,14 +259,14 @@ describe('a peer that', () => {
     const [, taker, good] = nodes;
     const [layer] = image.layers;
     await good!.pull({reference: `${registry.host}/app:1`});
-    await impostor((_req, res, bytes, from) => void head(res, bytes, from).write(bytes.subarray(from, 2_000_000), () => res.destroy()), async (bad) => {
+    await impostor((_req, res, bytes, from) => void head(res, bytes, from).write(bytes.subarray(from, 1_300_000), () => res.destroy()), async (bad) => {
       const ranges: string[] = [];
       await impostorOf(good!, ranges, async (witness) => {
         const {taken} = await taker!.ensure(wanted([bad, witness]));
         expect(taken.peers).toBeLessThan(blobBytes() + image.manifest.length + 4 * 64 * 1024);
       });
       expect(ranges.some((r) => Number(/bytes=(\d+)-/.exec(r)?.[1] ?? 0) > 500_000)).toBe(true);
-      expect(layer!.bytes.length).toBeGreaterThan(2_000_000);
+      expect(layer!.bytes.length).toBeGreaterThan(1_300_000);
     });
   });
 
@@ -267,12 +275,13 @@ describe('a peer that', () => {
     let broken = true;
     await impostor((req, res, bytes, from) => {
       if (!broken) return honest(req, res, bytes, from);
-      head(res, bytes, from).write(bytes.subarray(from, 2_000_000), () => res.destroy());
+      // Held back, not cut off: what a connection's end takes along is not ours to say.
+      head(res, bytes, from).write(bytes.subarray(from, 1_300_000));
     }, async (peer) => {
       await expect(taker!.ensure(wanted([peer]))).rejects.toMatchObject({kind: 'unavailable'});
       await taker!.close();
       // Its next life: nothing in memory, what was half fetched on disk.
-      await taker!.open();
+      await taker!.open(IMPATIENT);
       broken = false;
       asked.length = 0;
       expect((await taker!.ensure(wanted([peer]))).image.imageId).toBe(image.imageId);

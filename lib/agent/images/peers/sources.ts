@@ -35,8 +35,8 @@ export class Sources implements BlobSource {
   private usable: Peer[];
   private broken = 0;
   private readonly lacking = new Set<string>();
-  /** Whose bytes are in a blob that is not whole yet. */
-  private readonly givers = new Map<string, Set<Peer>>();
+  /** Whose bytes are in a blob that is not whole yet, in their order; null for the registry's. `from`: where the first of them began. */
+  private readonly givers = new Map<string, {from: number; of: Set<Peer | null>}>();
 
   constructor(private readonly parts: PeerParts, peers: Peer[], private readonly registry: BlobSource | undefined) {
     this.usable = peers.filter((peer) => peer.nodeId !== parts.nodeId());
@@ -57,15 +57,27 @@ export class Sources implements BlobSource {
     }
     if (!this.registry) throw this.nobody(digest);
     const answer = await this.registry.blob(digest, offset, signal, size);
+    this.gives(null, digest, offset);
     return {...answer, body: this.counted(answer.body)};
   }
 
-  /** The digest of what came is wrong: true where peers had a part in it, who are given up, so that another try is worth it. */
+  /**
+   * The digest of what came is wrong: true where another try is worth it. Who gave all of it lied. Where several gave, or something lay here from before, nobody is
+   * proven guilty: the blob is fetched once more from its beginning, without those that broke; each such time there is one of them less.
+   */
   blame(digest: string): boolean {
-    const givers = this.givers.get(digest);
+    const {from, of} = this.givers.get(digest) ?? {from: 0, of: new Set<Peer | null>()};
     this.givers.delete(digest);
-    for (const peer of givers ?? []) this.giveUp(peer, digest, 'lied', 'its bytes are not those of the digest');
-    return givers !== undefined && givers.size > 0;
+    const [first, ...others] = of;
+    if (first === undefined || (others.length === 0 && (first === null || from > 0))) return false;
+    if (others.length === 0) this.giveUp(first!, digest, 'lied', 'its bytes are not those of the digest');
+    return true;
+  }
+
+  private gives(giver: Peer | null, digest: string, from: number): void {
+    const known = this.givers.get(digest);
+    if (known) known.of.add(giver);
+    else this.givers.set(digest, {from, of: new Set([giver])});
   }
 
   /** A manifest or a config from a peer, its digest checked; undefined where none gives it. */
@@ -109,7 +121,7 @@ export class Sources implements BlobSource {
         // Of two nodes that fetch the same only one waits for the other.
         const coming = peer.nodeId < this.parts.nodeId();
         const {body, length} = await this.connections.get(peer, {digest, offset, size, waitMs, coming}, signal);
-        this.givers.set(digest, (this.givers.get(digest) ?? new Set()).add(peer));
+        this.gives(peer, digest, offset);
         return {kind: 'answer', body: this.watched(peer, digest, body, length, signal)};
       } catch (err) {
         busy = this.judge(peer, digest, err, signal) === 'busy' || busy;
