@@ -105,7 +105,8 @@ async function remove(ctx: Ctx<DestroyParams>): Promise<Removed> {
     return {volumeIds: []};
   }
   // Of a node that an operator gives up for good nobody is asked: what is there is lost, or the node is cut off from it.
-  if ((await nodeOf(ctx, nodeId))?.removing ?? true) return {volumeIds};
+  const node = await nodeOf(ctx, nodeId);
+  if (!node || node.removing) return {volumeIds};
   await task(ctx, nodeId, 'remove', {kind: 'container.remove', containerId: ctx.params.containerId, force: ctx.params.force}, 110_000);
   const removed: string[] = [];
   for (const volumeId of volumeIds) {
