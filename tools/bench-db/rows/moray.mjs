@@ -18,7 +18,7 @@ const OBJECTS = 2000;
 const ACCOUNTS = 200;
 const BATCH = 10;
 const SLICE_MS = 250;
-const SLICES = 4;
+const SLICES = 9;
 const PGBENCH_MS = 500;
 const TARGET = 0.8;
 
@@ -57,11 +57,10 @@ export default async function moray({cluster, dir, line, note, result, isWanted}
     line(['', 'callers', 'moray/s', 'pg/s', 'by hand/s', 'pgbench/s', '/pg', '/by hand', '/pgbench']);
     for (const op of ['put', 'get', 'conditional put', 'find by index', 'batch of 10'])
       for (const callers of CALLERS) {
-        const rates = await compare(sides, op, callers, (rate) => pgbench(url, scripts[op], callers, rate));
-        const ratio = (to) => rates.moray / rates[to];
+        const {rates, ratio} = await compare(sides, op, callers, (rate) => pgbench(url, scripts[op], callers, rate));
         result(`moray: ${op}, ${callers} callers, of pg`, ratio('pg'), TARGET, [op, callers, ...['moray', 'pg', 'by hand', 'pgbench'].map((side) => rates[side].toFixed(0)), ...['pg', 'by hand', 'pgbench'].map((side) => ratio(side).toFixed(2))]);
       }
-    note(`moray: ${SLICES} slices of ${SLICE_MS} ms each, in turn, medians of operations per second; ${POOL} connections, objects of ${JSON.stringify(object(1)).length} bytes`);
+    note(`moray: ${SLICES} slices of ${SLICE_MS} ms each, in turn, medians of operations per second, and of the ratios of neighbours; ${POOL} connections, objects of ${JSON.stringify(object(1)).length} bytes`);
   } finally {
     await store.close();
     await pool.end();
@@ -70,7 +69,10 @@ export default async function moray({cluster, dir, line, note, result, isWanted}
 
 const median = (xs) => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)];
 
-/** Operations per second of each, slice by slice in turn, so that a machine that gets slower does so for all. */
+/**
+ * Operations per second of each, slice by slice in turn, so that a machine that gets slower does so for all. A ratio is the median of those of the slices that
+ * stood beside each other: of two medians one may be from a good moment and the other from a bad one, which moved a ratio of four slices between 0.6 and 1.5.
+ */
 async function compare(sides, op, callers, runPgbench) {
   const rates = {pgbench: []};
   for (const side of Object.keys(sides)) rates[side] = [];
@@ -83,7 +85,8 @@ async function compare(sides, op, callers, runPgbench) {
     // Each run of it connects anew, so it has fewer and longer ones.
     if (n === 0 || n === SLICES - 1) rates.pgbench.push(await runPgbench(rates.pg.at(-1)));
   }
-  return Object.fromEntries(Object.entries(rates).map(([side, of]) => [side, side === 'pgbench' ? (of[0] + of[1]) / 2 : median(of)]));
+  const medians = Object.fromEntries(Object.entries(rates).map(([side, of]) => [side, side === 'pgbench' ? (of[0] + of[1]) / 2 : median(of)]));
+  return {rates: medians, ratio: (to) => (to === 'pgbench' ? medians.moray / medians.pgbench : median(rates.moray.map((rate, n) => rate / rates[to][n])))};
 }
 
 async function slice(work, callers, ms) {
