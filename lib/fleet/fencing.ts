@@ -15,7 +15,8 @@ import type {Renewals} from './renewals';
 const LEASES = BUCKETS.leases.name;
 const NODES = BUCKETS.nodes.name;
 
-export interface Doomed { /** as the verdict saw it */ node: Stored<Node>; reason: string; at: string }
+/** As the verdict saw it: `seenMs` is when the last sign of life was, as far as was known then; undefined: never. */
+export interface Doomed { node: Stored<Node>; seenMs: number | undefined; reason: string; at: string }
 
 export interface FencingView {
   moray: Moray;
@@ -30,10 +31,11 @@ export async function fence({moray, renewals, remember}: FencingView, doomed: re
   const rows: Stored<LeaseRow>[] = [];
   for await (const row of moray.find<LeaseRow>(LEASES, ALL)) if (row.key !== REVIEWER) rows.push(row);
   const fenced: Stored<Node>[] = [];
-  doomed.forEach(({node, reason, at}, i) => {
+  doomed.forEach(({node, seenMs, reason, at}, i) => {
     const found = now[i];
     if (found && found.etag !== node.etag) remember(found);
-    if (found?.etag !== node.etag || !rows.every((row) => saysNothingNew(row, node.key, renewals))) return;
+    // Whatever was seen since the verdict, by the feed or by a try before this one, it did not know.
+    if (found?.etag !== node.etag || renewals.atMs(node.key) !== seenMs || !rows.every((row) => saysNothingNew(row, node.key, renewals))) return;
     fenced.push({...node, value: {...node.value, liveness: 'fenced', livenessReason: reason, livenessAt: at, fencedGeneration: node.value.facts.bootGeneration}});
   });
   for (const row of rows) renewals.row(row.key, row.value);

@@ -117,7 +117,7 @@ export class Review {
       if (!verdict) continue;
       const at = formatNs(clock.nowNs());
       log.warn({nodeId: stored.key, node: stored.value.name, from: stored.value.liveness, to: verdict.liveness, reason: verdict.reason}, 'node liveness changes');
-      if (verdict.liveness === 'fenced') doomed.push({node: stored, reason: verdict.reason, at});
+      if (verdict.liveness === 'fenced') doomed.push({node: stored, seenMs: this.renewals.atMs(stored.key), reason: verdict.reason, at});
       else changes.push({...stored, value: {...stored.value, liveness: verdict.liveness, livenessReason: verdict.reason, livenessAt: at}});
     }
     for (let i = 0; i < changes.length; i += BATCH) await this.write(changes.slice(i, i + BATCH));

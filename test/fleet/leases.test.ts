@@ -1,6 +1,7 @@
 /** Leases in the store: what a heartbeat costs, who judges, and what must stand in the way of a fence. */
 import {silentLog} from '../../lib/base/log';
-import {fence} from '../../lib/fleet/fencing';
+import {CetusError} from '../../lib/base/errors';
+import {fence, fenceAll} from '../../lib/fleet/fencing';
 import {fenceDelayMs} from '../../lib/fleet/liveness';
 import {Registry} from '../../lib/fleet/registry';
 import {Renewals} from '../../lib/fleet/renewals';
@@ -47,6 +48,10 @@ class Endpoint {
     return this.review.heartbeat({nodeId, bootGeneration, reportSeq: 0, runningContainers: 0});
   }
 }
+
+const joined = (id: string): Node => ({
+  id, name: id, facts: someFacts({nodeId: id, name: id, agentUrl: `https://${id}:7071`}), availability: 'active', liveness: 'alive', livenessReason: 'joined', livenessAt: '', labels: {}, joinedAt: '',
+});
 
 describe('leases', () => {
   let clock: SimClock;
@@ -108,7 +113,8 @@ describe('leases', () => {
   test('10,000 nodes that beat at three endpoints cost the store less than 50 writes a second', async () => {
     const three = [await add('a'), await add('b'), await add('c')];
     const ids = Array.from({length: 10_000}, (_, i) => `node-${i}`);
-    await clock.until(Promise.all(ids.map((id, i) => three[i % 3]!.join(id))));
+    await moray.batch(ids.map((id) => ({op: 'put', bucket: BUCKETS.nodes.name, key: id, value: joined(id), etag: null})));
+    await clock.pass(1_000);
     const round = (): Promise<unknown> => Promise.all(ids.map((id, i) => three[i % 3]!.beat(id)));
     await clock.until(round());
     const before = {...counted};
@@ -195,7 +201,7 @@ describe('leases', () => {
       const stored = await moray.get<Node>(BUCKETS.nodes.name, 'n1');
       const renewals = new Renewals(() => clock.now());
       for (const row of await moray.list<LeaseRow>(BUCKETS.leases.name, '(&)')) if (row.key !== REVIEWER) renewals.row(row.key, row.value);
-      const doomed = [{node: stored, reason: 'silence', at: ''}];
+      const doomed = [{node: stored, seenMs: renewals.atMs('n1'), reason: 'silence', at: ''}];
       const view = {moray, renewals, remember: () => undefined};
       // Before the rows are read: they say something new.
       await clock.until((how === 'same row' ? a : b).beat('n1'));
@@ -209,12 +215,35 @@ describe('leases', () => {
           return target.batch(ops);
         };
       }});
-      await expect(fence({...view, moray: late}, [{...doomed[0]!, node: now}])).rejects.toMatchObject({kind: 'etagConflict'});
+      await expect(fence({...view, moray: late}, [{...doomed[0]!, node: now, seenMs: renewals.atMs('n1')}])).rejects.toMatchObject({kind: 'etagConflict'});
       expect((await node('n1')).liveness).toBe('alive');
       for (const endpoint of endpoints.splice(0)) await clock.until(endpoint.stop());
       await moray.delete(BUCKETS.nodes.name, 'n1');
       for (const row of await moray.list<LeaseRow>(BUCKETS.leases.name, '(&)')) await moray.delete(BUCKETS.leases.name, row.key);
     }
+  });
+
+  test('what a try saw holds the next one back: a fence that met a renewal is not tried again as if it had not', async () => {
+    const a = await add('a');
+    for (const id of ['n1', 'n2']) await a.join(id);
+    await clock.until(Promise.all([a.beat('n1'), a.beat('n2')]));
+    const renewals = new Renewals(() => clock.now());
+    for (const row of await moray.list<LeaseRow>(BUCKETS.leases.name, '(&)')) if (row.key !== REVIEWER) renewals.row(row.key, row.value);
+    const doomed = await Promise.all(['n1', 'n2'].map(async (id) => ({node: await moray.get<Node>(BUCKETS.nodes.name, id), seenMs: renewals.atMs(id), reason: 'silence', at: ''})));
+    await clock.until(a.beat('n1'));
+    // The rows are read, then they change: all are tried again, one by one.
+    let batches = 0;
+    const late = new Proxy(moray, {get: (target, property) => {
+      if (property !== 'batch') return (Reflect.get(target, property) as (...x: unknown[]) => unknown).bind(target);
+      return async (ops: never) => {
+        batches += 1;
+        if (batches === 1) throw new CetusError('etagConflict', 'somebody was faster');
+        return target.batch(ops);
+      };
+    }});
+    const fenced = await fenceAll({moray: late, renewals, remember: () => undefined}, doomed);
+    expect(fenced.map((n) => n.key)).toEqual(['n2']);
+    expect((await node('n1')).liveness).toBe('alive');
   });
 
   test('an endpoint that restarts goes on in its rows, without a write of each node', async () => {
@@ -238,7 +267,7 @@ describe('leases', () => {
     const renewals = new Renewals(() => clock.now());
     for (const row of await moray.list<LeaseRow>(BUCKETS.leases.name, '(&)')) if (row.key !== REVIEWER) renewals.row(row.key, row.value);
     const beat = a.beat('n1');
-    expect(await fence({moray, renewals, remember: () => undefined}, [{node: stored, reason: 'silence', at: ''}])).toHaveLength(1);
+    expect(await fence({moray, renewals, remember: () => undefined}, [{node: stored, seenMs: renewals.atMs('n1'), reason: 'silence', at: ''}])).toHaveLength(1);
     await expect(clock.until(beat)).rejects.toMatchObject({kind: 'stale', info: {fenced: true}});
     await expect(clock.until(b.beat('n1'))).rejects.toMatchObject({kind: 'stale', info: {fenced: true}});
   });
