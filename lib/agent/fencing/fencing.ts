@@ -115,8 +115,12 @@ export class Fencing {
   async permitted(id: string, signal: AbortSignal): Promise<void> {
     while (!this.permits(id) && !signal.aborted) {
       await new Promise<void>((resolve) => {
-        this.waiting.push(resolve);
-        signal.addEventListener('abort', () => resolve(), {once: true});
+        const wake = (): void => {
+          signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.waiting.push(wake);
+        signal.addEventListener('abort', wake, {once: true});
       });
     }
   }
