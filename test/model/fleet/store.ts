@@ -51,6 +51,7 @@ export function storeOf(store: Moray, ways: Ways, who: Party, hooks: {batch(ops:
     async *find(bucket, filter, options) { yield* await call(() => store.list<never>(bucket, filter, options)); },
     list: (bucket, filter, options) => call(() => store.list(bucket, filter, options)),
     count: (bucket, filter) => call(() => store.count(bucket, filter)),
+    undelivered: (bucket, most) => call(() => store.undelivered(bucket, most)),
     batch,
     watch: async <T>(bucket: string, filter: string, options?: WatchOptions) => feed(await call(() => store.watch<T>(bucket, filter, options))),
     close: async () => undefined,
