@@ -12,6 +12,7 @@ import path from 'node:path';
 const WORLDS = {unit: [], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=2']};
 /** What stands in one row runs at the same time. */
 const ROWS = [['unit', 'cluster'], ['store', 'integration'], ['e2e']];
+const LINGER_MS = 30_000;
 const wanted = process.argv.slice(2).length ? process.argv.slice(2) : Object.keys(WORLDS);
 for (const world of wanted) if (!(world in WORLDS)) throw new Error(`no such world: ${world} (${Object.keys(WORLDS).join(', ')})`);
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-tests-'));
@@ -19,12 +20,29 @@ let passed = 0;
 let failed = 0;
 let broken = false;
 
+/** A socket that some test has forgotten would keep jest, and everybody who waits for it, for ever: its results are written, so that is said, and it is ended. */
+async function ended(child, file, world) {
+  const end = once(child, 'exit');
+  for (let writtenMs; ;) {
+    const exit = await Promise.race([end, new Promise((resolve) => setTimeout(resolve, 1000))]);
+    if (exit) return exit;
+    if (!fs.existsSync(file)) continue;
+    writtenMs ??= Date.now();
+    if (Date.now() - writtenMs < LINGER_MS) continue;
+    console.log(`${world}: something that a test has opened keeps its process; it is ended`);
+    child.kill('SIGKILL');
+    await end;
+    const {success} = JSON.parse(fs.readFileSync(file, 'utf8'));
+    return [success ? 0 : 1];
+  }
+}
+
 async function run(world) {
   const from = Date.now();
   const file = path.join(dir, `${world}.json`);
   const child = spawn(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', world, ...WORLDS[world], '--json', '--outputFile', file],
     {stdio: ['ignore', 'ignore', 'inherit']});
-  const [status] = await once(child, 'exit');
+  const [status] = await ended(child, file, world);
   const result = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, 'utf8')) : undefined;
   passed += result?.numPassedTests ?? 0;
   failed += (result?.numFailedTests ?? 0) + (result?.numRuntimeErrorTestSuites ?? 0);

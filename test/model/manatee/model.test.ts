@@ -52,8 +52,8 @@ test('a run that was interrupted goes on where it was, and ends with the same su
 });
 
 test('a violation is told with its seed, and ends with status 1', async () => {
-  const {status, output} = await simulate('--count', '3', '--mutant', 'opens before the sync has caught up');
-  expect(output).toMatch(/^violation: seed 1: I4: /m);
+  const {status, output} = await simulate('--count', '40', '--mutant', 'opens before the sync has caught up');
+  expect(output).toMatch(/^violation: seed \d+: I4: /m);
   expect(status).toBe(1);
 });
 
