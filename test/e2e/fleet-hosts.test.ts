@@ -92,3 +92,15 @@ test('`cetus down` ends what a killed fleet leaves; the next start has the data,
   // Of the image's one layer.
   await fleet.nothingLeaked(empty.map((marks) => ({...marks, snapshots: 1})));
 }, 240_000);
+
+test('a paused container, whose processes no signal reaches, is no obstacle to a host\'s end', async () => {
+  await runOn(1, 'paused');
+  await fleet.ok(['pause', 'paused']);
+  await fleet.powerOff(1);
+  expect(traces(fleet.dirOf(1), fleet.node(1).prefix)).toMatchObject({processes: [], mounts: [], namespaces: [], cgroups: []});
+  await fleet.powerOn(1);
+  await until('it to be known to have ended', async () => (await fleet.ok(['inspect', '-f', '{{.State.Status}}', 'paused'])) === 'exited', 90_000);
+  await fleet.ok(['start', 'paused']);
+  await fleet.ok(['pause', 'paused']);
+  // The end of the file takes it down as it is.
+}, 240_000);

@@ -75,14 +75,16 @@ export class TestHost {
     // Stopped first: nothing of it reacts to the end of something else.
     signalAll(this.processes(), 'SIGSTOP');
     await this.agent.kill();
+    // Those of paused containers end with the second call alone, which thaws them.
     const left = (): number[] => {
-      const pids = this.processes();
+      const pids = underlay.processes(this.node);
       signalAll(pids, 'SIGKILL');
       return pids;
     };
-    if (!await untilGone(left, KILL_WAIT_MS)) throw new CetusError('internal', `processes of ${this.node.name} do not end: ${this.processes().join(', ')}`);
-    await underlay.removeHost(this.node);
+    const gone = await untilGone(left, KILL_WAIT_MS);
     await killContainers(this.node.prefix);
+    if (!gone || this.processes().length) throw new CetusError('internal', `processes of ${this.node.name} do not end: ${this.processes().join(', ')}`);
+    await underlay.removeHost(this.node);
     for (const mount of mountsBelow(this.home)) await tool('umount', ['-l', mount]);
     fs.rmSync(path.join(this.home, 'containerd', 'state'), {recursive: true, force: true});
   }

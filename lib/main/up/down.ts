@@ -78,6 +78,8 @@ export async function killContainers(prefix: string): Promise<void> {
   for (;;) {
     const pids = new Set(ours.flatMap(pidsBelow));
     signalAll(pids, 'SIGKILL');
+    // The frozen of a paused container die when they are thawed, no sooner (cgroup v1).
+    ours.forEach(thaw);
     if (!pids.size || Date.now() > deadline) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -123,6 +125,12 @@ function pidsBelow(cgroup: string): number[] {
   if (!isDirectory(cgroup)) return [];
   const here = fs.readFileSync(path.join(cgroup, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
   return [...here, ...children(cgroup).flatMap(pidsBelow)];
+}
+
+function thaw(cgroup: string): void {
+  if (!isDirectory(cgroup)) return;
+  children(cgroup).forEach(thaw);
+  try { fs.writeFileSync(path.join(cgroup, 'freezer.state'), 'THAWED', {flag: 'r+'}); } catch { /* of another hierarchy, or of v2, where a SIGKILL needs no thaw */ }
 }
 
 function removeCgroup(cgroup: string): void {
