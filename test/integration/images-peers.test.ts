@@ -350,7 +350,7 @@ describe('who may take', () => {
     expect(await ask(node!, asNode, '/v1/tasks', 'POST')).toMatchObject({status: 403});
     expect(await ask(node!, authority.identity('e1', 'endpoint'), at)).toMatchObject({status: 200});
     expect(await ask(node!, authority.identity('e1', 'endpoint'), '/v1/images')).toMatchObject({status: 200});
-    expect(await ask(node!, authority.identity('guest', 'guest'), at)).toMatchObject({status: 403});
+    expect(await ask(node!, authority.identity('guest', 'guest'), at)).toMatchObject({status: 401});
     await expect(ask(node!, new TestAuthority(directory, 'others').identity('n6', 'node'), at)).rejects.toThrow();
   });
 
