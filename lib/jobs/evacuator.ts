@@ -94,6 +94,8 @@ class Mover implements Evacuator {
   private async begin(): Promise<void> {
     const {moray, nodes, drainParallel = 2} = this.options;
     this.sweptMs = this.clock.now();
+    // Whoever was not tried again for so long is gone, or has its place.
+    for (const [id, {untilMs}] of this.failed) if (untilMs + MAX_RETRY_MS < this.sweptMs) this.failed.delete(id);
     const byId = new Map<string, Node>();
     for (const node of nodes()) byId.set(node.id, node);
     // Those that nobody has come before those that somebody still has.
@@ -118,16 +120,22 @@ class Mover implements Evacuator {
     const ready: Container[] = [];
     for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) {
       if (this.under.has(c.id)) moving += 1;
-      else if (c.reschedule && !c.moving && isWanted(c) && c.status !== 'paused' && pinnedBy(c) === undefined && ready.length < most) ready.push(c);
+      // Of those that nobody can take just now none must stand before the others.
+      else if (c.reschedule && !c.moving && isWanted(c) && c.status !== 'paused' && pinnedBy(c) === undefined && !this.rests(c.id) && ready.length < most) ready.push(c);
     }
     for (const container of ready.slice(0, Math.max(0, most - moving))) await this.run({workflow: 'container.move', container, from: node.id});
+  }
+
+  /** It has just failed, and is tried again later. */
+  private rests(id: string): boolean {
+    return (this.failed.get(id)?.untilMs ?? 0) > this.clock.now();
   }
 
   /** Begins it, unless it is under way or has just failed. Memory stays bounded whatever the number: the next ones wait for these. */
   private async run({workflow, container, from}: Work): Promise<void> {
     const {id, account, name} = container;
     const before = this.failed.get(id);
-    if (this.under.has(id) || this.stopping.signal.aborted || (before && before.untilMs > this.clock.now())) return;
+    if (this.under.has(id) || this.stopping.signal.aborted || this.rests(id)) return;
     const {log} = this.options;
     const work = this.options.workflow.run<{node: string}>({workflow, account, params: {containerId: id, from}, requestId: `${workflow.slice('container.'.length)}-${id.slice(0, 12)}`, lockWaitMs: 0})
       .then(({node}) => {

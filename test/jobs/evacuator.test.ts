@@ -96,6 +96,17 @@ test('a drain takes so many at a time, stops them first, keeps their addresses, 
   expect(await dc.leaks({blobs: true})).toEqual([]);
 });
 
+test('those that nobody else can take do not stand before the others of a drain', async () => {
+  const held = {labels: {'com.docker.swarm.constraints': JSON.stringify([`node==${dc.node.name}`])}};
+  for (const n of [1, 2]) await dc.container(`c${n}`, `held${n}`, true, {...of(`c${n}`, `held${n}`, always()), ...held});
+  for (const n of [3, 4]) await dc.container(`c${n}`, `free${n}`, true, of(`c${n}`, `free${n}`, always()));
+  const other = await pair({availability: 'draining'});
+  await look();
+  await look();
+  expect([...other.containers.keys()].sort()).toEqual(['c3', 'c4']);
+  expect(await get('c1')).toMatchObject({nodeId: dc.node.id, status: 'running'});
+});
+
 test('a node that is fenced in the middle of its drain holds nothing up', async () => {
   await dc.container('c1', 'web', true, of('c1', 'web', always()));
   await pair({availability: 'draining'});
