@@ -1,4 +1,4 @@
-/** Bodies read whole, and bounded. A request's, as JSON: the longest message between our own processes is far below MAX_BODY_BYTES. */
+/** Bodies read whole, and bounded. The longest message between our own processes is far below MAX_BODY_BYTES. */
 import type {IncomingMessage} from 'node:http';
 import type {Readable} from 'node:stream';
 import {CetusError} from './errors';
@@ -19,8 +19,8 @@ export async function readBytes(body: Readable, maxBytes: number, tooLong: () =>
 }
 
 /** Throws `invalid` for a body that is too long or no JSON. */
-export async function readJson(req: IncomingMessage): Promise<unknown> {
-  const bytes = await readBytes(req, MAX_BODY_BYTES, () => new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`));
+export async function readJson(message: IncomingMessage, maxBytes = MAX_BODY_BYTES): Promise<unknown> {
+  const bytes = await readBytes(message, maxBytes, () => new CetusError('invalid', `the body is longer than ${maxBytes} bytes`));
   try {
     return JSON.parse(bytes.toString('utf8'));
   } catch (err) {

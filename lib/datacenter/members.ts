@@ -9,6 +9,7 @@ import {CetusError, isCetusError} from '../base/errors';
 import {revocationWrites} from '../fleet/authority/revocations';
 import {and, eq} from '../moray/filter';
 import type {BatchOp, Stored} from '../moray/moray';
+import type {NodeIdentity} from '../schema/authority';
 import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {Node} from '../schema/node';
@@ -141,7 +142,7 @@ export function memberVerbs(context: Context): MemberVerbs {
       return {id};
     },
     certificates: async (nodeId) => {
-      const stored = await moray.peek<import('../schema/authority').NodeIdentity>(BUCKETS.identities.name, nodeId);
+      const stored = await moray.peek<NodeIdentity>(BUCKETS.identities.name, nodeId);
       return (stored?.value.certificates ?? []).map(({serial, notAfterMs}) => ({serial, notAfter: new Date(notAfterMs).toISOString()}));
     },
     running: (nodeId) => moray.count(CONTAINERS, and(eq('nodeId', nodeId), eq('status', 'running'))),

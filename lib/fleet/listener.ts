@@ -7,7 +7,7 @@ import https from 'node:https';
 import type {Socket} from 'node:net';
 import type {TLSSocket} from 'node:tls';
 import Ajv, {type ValidateFunction} from 'ajv';
-import {readBytes, readJson} from '../base/body';
+import {readJson} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
 import {currentOf} from '../base/credentials';
 import {type InternalAddress, listenAt} from '../base/listen';
@@ -190,8 +190,7 @@ export class Listener {
     if (this.strangers >= MAX_STRANGERS) throw new CetusError('unavailable', 'too many nodes enrol at once');
     this.strangers += 1;
     try {
-      const bytes = await readBytes(req, MAX_STRANGER_BYTES, () => new CetusError('invalid', `the body is longer than ${MAX_STRANGER_BYTES} bytes`));
-      return await route.answer(checked(req, route, parse(bytes)) as never, undefined);
+      return await route.answer(checked(req, route, await readJson(req, MAX_STRANGER_BYTES)) as never, undefined);
     } finally {
       this.strangers -= 1;
     }
@@ -203,14 +202,6 @@ function checked(req: http.IncomingMessage, route: Route, message: unknown): {no
   if (route.validate(message)) return message as {nodeId: string};
   const first = route.validate.errors?.[0];
   throw new CetusError('invalid', `${req.url}: ${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
-}
-
-function parse(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString('utf8'));
-  } catch (err) {
-    throw new CetusError('invalid', 'the body is not JSON', {cause: err});
-  }
 }
 
 function known(peer: Peer | undefined): Peer {

@@ -141,7 +141,7 @@ export class Fencing {
       if (this.stop.signal.aborted) return;
       this.wake = new AbortController();
       // While nothing is marked, too: what is started after the end of the lease is refused, and what was under way is found.
-      await clock.sleep(leftMs > 0 ? Math.min(leftMs, 2 ** 31) : LOOK_MS, AbortSignal.any([this.wake.signal, this.stop.signal])).catch(() => undefined);
+      await clock.sleep(leftMs > 0 ? leftMs : LOOK_MS, AbortSignal.any([this.wake.signal, this.stop.signal])).catch(() => undefined);
     }
   }
 

@@ -5,8 +5,8 @@
 import {X509Certificate} from 'node:crypto';
 import https from 'node:https';
 import net from 'node:net';
-import {text as readText} from 'node:stream/consumers';
 import tls, {type DetailedPeerCertificate} from 'node:tls';
+import {readJson} from '../../base/body';
 import {CetusError, fromWire} from '../../base/errors';
 import {mustBe, refusal} from '../../base/peer';
 import {makeRequest, publicKeyHash} from '../../base/x509';
@@ -77,22 +77,17 @@ function post<T>(url: string, authority: string, body: unknown): Promise<T> {
       method: 'POST', agent: false, ca: authority, minVersion: 'TLSv1.3', checkServerIdentity: mustBe('endpoint'), signal: AbortSignal.timeout(DEADLINE_MS),
       headers: {'content-type': 'application/json', 'content-length': Buffer.byteLength(text)},
     }, (answer) => {
-      if (Number(answer.headers['content-length'] ?? 0) > MAX_ANSWER_BYTES) return void request.destroy(new Error('the answer is too long'));
-      readText(answer).then((said) => {
-        const parsed = parse(said);
-        if (answer.statusCode === 200) resolve(parsed as T);
-        else reject(fromWire(parsed));
-      }, (err: unknown) => request.destroy(err as Error));
+      readJson(answer, MAX_ANSWER_BYTES).then((said) => {
+        if (answer.statusCode === 200) resolve(said as T);
+        else reject(fromWire(said));
+      }, failed);
     });
-    request.once('error', (err: NodeJS.ErrnoException) => reject(new CetusError('unavailable', `the control plane did not answer ${url}: ${/CERT|SIGNATURE/.test(err.code ?? '') ? refusal(err.code) : err.message}`, {cause: err})));
+    // Also in the middle of the answer: then the request tells nobody.
+    const failed = (err: NodeJS.ErrnoException): void => {
+      request.destroy();
+      reject(new CetusError('unavailable', `the control plane did not answer ${url}: ${/CERT|SIGNATURE/.test(err.code ?? '') ? refusal(err.code) : err.message}`, {cause: err}));
+    };
+    request.on('error', failed);
     request.end(text);
   });
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
 }

@@ -40,6 +40,7 @@ export class Balancer {
     for (let tries = 0; tries < this.targets.length; tries += 1) {
       try {
         const upstream = await connected(this.targets[(first + tries) % this.targets.length]!);
+        if (client.destroyed) return void upstream.destroy();
         upstream.on('error', () => client.destroy());
         // One that is gone wholly takes the other along; the end of one direction is only that.
         client.once('close', () => upstream.destroy());

@@ -58,7 +58,8 @@ export class StoredBlobs implements BlobServing {
     const root = await this.store.contentRoot();
     if (root === undefined) return undefined;
     const file = await fs.open(path.join(root, 'blobs', 'sha256', digest.slice('sha256:'.length))).catch(() => undefined);
-    if (file && (await file.stat()).size >= needed) return file;
+    const size = await file?.stat().then((stat) => stat.size, () => 0);
+    if (size !== undefined && size >= needed) return file;
     await file?.close();
     return undefined;
   }
