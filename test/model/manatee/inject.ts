@@ -121,7 +121,7 @@ export class Injector {
         if (world.machines.size < 6) world.addMachine(`p${world.machines.size + 1}`).boot();
         return;
       case 'removePeer':
-        if (!this.mayLoseDisk(machine) || world.living.length < 4) return;
+        if (!this.mayLoseDisk(machine) || world.living.length < 4 || this.foundsAlone(machine)) return;
         machine.powerOff();
         machine.removed = true;
         machine.diskLostAt = world.timeline.nowMs;
@@ -171,6 +171,12 @@ export class Injector {
     const {removed, postgres: {disk}} = machines.get(heir.id)!;
     const complete = !removed && disk.data === 'present' && checker.acked.every((rec) => holds(disk, rec));
     return complete && (role === 'sync' || (disk.log[disk.flushed - 1]?.lsn ?? 0) >= Number(BigInt(`0x${state.initWal.split('/').map((half) => half.padStart(8, '0')).join('')}`)));
+  }
+
+  /** Declared alone and without a database yet: it may lose its disk and begin again, but nobody else may take its place, so one that never comes back is for an operator. */
+  private foundsAlone(machine: Machine): boolean {
+    const {state} = this.world.ensemble;
+    return state?.systemId === null && state.sync === null && state.primary.id === machine.id;
   }
 
   private cut(directions: readonly [string, string][], forMs: number): void {

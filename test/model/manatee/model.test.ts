@@ -37,6 +37,7 @@ test.each([
   [5195, 'a sitter that finds the gate of a hung server open moves its permit on by a lease that protects nobody'],
   [6843, 'the model took the last disk that had everything'],
   [30903, 'the model took the first disk while the word that it holds the database was on its way'],
+  [51776, 'the model took the machine that alone had been declared to make the database, for ever'],
 ])('seed %i: %s', async (seed) => {
   expect((await runPlan(planOf(seed))).violation).toBeNull();
 });
