@@ -6,13 +6,14 @@
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
 # make bench  Cetus beside the distribution's dockerd, as ratios
 # make bench-db   failover beside Patroni, moray beside plain pg and pgbench, docker run over a cluster beside one Postgres
+# make bench-network  two containers on two nodes beside the nodes' own network, as ratios: throughput, latency
 DATA   ?= /var/lib/cetus
 LISTEN ?= 127.0.0.1:2375
 PEERS  ?= 3
 ENDPOINTS ?= 1
 SHELL  := /bin/bash
 
-.PHONY: run cluster fleet simulate busybox test unit integration e2e chaos conformance bench bench-db build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster setup-fleet
+.PHONY: run cluster fleet simulate busybox test unit integration e2e chaos conformance bench bench-db bench-network build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -73,7 +74,10 @@ bench: setup-bench build
 bench-db: setup-bench-db build
 	@node tools/bench-db/main.mjs
 
-setup-run setup-busybox setup-test setup-bench setup-bench-db setup-cluster setup-fleet: setup-%:
+bench-network: setup-bench-network build
+	@node tools/bench-network/main.mjs
+
+setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet: setup-%:
 	@tools/setup.sh $*
 
 clean:

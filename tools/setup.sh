@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing from the distribution, for one of: run, fleet, busybox, test, bench, bench-db, cluster. Quiet and quick where nothing is missing.
+# Installs what is missing from the distribution, for one of: run, fleet, busybox, test, bench, bench-db, bench-network, cluster. Quiet and quick where nothing is missing.
 # For tests and benchmark, not for a first busybox image, it also makes the images of real services, once per machine (tools/service-images).
 # Refuses loudly where it cannot help: another distribution, or no root.
 set -euo pipefail
 
-what=${1:?usage: tools/setup.sh run|fleet|busybox|test|bench|bench-db|cluster}
+what=${1:?usage: tools/setup.sh run|fleet|busybox|test|bench|bench-db|bench-network|cluster}
 if [ "$(id -u)" != 0 ]; then
   echo "setup: make $what wants root: it makes namespaces, bridges and mounts" >&2
   exit 1
@@ -19,6 +19,7 @@ if [ "$what" = test ] || [ "$what" = bench ]; then
 fi
 
 [ "$what" != fleet ] || package_of+=([openssl]=openssl [nsenter]=util-linux)
+[ "$what" != bench-network ] || package_of+=([openssl]=openssl [nsenter]=util-linux [chrt]=util-linux [taskset]=util-linux [busybox]=busybox-static [docker]=docker.io [iperf3]=iperf3 [perl]=perl-base)
 
 # What is no program on the PATH is known by a file: ZooKeeper is jars, and Debian keeps Postgres' server out of the PATH.
 declare -A package_with=()
