@@ -5,6 +5,7 @@
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
 # make bench  Cetus beside the distribution's dockerd, as ratios
+# make bench-fleet NODES="100 1000 10000"   one endpoint before thousands of simulated nodes; further variables in tools/bench-fleet/main.ts
 # make bench-db   failover beside Patroni, moray beside plain pg and pgbench, docker run over a cluster beside one Postgres
 # make bench-network  two containers on two nodes beside the nodes' own network, as ratios: throughput, latency
 DATA   ?= /var/lib/cetus
@@ -13,7 +14,7 @@ PEERS  ?= 3
 ENDPOINTS ?= 1
 SHELL  := /bin/bash
 
-.PHONY: run cluster fleet simulate busybox test unit integration e2e chaos conformance bench bench-db bench-network build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
+.PHONY: run cluster fleet simulate busybox test unit integration e2e chaos conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -76,6 +77,9 @@ bench-db: setup-bench-db build
 
 bench-network: setup-bench-network build
 	@node tools/bench-network/main.mjs
+
+bench-fleet: setup-run build
+	@node tools/bench-fleet/start.cjs
 
 setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet: setup-%:
 	@tools/setup.sh $*

@@ -25,6 +25,6 @@ export function selfSigned(): {cert: string; key: string} {
   );
   const signature = sign('sha256', body, privateKey);
   const certificate = seq(body, ECDSA_SHA256, der(0x03, Buffer.concat([Buffer.from([0]), signature])));
-  const cert = `-----BEGIN CERTIFICATE-----\n${certificate.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+  const cert = `-----BEGIN CERTIFICATE-----\n${certificate.toString('base64').match(/.{1,64}/g)!.join('\n')}\n-----END CERTIFICATE-----\n`;
   return {cert, key: privateKey.export({type: 'pkcs8', format: 'pem'}) as string};
 }

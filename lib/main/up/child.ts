@@ -31,7 +31,7 @@ export interface ChildOptions {
  * So nothing of the old generation is collected below 80 MB (but when idle), and chunks are freed at once. A large young generation does not help
  * streams; it is 12 to 27 MB of memory each.
  */
-const NODE_FLAGS = ['--initial-old-space-size=80', '--no-concurrent-array-buffer-sweeping', '--max-semi-space-size=4'];
+export const NODE_FLAGS = ['--initial-old-space-size=80', '--no-concurrent-array-buffer-sweeping', '--max-semi-space-size=4'];
 const READY_TIMEOUT_MS = 30_000;
 
 /** An endpoint or an agent of this program. `name`, where there are several: of its log. */

@@ -1,0 +1,2 @@
+require('../typescript-hook.cjs');
+require('./main.ts');
