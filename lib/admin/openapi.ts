@@ -104,9 +104,10 @@ export const OPENAPI = {
         },
       },
       NodeDetail: {
-        type: 'object', required: ['node', 'reserved', 'containers', 'running', 'certificates'],
+        type: 'object', required: ['node', 'reserved', 'containers', 'running', 'certificates', 'staying'],
         properties: {node: ref('Node'), reserved: ref('Reservation'), containers: integer, running: integer,
-          certificates: {type: 'array', items: {type: 'object', required: ['serial', 'notAfter'], properties: {serial: string, notAfter: string}}}},
+          certificates: {type: 'array', items: {type: 'object', required: ['serial', 'notAfter'], properties: {serial: string, notAfter: string}}},
+          staying: {type: 'array', description: 'What does not go elsewhere while the node is drained, and why.', items: {type: 'object', required: ['id', 'name', 'reason'], properties: {id: string, name: string, reason: string}}}},
       },
       RemovedNode: {
         type: 'object', required: ['id', 'name', 'containers', 'volumes'],
@@ -125,7 +126,11 @@ export const OPENAPI = {
       },
       Container: {
         type: 'object', required: ['id', 'account', 'name', 'node', 'nodeId', 'status', 'imageReference', 'createdAt', 'reservation'],
-        properties: {id: string, account: string, name: string, node: string, nodeId: string, status: string, imageReference: string, createdAt: string, reservation: ref('Reservation')},
+        properties: {
+          id: string, account: string, name: string, node: string, nodeId: string, status: string, imageReference: string, createdAt: string, reservation: ref('Reservation'),
+          lost: {type: 'object', description: 'Its node is lost or fenced: `was` is what was last known, `status` what it is taken for.', required: ['node', 'liveness', 'reason', 'since', 'was', 'goesElsewhere'],
+            properties: {node: string, liveness: {enum: ['lost', 'fenced']}, reason: string, since: string, was: string, goesElsewhere: {type: 'boolean'}, stays: string}},
+        },
       },
       Volume: {
         type: 'object', required: ['id', 'account', 'name', 'nodeId', 'anonymous', 'createdAt'],

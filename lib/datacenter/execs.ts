@@ -9,6 +9,7 @@ import type {Exec} from '../schema/objects';
 import type {ExecObservation} from '../schema/agent';
 import type {Context} from './context';
 import {gate} from './create/options';
+import {mustReach, unreached} from './containers/lost';
 import {isUp, peekContainer, requireRunning, resolveContainer} from './containers/resolve';
 import {containerAttributes} from './events';
 import type {Caller, ExecVerbs} from './verbs';
@@ -54,6 +55,7 @@ export function execVerbs(context: Context): ExecVerbs {
       if (config.Privileged) gate('Privileged', 'allowPrivileged', context.config);
       for (const entry of config.Env ?? []) if (entry === '' || entry.startsWith('=')) throw new CetusError('invalid', `invalid environment variable: ${entry}`);
       requireRunning(c, 'exec', containerNameOrId);
+      await mustReach(context, c);
       const id = context.ids.hex64();
       const exec: Exec = {id, account: caller.account, containerId: c.id, nodeId: c.nodeId, config, running: false, exitCode: null, pid: 0, createdAt: formatNs(context.clock.nowNs())};
       // Both at once: neither alone is of use to anybody, and an exec that the node does not know answers as one that never was.
@@ -81,6 +83,7 @@ export function execVerbs(context: Context): ExecVerbs {
       // An exec that waited to be started has gone with the process that it would have joined.
       if (!isUp(c) && c.status !== 'restarting') throw noSuchExec(execId);
       requireRunning(c, 'exec');
+      await mustReach(context, c);
       const agent = await context.fleet.agent(exec.nodeId);
       const {DetachKeys, ConsoleSize} = exec.config;
       const stream = await agent.startExec(execId, {detachKeys: query.detachKeys || DetachKeys || '', consoleSize: query.consoleSize ?? ConsoleSize ?? null, detach: query.detach});
@@ -94,7 +97,11 @@ export function execVerbs(context: Context): ExecVerbs {
       early?.catch(() => undefined);
       const exec = await find(caller, execId);
       if (exec.exitCode !== null) return {exec, live: undefined};
-      return {exec, live: await (early ?? observe(exec.nodeId, execId))};
+      const live = await (early ?? observe(exec.nodeId, execId));
+      // Neither that it runs nor how it ended is known, and whoever asks takes one of the two for granted.
+      const node = live ? undefined : context.fleet.away?.get(exec.nodeId);
+      if (node) throw unreached(node, `exec ${execId}`);
+      return {exec, live};
     },
 
     async resize(caller, execId, height, width) {

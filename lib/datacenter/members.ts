@@ -94,7 +94,9 @@ export function memberVerbs(context: Context): MemberVerbs {
       ]);
     }
     if (await moray.count(CONTAINERS, eq('nodeId', known.id))) throw new CetusError('conflict', `node ${known.name} has containers again; ask once more`);
-    await moray.batch([{op: 'delete', bucket: BUCKETS.reservations.name, key: known.id}, {op: 'delete', bucket: NODES, key: known.id}]);
+    await moray.batch([
+      {op: 'delete', bucket: BUCKETS.reservations.name, key: known.id}, {op: 'deleteMany', bucket: BUCKETS.remains.name, filter: eq('nodeId', known.id)}, {op: 'delete', bucket: NODES, key: known.id},
+    ]);
     log.warn({nodeId: known.id, node: known.name, containers: lost.containers.length, volumes: lost.volumes.length}, 'node removed');
     return {
       id: known.id, name: known.name,

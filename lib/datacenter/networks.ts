@@ -5,7 +5,8 @@ import {BUCKETS} from '../schema/buckets';
 import {type Container, NO_NETWORK} from '../schema/container';
 import type {Network} from '../schema/objects';
 import {pruned} from './events';
-import {resolveContainer} from './containers/resolve';
+import {mustReach} from './containers/lost';
+import {isUp, resolveContainer} from './containers/resolve';
 import type {Context} from './context';
 import {checkEndpointSettings} from './create/networking';
 import {acceptFilters, booleanFilter, has, idMatcher, labelFilters, labelsMatch, nameMatcher, untilFilter, valuesOf} from './filters';
@@ -74,6 +75,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
       refuseNotPluggable(network, c);
       checkEndpointSettings(network, settings);
       try {
+        if (isUp(c)) await mustReach(context, c);
         await context.run(caller, 'network.connect', {containerId: c.id, networkId: network.id, settings});
       } finally {
         context.views.touch(caller.account, c.id);
@@ -92,6 +94,7 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
       }
       if (network.driver === 'host') throw invalid(OF_THE_HOST);
       try {
+        if (isUp(c) && !force) await mustReach(context, c);
         await context.run(caller, 'network.disconnect', {containerId: c.id, networkId: network.id, force});
       } finally {
         context.views.touch(caller.account, c.id);

@@ -2,17 +2,20 @@
 import {CetusError} from '../base/errors';
 import {ALL, and, eq, startsWith} from '../moray/filter';
 import {BUCKETS, type BucketName} from '../schema/buckets';
+import {staying} from '../fleet/movable';
 import type {Container} from '../schema/container';
 import type {Job} from '../schema/job';
 import type {NodeReservations} from '../schema/node';
 import type {Volume} from '../schema/objects';
 import type {Context} from './context';
 import {memberVerbs} from './members';
+import {allSeen, seen, type SeenContainer} from './containers/lost';
 import {noSuchContainer} from './containers/resolve';
 import type {OperatorVerbs} from './verbs';
 
 const DEFAULT_LIMIT = 1000;
 const MAX_LIMIT = 10_000;
+const MAX_STAYING = 1000;
 const limited = (limit: number | undefined): number => Math.min(Math.max(limit ?? DEFAULT_LIMIT, 1), MAX_LIMIT);
 
 function known(bucket: string): BucketName {
@@ -25,7 +28,7 @@ export function operatorVerbs(context: Context): OperatorVerbs {
   const members = memberVerbs(context);
   const newest = [{field: 'createdAtNs', order: 'desc' as const}];
 
-  const container = async (nameOrId: string, account?: string): Promise<Container> => {
+  const container = async (nameOrId: string, account?: string): Promise<SeenContainer> => {
     const within = account === undefined ? [] : [eq('account', account)];
     const name = nameOrId.replace(/^\//, '');
     // "account/name" says it exactly; a bare name must be unique among accounts.
@@ -33,7 +36,7 @@ export function operatorVerbs(context: Context): OperatorVerbs {
     for (const filter of filters) {
       const found = await moray.list<Container>(BUCKETS.containers.name, and(filter, ...within), {limit: 3});
       if (found.length > 1) throw new CetusError('invalid', `${nameOrId} names several containers: ${found.map((f) => f.value.accountName).join(', ')}`);
-      if (found[0]) return found[0].value;
+      if (found[0]) return seen(context, found[0].value);
     }
     throw noSuchContainer(nameOrId);
   };
@@ -47,7 +50,10 @@ export function operatorVerbs(context: Context): OperatorVerbs {
       const [reservations, containers, running, certificates] = await Promise.all([
         moray.peek<NodeReservations>(BUCKETS.reservations.name, node.id), moray.count(BUCKETS.containers.name, eq('nodeId', node.id)), members.running(node.id), members.certificates(node.id),
       ]);
-      return {node, reserved: reservations?.value.total ?? {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0}, containers, running, certificates};
+      const left = node.availability === 'draining' ? await moray.list<Container>(BUCKETS.containers.name, eq('nodeId', node.id), {limit: MAX_STAYING}) : [];
+      return {
+        node, reserved: reservations?.value.total ?? {memoryBytes: 0, nanoCpus: 0, diskBytes: 0, pids: 0}, containers, running, certificates, staying: staying(left.map((s) => s.value)),
+      };
     },
 
     async inventory(nodeIdOrName) {
@@ -57,7 +63,7 @@ export function operatorVerbs(context: Context): OperatorVerbs {
     async containers(query) {
       const node = query.node === undefined ? undefined : await fleet.node(query.node);
       const filter = and(...(query.account === undefined ? [] : [eq('account', query.account)]), ...(node ? [eq('nodeId', node.id)] : []), ...(query.status ? [eq('status', query.status)] : []));
-      return (await moray.list<Container>(BUCKETS.containers.name, filter, {sort: newest, limit: limited(query.limit)})).map((s) => s.value);
+      return [...allSeen(context, (await moray.list<Container>(BUCKETS.containers.name, filter, {sort: newest, limit: limited(query.limit)})).map((s) => s.value))];
     },
 
     container,

@@ -10,6 +10,8 @@ import type {Config, CreateContainerBody, EndpointSettings, ExecConfig, Progress
 import type {Job} from '../schema/job';
 import type {TokenView} from '../fleet/authority/tokens';
 import type {Node} from '../schema/node';
+import type {Staying} from '../fleet/movable';
+import type {Lost, SeenContainer} from './containers/lost';
 import type {WantedPlatform} from './images/platform';
 import type {DatacenterEvent, Exec, Image, Network, Volume} from '../schema/objects';
 
@@ -30,9 +32,9 @@ export type WaitCondition = 'not-running' | 'next-exit' | 'removed';
 export interface ContainerVerbs {
   create(caller: Caller, name: string | undefined, body: CreateContainerBody, platform?: string): Promise<{id: string; warnings: string[]}>;
   /** Newest first, as `docker ps`. `before`/`since`, status, label, name, id, ancestor, exited, health, network, volume, publish, expose, is-task. */
-  list(caller: Caller, query: ListContainersQuery): Promise<Container[]>;
+  list(caller: Caller, query: ListContainersQuery): Promise<SeenContainer[]>;
   /** By id, unique id prefix or name, as the Engine resolves. */
-  get(caller: Caller, nameOrId: string): Promise<Container>;
+  get(caller: Caller, nameOrId: string): Promise<SeenContainer>;
   /** Bytes of the writable layer, and with the image below it. */
   size(caller: Caller, container: Container): Promise<{sizeRw: number; sizeRootFs: number}>;
   start(caller: Caller, nameOrId: string): Promise<void>;
@@ -96,7 +98,7 @@ export interface ImportOptions {
   /** "linux/arm64"; undefined = the node's own. */
   platform?: string;
 }
-export type {WantedPlatform};
+export type {Lost, SeenContainer, Staying, WantedPlatform};
 export interface ListedImage {
   image: Image;
   references: string[];
@@ -263,6 +265,8 @@ export interface NodeDetail {
   running: number;
   /** Of Cetus' own authority; the newest last. */
   certificates: {serial: string; notAfter: string}[];
+  /** What stays on a node that is drained, and why; at most so many as are worth telling. Empty where it is not drained. */
+  staying: Staying[];
 }
 
 /** What operators may ask; lib/admin is their only caller. Not bound to an account. */
@@ -272,8 +276,8 @@ export interface OperatorVerbs {
   members: MemberVerbs;
   /** What really exists on the node: for leak checks and drift. */
   inventory(nodeIdOrName: string): Promise<Inventory>;
-  containers(query: {account?: string; node?: string; status?: ContainerStatus; limit?: number}): Promise<Container[]>;
-  container(nameOrId: string, account?: string): Promise<Container>;
+  containers(query: {account?: string; node?: string; status?: ContainerStatus; limit?: number}): Promise<SeenContainer[]>;
+  container(nameOrId: string, account?: string): Promise<SeenContainer>;
   /** Of all accounts, by account and name, with the node that has it. */
   volumes(query: {account?: string; node?: string; limit?: number}): Promise<PlacedVolume[]>;
   jobs(query: {execution?: string; target?: string; workflow?: string; limit?: number}): Promise<Job[]>;
@@ -281,7 +285,7 @@ export interface OperatorVerbs {
   cancelJob(id: string): Promise<Job>;
   retryJob(id: string): Promise<Job>;
   /** The placement of a container and the job that made it; or, for a refused create, the failed job. */
-  why(containerNameOrId: string): Promise<{container: Container | null; job: Job | null}>;
+  why(containerNameOrId: string): Promise<{container: SeenContainer | null; job: Job | null}>;
   buckets(): Promise<{name: string; version: number; objects: number}[]>;
   objects(bucket: string, filter: string, query: {limit?: number; offset?: number; sort?: string}): Promise<import('../moray/moray').Stored<unknown>[]>;
   object(bucket: string, key: string): Promise<import('../moray/moray').Stored<unknown>>;

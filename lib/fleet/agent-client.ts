@@ -48,6 +48,7 @@ export class HttpAgentClient implements AgentClient {
   private readonly calls: Pool;
   private readonly streams: Pool;
   readonly builds: AgentBuilds;
+  private readonly switched = new Set<Duplex>();
 
   constructor(readonly node: string, url: string, private readonly tls?: AgentTls, private readonly patienceMs = PATIENCE_MS) {
     this.address = parseAgentUrl(url);
@@ -55,7 +56,7 @@ export class HttpAgentClient implements AgentClient {
     this.builds = new HttpAgentBuilds({
       json: (method, path, options) => this.json(method, path, options), stream: (method, path, options) => this.stream(method, path, options),
       lines: (path, options) => this.progress<LoadLine>(path, options),
-      upgrade: (path, query, headers) => upgrade(this.address, this.tls, path + queryString(query), this.node, READ_DEADLINE_MS, headers),
+      upgrade: (path, query, headers) => this.upgrade(path + queryString(query), headers),
     });
   }
 
@@ -84,12 +85,12 @@ export class HttpAgentClient implements AgentClient {
 
   attach(containerId: string, query: AttachQuery): Promise<Duplex> {
     const path = container(containerId, 'attach') + queryString({...query});
-    return this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS));
+    return this.reached(path, undefined, () => this.upgrade(path));
   }
 
   async startExec(execId: string, query: ExecStartQuery): Promise<Duplex | null> {
     const path = exec(execId, 'start');
-    if (!query.detach) return this.reached(path, undefined, () => upgrade(this.address, this.tls, path + queryString({...query}), this.node, READ_DEADLINE_MS));
+    if (!query.detach) return this.reached(path, undefined, () => this.upgrade(path + queryString({...query})));
     await this.json('POST', path, {query: {...query}});
     return null;
   }
@@ -120,7 +121,7 @@ export class HttpAgentClient implements AgentClient {
       const lent = this.address.socketPath === undefined ? undefined : lend(body);
       const headers: Record<string, string> = lent ? {[LOAN_HEADER]: JSON.stringify(lent.offer)} : {};
       try {
-        const stream = await this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS, headers));
+        const stream = await this.reached(path, undefined, () => this.upgrade(path, headers));
         return await deliver(stream, body, lent, (err) => this.wrap(err, path));
       } finally {
         // What is lent is read by nobody else.
@@ -164,6 +165,20 @@ export class HttpAgentClient implements AgentClient {
   /** Ends running calls with an error; for the node's removal and the process's end. */
   async close(): Promise<void> {
     await Promise.all([this.calls.destroy(), this.streams.destroy()]);
+  }
+
+  /** As close, at once, and streams of attached clients too: whoever waits for this node is told why it is in vain. */
+  cut(why: CetusError): void {
+    for (const stream of this.switched) stream.destroy(why);
+    void Promise.all([this.calls.destroy(why), this.streams.destroy(why)]).catch(() => undefined);
+  }
+
+  private async upgrade(path: string, headers: Record<string, string | string[]> = {}): Promise<Duplex> {
+    const stream = await upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS, headers);
+    this.switched.add(stream);
+    // Whoever was given it may not listen yet when it is cut.
+    stream.on('error', () => undefined);
+    return stream.once('close', () => this.switched.delete(stream));
   }
 
   private async *progress<L extends PullLine | EnsureLine | LoadLine | PushLine | ImportLine>(path: string, options: StreamOptions): AsyncGenerator<L> {

@@ -16,7 +16,7 @@ import {Listener} from './listener';
 import {OutstandingTransitions} from './outstanding';
 import {assignments} from './assignments';
 import {FENCE_AFTER_LEASES} from './liveness';
-import {Registry} from './registry';
+import {isAway, Registry} from './registry';
 import {type ContainerListener, ReportApplier} from './reports';
 import {Review} from './review';
 import {TableKeeper} from './table-keeper';
@@ -62,7 +62,7 @@ export interface RunningFleet extends Fleet {
   onDocker(take: (socket: Socket, account: string) => void): void;
 }
 
-interface Connection { url: string; client: AgentClient; close(): Promise<void>; finish(): Promise<void> }
+interface Connection { url: string; client: AgentClient; close(): Promise<void>; finish(): Promise<void>; cut(why: CetusError): void }
 
 const RETIRE_MS = 300_000;
 
@@ -77,6 +77,9 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const registry = new Registry({moray, log, clock, endpoint, changed: (id, node, before) => {
     review.nodeChanged(id, node, before);
     tables.nodeChanged(id, node);
+    if (!node || node.liveness === before?.liveness) return;
+    if (isAway(node)) cutOff(node);
+    for (const listener of livenessListeners) listener(node);
   }});
   const review: Review = new Review({
     moray, log, clock, registry, endpoint, leaseMs, nowMs, graceMs: options.graceMs ?? 2 * leaseMs, fenceAfterMs: options.fenceAfterMs ?? FENCE_AFTER_LEASES * leaseMs,
@@ -85,6 +88,12 @@ export function createFleet(options: FleetOptions): RunningFleet {
   const connections = new Map<string, Connection>();
   const tables: TableKeeper = new TableKeeper({moray, log, clock, agent: nodeId => agentOf(nodeId)});
   const retired = new Set<Connection>();
+  const livenessListeners = new Set<(node: Node) => void>();
+  /** Whoever waits for an answer or reads a stream of a node that is lost would wait for the kernel's patience, a quarter of an hour. */
+  const cutOff = (node: Node): void => {
+    connections.get(node.id)?.cut(unreachable(node));
+    connections.delete(node.id);
+  };
   const {authority, agentTls} = options;
   // With a new certificate come new connections; on the old ones what runs comes to its end, and who still holds a client for his next call has the time for it.
   const stopFollowing = agentTls instanceof Credentials ? agentTls.onReplace(() => {
@@ -134,14 +143,14 @@ export function createFleet(options: FleetOptions): RunningFleet {
       url: node.facts.agentUrl, client,
       close: async () => { if (inner instanceof HttpAgentClient) await inner.close(); },
       finish: async () => { if (inner instanceof HttpAgentClient) await inner.finish(); },
+      cut: (why) => { if (inner instanceof HttpAgentClient) inner.cut(why); },
     });
     return client;
   };
 
   const agentOf = async (nodeId: string): Promise<AgentClient> => {
     const node = await registry.find(nodeId);
-    if (node.liveness !== 'alive')
-      throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}: ${node.livenessReason}`, {info: {nodeId, liveness: node.liveness}});
+    if (node.liveness !== 'alive') throw unreachable(node);
     return connect(node);
   };
 
@@ -177,7 +186,16 @@ export function createFleet(options: FleetOptions): RunningFleet {
     reviews: () => review.reviews(),
     agent: agentOf,
     tables,
+    away: registry.away,
+    onLiveness: listener => {
+      livenessListeners.add(listener);
+      return () => livenessListeners.delete(listener);
+    },
   };
+}
+
+function unreachable({id, name, liveness, livenessReason}: Node): CetusError {
+  return new CetusError('unavailable', `node ${name} is ${liveness}: ${livenessReason}`, {info: {nodeId: id, liveness}});
 }
 
 /** The same client, whose tasks `outstanding` sees pass. */

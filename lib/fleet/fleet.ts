@@ -84,6 +84,10 @@ export interface Fleet {
   nodes(): Promise<Node[]>;
   /** `unavailable` for a node that is not alive. */
   agent(nodeId: string): Promise<AgentClient>;
+  /** Those that are lost or fenced, by id, as this process knows. Absent: none ever is. */
+  readonly away?: ReadonlyMap<string, Node>;
+  /** Told of each change of a node's liveness that this process hears of; returns how to stop listening. */
+  onLiveness?(listener: (node: Node) => void): () => void;
   /** Absent: networks end at their nodes. */
   readonly tables?: NetworkTables;
 }

@@ -31,8 +31,15 @@ export function isLocal(node: Node): boolean {
   return node.facts.agentUrl.startsWith('unix:');
 }
 
+/** For so long not heard of that what it has is shown as lost. */
+export function isAway(node: Node | undefined): boolean {
+  return node?.liveness === 'lost' || node?.liveness === 'fenced';
+}
+
 export class Registry implements KnownNodes {
   private readonly known = new Map<string, Stored<Node>>();
+  /** Of the known ones those that nobody can reach. */
+  readonly away = new Map<string, Node>();
   private readonly stopped = new AbortController();
   private loop: Promise<void> = Promise.resolve();
 
@@ -132,11 +139,14 @@ export class Registry implements KnownNodes {
     // Etags come from one sequence, so of two copies the higher one is the newer; the feed may bring what a write here overtook.
     if (old && BigInt(old.etag) >= BigInt(stored.etag)) return;
     this.known.set(stored.key, stored);
+    if (isAway(stored.value)) this.away.set(stored.key, stored.value);
+    else this.away.delete(stored.key);
     this.options.changed?.(stored.key, stored.value, old?.value);
   }
 
   private forget(nodeId: string): void {
     const old = this.known.get(nodeId);
+    this.away.delete(nodeId);
     if (old && this.known.delete(nodeId)) this.options.changed?.(nodeId, undefined, old.value);
   }
 

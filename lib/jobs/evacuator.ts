@@ -1,6 +1,6 @@
 /**
  * Starts elsewhere what cannot or must not stay: containers of fenced nodes, those that were taken from their node and have not arrived anywhere, and those of nodes that are being drained, a few at a
- * time from each. Takes no input but what the store says, so a restart, another endpoint or a failed job goes on where it was. A failure is tried again after a while, for as long as it takes;
+ * time from each. And takes away what nodes that are back still have of what was forgotten meanwhile. Takes no input but what the store says, so a restart, another endpoint or a failed job goes on where it was. A failure is tried again after a while, for as long as it takes;
  * an uncordoned node is drained no further.
  *
  * Every endpoint has one; only the one that reviews the nodes acts, and the containers' locks keep two from the same one.
@@ -9,13 +9,15 @@ import {repeat} from '../base/background';
 import {systemClock, type Clock} from '../base/clock';
 import {isCetusError} from '../base/errors';
 import type {Log} from '../base/log';
-import {eq, present} from '../moray/filter';
+import {ALL, eq, present} from '../moray/filter';
 import type {Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
-import type {Node} from '../schema/node';
-import type {Workflow} from '../workflow/chain';
-import {isWanted, pinnedBy} from './movable';
+import type {MovedResult} from '../schema/chains';
+import type {Node, Remains} from '../schema/node';
+import {DEFAULT_ACCOUNT} from '../schema/objects';
+import type {RunRequest, Workflow} from '../workflow/chain';
+import {goesElsewhere, pinnedBy} from '../fleet/movable';
 
 export interface EvacuatorOptions {
   moray: Moray;
@@ -58,6 +60,8 @@ class Mover implements Evacuator {
   private readonly failed = new Map<string, {untilMs: number; delayMs: number}>();
   private loop: Promise<void> = Promise.resolve();
   private sweptMs = -Infinity;
+  /** Nodes that have, as of the last look, something of what was forgotten. */
+  private littered = new Set<string>();
 
   constructor(private readonly options: EvacuatorOptions) {
     this.clock = options.clock ?? systemClock;
@@ -87,7 +91,7 @@ class Mover implements Evacuator {
   /** A fleet in which all is well costs one question to the store now and then. */
   private somethingToDo(): boolean {
     if (this.clock.now() - this.sweptMs >= SWEEP_MS) return true;
-    for (const node of this.options.nodes()) if (node.liveness === 'fenced' || node.availability === 'draining') return true;
+    for (const node of this.options.nodes()) if (node.liveness === 'fenced' || node.availability === 'draining' || (node.liveness === 'alive' && this.littered.has(node.id))) return true;
     return false;
   }
 
@@ -104,15 +108,31 @@ class Mover implements Evacuator {
       const fenced = byId.get(c.moving.from)?.liveness === 'fenced';
       await this.run({workflow: c.moving.leaving && !fenced ? 'container.move' : 'container.evacuate', container: c, from: c.moving.from});
     }
+    await this.clear(byId);
     for (const node of byId.values()) {
       if (node.liveness === 'fenced') await this.evacuate(node);
       else if (node.availability === 'draining' && node.liveness === 'alive') await this.drain(node, drainParallel);
     }
   }
 
+  private async clear(byId: ReadonlyMap<string, Node>): Promise<void> {
+    const {moray, log} = this.options;
+    this.littered = new Set();
+    for await (const {key, value: {nodeId, containerId}} of moray.find<Remains>(BUCKETS.remains.name, ALL)) {
+      this.littered.add(nodeId);
+      const id = key.slice(nodeId.length + 1);
+      if (byId.get(nodeId)?.liveness !== 'alive') continue;
+      const kind = containerId === undefined ? 'volume' as const : 'container' as const;
+      await this.begun(id, {workflow: 'container.clear', account: DEFAULT_ACCOUNT, params: {nodeId, id, kind}}, {
+        done: () => log.info({nodeId, [`${kind}Id`]: id}, 'what was forgotten while its node was away is taken away there'),
+        failed: (err, againInMs) => log.warn({err, nodeId, [`${kind}Id`]: id, againInMs}, 'what was forgotten while its node was away could not be taken away there; trying again'),
+      });
+    }
+  }
+
   private async evacuate(node: Node): Promise<void> {
     for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id)))
-      if (c.reschedule && !c.moving && isWanted(c)) await this.run({workflow: 'container.evacuate', container: c, from: node.id});
+      if (goesElsewhere(c)) await this.run({workflow: 'container.evacuate', container: c, from: node.id});
   }
 
   private async drain(node: Node, most: number): Promise<void> {
@@ -121,7 +141,7 @@ class Mover implements Evacuator {
     for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) {
       if (this.under.has(c.id)) moving += 1;
       // Of those that nobody can take just now none must stand before the others.
-      else if (c.reschedule && !c.moving && isWanted(c) && c.status !== 'paused' && pinnedBy(c) === undefined && !this.rests(c.id) && ready.length < most) ready.push(c);
+      else if (goesElsewhere(c) && c.status !== 'paused' && pinnedBy(c) === undefined && !this.rests(c.id) && ready.length < most) ready.push(c);
     }
     for (const container of ready.slice(0, Math.max(0, most - moving))) await this.run({workflow: 'container.move', container, from: node.id});
   }
@@ -131,32 +151,29 @@ class Mover implements Evacuator {
     return (this.failed.get(id)?.untilMs ?? 0) > this.clock.now();
   }
 
+  private run({workflow, container: {id, account, name}, from}: Work): Promise<void> {
+    return this.begun(id, {workflow, account, params: {containerId: id, from}}, {
+      done: ({node}: MovedResult) => this.options.log.info({containerId: id, container: name, from, to: node}, `a container of ${workflow === 'container.move' ? 'a node that is drained' : 'a fenced node'} runs elsewhere`),
+      failed: (err, againInMs) => this.options.log.warn({err, containerId: id, container: name, from, againInMs}, 'a container could not be started elsewhere; trying again'),
+    });
+  }
+
   /** Begins it, unless it is under way or has just failed. Memory stays bounded whatever the number: the next ones wait for these. */
-  private async run({workflow, container, from}: Work): Promise<void> {
-    const {id, account, name} = container;
+  private async begun<R>(id: string, job: Pick<RunRequest, 'workflow' | 'account' | 'params'>, told: {done(result: R): void; failed(err: unknown, againInMs: number): void}): Promise<void> {
     const before = this.failed.get(id);
     if (this.under.has(id) || this.stopping.signal.aborted || this.rests(id)) return;
-    const {log} = this.options;
-    const work = this.options.workflow.run<{node: string}>({workflow, account, params: {containerId: id, from}, requestId: `${workflow.slice('container.'.length)}-${id.slice(0, 12)}`, lockWaitMs: 0})
-      .then(({node}) => {
+    const work = this.options.workflow.run<R>({...job, requestId: `${job.workflow.slice('container.'.length)}-${id.slice(0, 12)}`, lockWaitMs: 0})
+      .then((result) => {
         this.failed.delete(id);
-        log.info({containerId: id, container: name, from, to: node}, `a container of ${workflow === 'container.move' ? 'a node that is drained' : 'a fenced node'} runs elsewhere`);
+        told.done(result);
       }, (err: unknown) => {
         const delayMs = Math.min((before?.delayMs ?? FIRST_RETRY_MS / 2) * 2, MAX_RETRY_MS);
         this.failed.set(id, {untilMs: this.clock.now() + delayMs, delayMs});
         // Another job has it, it has moved by now, or its node is back: all of it somebody else's decision.
-        if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) log.warn({err, containerId: id, container: name, from, againInMs: delayMs}, 'a container could not be started elsewhere; trying again');
+        if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) told.failed(err, delayMs);
       })
       .finally(() => this.under.delete(id));
     this.under.set(id, work);
     if (this.under.size >= PARALLEL) await Promise.race([...this.under.values()]);
   }
-}
-
-/** What a drain of this node would leave there, and why: for operators. */
-export function staying(containers: readonly Container[]): {id: string; name: string; reason: string}[] {
-  return containers.flatMap((c) => {
-    const reason = pinnedBy(c) ?? (isWanted(c) ? c.status === 'paused' ? 'it is paused' : c.reschedule ? undefined : 'its node has not been told that it may go elsewhere' : 'it does not run');
-    return reason === undefined ? [] : [{id: c.id, name: c.name, reason}];
-  });
 }

@@ -18,7 +18,7 @@ import {hardwareOf, type PlacementDecision, type PlacementRequest} from '../sche
 import type {PlanStep, Step} from '../workflow/chain';
 import {hold} from './attach';
 import {holdOnNode, imageNowOn} from './image-fetch';
-import {isWanted, pinnedBy} from './movable';
+import {isWanted, pinnedBy} from '../fleet/movable';
 import {reserve} from './reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from './services';
 import {startAt} from './starting';

@@ -1,4 +1,5 @@
 /** What every chain does: read its object under the lock, give a task to a node, write an event. */
+import {formatNs} from '../base/clock';
 import {CetusError, isCetusError} from '../base/errors';
 import {containerEvent, disconnectEvents, putEvent} from '../fleet/events';
 import {applyObservation, letsGo, releaseLeases} from '../fleet/observe';
@@ -8,6 +9,7 @@ import type {TaskBody, TaskOutput} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {Container, ContainerObservation} from '../schema/container';
 import type {ImageConfigFile} from '../schema/docker';
+import {type Remains, remainsKey} from '../schema/node';
 import type {DatacenterEvent, EventType} from '../schema/objects';
 import type {Ctx} from './services';
 
@@ -35,15 +37,27 @@ export async function undoTask(ctx: Ctx<unknown>, nodeId: string, step: string, 
   try {
     await task(ctx, nodeId, `${step}:undo:${ctx.epoch}.${tries}`, body);
   } catch (err) {
-    if (isCetusError(err, 'unavailable') && err.info['liveness'] === 'fenced' && await leftWithItsNode(ctx, body)) return;
+    if (isCetusError(err, 'unavailable') && err.info['liveness'] === 'fenced' && await leftWithItsNode(ctx, nodeId, body)) return;
     if (!isCetusError(err, 'notFound')) throw err;
   }
 }
 
-/** A fenced node runs nothing of what is marked, and asks before it does again: what was to be taken back there is. */
-async function leftWithItsNode(ctx: Ctx<unknown>, body: TaskBody): Promise<boolean> {
+/**
+ * A fenced node runs nothing of what is marked, and asks before it does again: what was to be taken back there is. Of a container that was only being made a note will do, by which it is taken
+ * away when the node is back; one that has been forgotten meanwhile has its own.
+ */
+async function leftWithItsNode(ctx: Ctx<unknown>, nodeId: string, body: TaskBody): Promise<boolean> {
+  if (body.kind === 'volume.remove') return await noteRemains(ctx, nodeId, body.volumeId, {volumeIds: [body.volumeId]});
   if (!('containerId' in body)) return false;
-  return Boolean((await ctx.moray.peek<Container>(CONTAINERS, body.containerId))?.value.reschedule);
+  const c = (await ctx.moray.peek<Container>(CONTAINERS, body.containerId))?.value;
+  if (!c || c.reschedule) return true;
+  return body.kind === 'container.remove' && c.provisioning === true && await noteRemains(ctx, nodeId, body.containerId, {containerId: body.containerId, volumeIds: []});
+}
+
+/** In a write of its own: acts have no other. Of a node that has just come back the note is read at the next look. */
+async function noteRemains(ctx: Ctx<unknown>, nodeId: string, id: string, what: Pick<Remains, 'containerId' | 'volumeIds'>): Promise<true> {
+  await ctx.moray.put<Remains>(BUCKETS.remains.name, remainsKey(nodeId, id), {nodeId, ...what, at: formatNs(ctx.services.clock.nowNs())});
+  return true;
 }
 
 // ---- containers

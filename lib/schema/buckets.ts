@@ -4,6 +4,7 @@ import type {BucketDefinition} from './bucket';
 export const BUCKETS = {
   accounts: {name: 'accounts', version: 1, fields: {name: {type: 'string', unique: true}}},
   nodes: {name: 'nodes', version: 1, fields: {name: {type: 'string', unique: true}, availability: {type: 'string'}, liveness: {type: 'string'}}},
+  remains: {name: 'remains', version: 1, fields: {nodeId: {type: 'string'}}},
   reservations: {name: 'reservations', version: 1, fields: {}},
   containers: {
     name: 'containers', version: 3,

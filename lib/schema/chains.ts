@@ -46,6 +46,14 @@ export interface UpdateParams { containerId: string; resources: Resources; resta
 export interface DestroyParams { containerId: string; force: boolean; removeVolumes: boolean }
 
 /**
+ * Forgets a container whose node is fenced; what the node has of it goes when it is back (container.clear). It waits for nobody: a job that holds the container since its node went away
+ * finds it gone. conflict with `reached` in its info: the node is not fenced any more, or the container not there.
+ */
+export interface ForgetParams { containerId: string; from: string; removeVolumes: boolean }
+/** Takes away what is left of a `Remains`. unavailable: the node is away (again). */
+export interface ClearParams { nodeId: string; id: string; kind: 'container' | 'volume' }
+
+/**
  * Places a container anew that its node has provably stopped, because it is fenced: same id, name and addresses; created there, and started where it ran. conflict: its
  * node is not fenced any more, or it may not move. noSpace: nobody can take it now; it stays where it is.
  */
@@ -133,6 +141,8 @@ export interface ChainTypes {
   'container.rename': {params: RenameParams; result: null};
   'container.update': {params: UpdateParams; result: null};
   'container.destroy': {params: DestroyParams; result: null};
+  'container.forget': {params: ForgetParams; result: null};
+  'container.clear': {params: ClearParams; result: null};
   'container.evacuate': {params: EvacuateParams; result: MovedResult};
   'container.move': {params: MoveParams; result: MovedResult};
   'image.pull': {params: PullParams; result: PullResult};

@@ -113,6 +113,13 @@ export interface Node {
   drift?: NodeDrift;
 }
 
+/**
+ * Bucket `remains`, key = NODE/CONTAINER or NODE/VOLUME: what a node that was fenced may still have of what is no more, written in the commit that forgot it. Once the node is back it is taken away there, and then here.
+ * Without it a container on a node of which the store knows nothing is nobody's to remove.
+ */
+export interface Remains { nodeId: string; containerId?: string; volumeIds: string[]; at: string }
+export const remainsKey = (nodeId: string, id: string): string => `${nodeId}/${id}`;
+
 /** Bucket `reservations`, key = nodeId. Every placement is an etag-guarded write of this object. */
 export interface NodeReservations {
   nodeId: string;

@@ -47,7 +47,7 @@ export function fakeDatacenter(): Pick<Datacenter, 'operator' | 'system'> {
     system: {ping: async () => undefined} as Datacenter['system'],
     operator: {
       nodes: async () => [node],
-      node: async (name) => known('node', name, [node.name, node.id], {node, reserved: reservation, containers: 1, running: 1, certificates: [{serial: '4A', notAfter: at}]}),
+      node: async (name) => known('node', name, [node.name, node.id], {node, reserved: reservation, containers: 1, running: 1, certificates: [{serial: '4A', notAfter: at}], staying: [{id: container.id, name: 'web', reason: 'it is paused'}]}),
       members: {
         label: async (name, {add = {}, remove = []}) => known('node', name, [node.name], {...node, labels: Object.fromEntries(Object.entries({...node.labels, ...add}).filter(([k]) => !remove.includes(k)))}),
         cordon: async (name, reason) => known('node', name, [node.name], {...node, availability: 'cordoned', availabilityReason: reason, availabilityAt: at}),

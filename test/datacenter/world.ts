@@ -34,6 +34,8 @@ export interface World {
   /** The container's process ends, and the report arrives. */
   exit(id: string, code: number): Promise<void>;
   stored(id: string): Promise<Container>;
+  /** The node becomes this, and everybody hears of it. */
+  becomes(liveness: Node['liveness']): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -51,13 +53,23 @@ export async function createWorld(config: Partial<DatacenterConfig> = {}): Promi
     applying.add(work);
   }});
   const node: Node = {id: 'node-1', name: 'node-1', facts: agent.facts, availability: 'active', liveness: 'alive', livenessReason: '', livenessAt: '', labels: {}, joinedAt: ''};
+  const away = new Map<string, Node>();
+  const livenessListeners = new Set<(node: Node) => void>();
   const fleet = {
+    away,
+    onLiveness: (listener: (node: Node) => void) => {
+      livenessListeners.add(listener);
+      return () => livenessListeners.delete(listener);
+    },
     node: async (id: string): Promise<Node> => {
       if (id !== node.id) throw new CetusError('notFound', `No such node: ${id}`);
       return node;
     },
     nodes: async () => [node],
-    agent: async () => agent,
+    agent: async () => {
+      if (node.liveness !== 'alive') throw new CetusError('unavailable', `node ${node.name} is ${node.liveness}`, {info: {liveness: node.liveness}});
+      return agent;
+    },
     onContainerChange: (listener: ContainerListener) => applier.onContainerChange(listener),
   };
   const placement = createPlacementIndex();
@@ -100,6 +112,13 @@ export async function createWorld(config: Partial<DatacenterConfig> = {}): Promi
     async exit(id, code) {
       agent.exit(id, code);
       await Promise.all(applying);
+    },
+    async becomes(liveness) {
+      Object.assign(node, {liveness, livenessReason: liveness === 'alive' ? '' : 'no heartbeat for 50 s', livenessAt: '2026-01-01T00:00:00Z', facts: {...node.facts, agentUrl: 'https://198.19.0.11:1'}});
+      await moray.put(BUCKETS.nodes.name, node.id, node);
+      if (liveness === 'lost' || liveness === 'fenced') away.set(node.id, node);
+      else away.delete(node.id);
+      for (const listener of livenessListeners) listener(node);
     },
     async stop() {
       await Promise.all(applying);

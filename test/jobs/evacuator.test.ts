@@ -1,6 +1,7 @@
 /** What has to move, moves: over two fake nodes and the store in memory. */
 import {silentLog} from '../../lib/base/log';
-import {createEvacuator, type Evacuator, staying} from '../../lib/jobs/evacuator';
+import {staying} from '../../lib/fleet/movable';
+import {createEvacuator, type Evacuator} from '../../lib/jobs/evacuator';
 import {DEFAULT_JOB_CONFIG, nodeView} from '../../lib/jobs/services';
 import {BUCKETS} from '../../lib/schema/buckets';
 import type {Container} from '../../lib/schema/container';
@@ -132,4 +133,40 @@ test('stopped on its way, it arrives and is not started', async () => {
   await look();
   expect((await get('c1')).moving).toBeUndefined();
   expect((await get('c1')).status).not.toBe('running');
+});
+
+test('what was forgotten while its node was fenced is taken away when it is back, and a job that waited for the node ends', async () => {
+  await dc.container('c1', 'plain', true, of('c1', 'plain', {spec: dc.draft('c1', 'plain').spec}));
+  await dc.container('c2', 'kept', true, of('c2', 'kept', {spec: dc.draft('c2', 'kept').spec}));
+  await pair({liveness: 'fenced'});
+  await dc.clock.until(workflow.run({workflow: 'container.forget', account: ACCOUNT, params: {containerId: 'c1', from: dc.node.id, removeVolumes: false}, requestId: 'r'}));
+  expect(await dc.leaks()).toEqual([]);
+  await look();
+  expect(dc.agent.containers.size).toBe(2);
+  await set(dc.node.id, {liveness: 'alive'});
+  await look();
+  expect([...dc.agent.containers.keys()]).toEqual(['c2']);
+  expect(await dc.all('remains')).toEqual(new Map());
+  expect(await get('c2')).toMatchObject({status: 'running'});
+});
+
+test('a container that a fenced node was making is nobody\'s: its name is free at once, and the node clears up when it is back', async () => {
+  dc.doomed.fates.set(dc.doomed.calls + 1, 'after');
+  dc.doomed.fates.set(dc.doomed.calls + 2, 'before');
+  dc.doomed.fates.set(dc.doomed.calls + 3, 'before');
+  await pair({});
+  await set('node-2', {availability: 'cordoned'});
+  const making = dc.put('container.provision', dc.provision(dc.draft('c1', 'web'), [])).catch((err: unknown) => err);
+  await dc.clock.pass(10);
+  await set(dc.node.id, {liveness: 'fenced'});
+  await dc.clock.pass(20_000);
+  await dc.clock.until(making);
+  for (let n = 0; n < 20 && (await dc.all('containers')).size; n += 1) await dc.clock.pass(5_000);
+  expect((await dc.all('containers')).size).toBe(0);
+  expect([...(await dc.all('remains')).keys()]).toEqual([`${dc.node.id}/c1`]);
+  expect([...dc.agent.containers.keys()]).toEqual(['c1']);
+  await set(dc.node.id, {liveness: 'alive'});
+  await look();
+  expect(dc.agent.containers.size).toBe(0);
+  expect(await dc.leaks()).toEqual([]);
 });

@@ -1,6 +1,7 @@
 /** One scene per chain for the generic test: the type makes a chain without a scene an error. */
 import {Readable} from 'node:stream';
 import {FakeAgent} from '../../lib/fleet/fake-agent';
+import type {TaskBody} from '../../lib/schema/agent';
 import type {Container} from '../../lib/schema/container';
 import type {ChainName, ChainParams} from '../../lib/schema/chains';
 import {ACCOUNT, IMAGE_ID, nodeImage, REFERENCE, type Datacenter} from './world';
@@ -100,6 +101,25 @@ export const SCENES: {[N in ChainName]: Scene<N>} = {
     oneWay: true,
     // Its container cannot wait for it; it stays in the list, for a prune.
     tolerated: 'volume anon is not on its node',
+  },
+  'container.forget': {
+    prepare: async (dc) => {
+      await dc.container('c1', 'web', true, {volumeIds: ['v1', 'v2'], anonymousVolumeIds: ['v2']}, [dc.volume('v1', 'data'), dc.volume('v2', 'anon', true)]);
+      await dc.second({liveness: 'fenced'});
+    },
+    params: (dc) => ({containerId: 'c1', from: dc.node.id, removeVolumes: true}),
+    events: ['container destroy', 'volume destroy', 'network disconnect'],
+  },
+  'container.clear': {
+    prepare: async (dc) => {
+      const order = (body: TaskBody): Promise<unknown> => dc.agent.task({jobId: 'before', step: body.kind, epoch: 1, requestId: 'r', body});
+      await order({kind: 'volume.ensure', volumeId: 'v1', name: 'v1', account: ACCOUNT, options: {}});
+      await order({kind: 'container.create', spec: dc.draft('c1', 'web').spec, volumes: []});
+      await dc.store.put('remains', `${dc.node.id}/c1`, {nodeId: dc.node.id, containerId: 'c1', volumeIds: ['v1'], at: ''});
+    },
+    params: (dc) => ({nodeId: dc.node.id, id: 'c1', kind: 'container'}),
+    events: [],
+    oneWay: true,
   },
   'container.evacuate': {
     prepare: async (dc) => {

@@ -17,7 +17,7 @@ import {BUCKETS, type BucketName} from '../../lib/schema/buckets';
 import type {ChainName, ChainParams, ContainerDraft} from '../../lib/schema/chains';
 import type {Container} from '../../lib/schema/container';
 import type {Job} from '../../lib/schema/job';
-import type {Node, NodeReservations} from '../../lib/schema/node';
+import type {Node, NodeReservations, Remains} from '../../lib/schema/node';
 import type {AddressLease, DatacenterEvent, Image, Network, PortLease, SubnetBlock, VniLease, Volume} from '../../lib/schema/objects';
 import {createWorkflow, type RunningWorkflow, type WorkflowOptions} from '../../lib/workflow/workflow';
 import {SeqIds, seeded, SimClock} from '../workflow/world';
@@ -312,8 +312,10 @@ export class Datacenter {
       say(runs && node !== undefined && node.attachments.length !== c.attachments.length, `container ${c.name} is plugged in ${node?.attachments.length} times, not ${c.attachments.length}`);
       for (const id of c.volumeIds) say(!volumes.has(id), `container ${c.name} uses volume ${id} that is gone`);
     }
-    for (const id of this.agent.containers.keys()) say(!containers.has(id), `the node keeps container ${id}`);
-    for (const [nodeId, agent] of this.agents) for (const id of agent.containers.keys()) say(containers.get(id)?.nodeId !== nodeId, `${nodeId} keeps container ${id}`);
+    // Noted, and taken away when the node is back.
+    const noted = new Set([...(await this.all<Remains>('remains')).values()].flatMap((r) => [r.containerId, ...r.volumeIds]));
+    for (const id of this.agent.containers.keys()) say(!containers.has(id) && !noted.has(id), `the node keeps container ${id}`);
+    for (const [nodeId, agent] of this.agents) for (const id of agent.containers.keys()) say(containers.get(id)?.nodeId !== nodeId && !noted.has(id), `${nodeId} keeps container ${id}`);
     for (const [key, lease] of addresses) say(!containers.get(lease.containerId)?.attachments.some((a) => `${a.networkId}/${a.address}` === key), `address ${key} is held for nothing`);
     for (const [key, lease] of ports) say(!containers.get(lease.containerId)?.publishedPorts.some((p) => p.hostPort === lease.hostPort), `port ${key} is held for nothing`);
     for (const row of (await this.all<NodeReservations>('reservations')).values()) {
@@ -327,7 +329,7 @@ export class Datacenter {
       say(Boolean(v.removing), `volume ${v.name} is still marked`);
       say(v.mountpoint !== '' && !this.agent.volumes.has(v.id), `volume ${v.name} is not on its node`);
     }
-    for (const id of this.agent.volumes.keys()) say(!volumes.has(id), `the node keeps volume ${id}`);
+    for (const id of this.agent.volumes.keys()) say(!volumes.has(id) && !noted.has(id), `the node keeps volume ${id}`);
     for (const i of images.values()) {
       say(Boolean(i.removing) || i.leaving !== undefined, `image ${i.id} is still marked`);
       say(i.nodes.includes(this.node.id) && !this.agent.images.has(i.id), `image ${i.id} is not on its node`);

@@ -4,6 +4,7 @@
  */
 import {CetusError, isCetusError} from '../../base/errors';
 import type {AgentClient} from '../../fleet/fleet';
+import {isLocal} from '../../fleet/registry';
 import type {Container} from '../../schema/container';
 import type {Resources, RestartPolicy} from '../../schema/docker';
 import type {Context} from '../context';
@@ -19,9 +20,11 @@ import {imageKey, resolveImage} from '../images/resolve';
 import {BUCKETS} from '../../schema/buckets';
 import type {Image} from '../../schema/objects';
 import type {PredefinedNetworks} from '../networks-predefined';
+import {unlessAway} from '../sizes';
 import type {Caller, ContainerVerbs} from '../verbs';
 import {linkNames, linkOwner, unlink} from './links';
 import {checkListFilters, selectContainers} from './list';
+import {allSeen, mustReach, seen, unreached} from './lost';
 import {isUp, notRunning, peekContainer, requireRunning, resolveContainer, restarting} from './resolve';
 import {armWait} from './wait';
 
@@ -32,16 +35,39 @@ const MAX_PORT_ATTEMPTS = 10;
 
 export function containerVerbs(context: Context, predefined: PredefinedNetworks): ContainerVerbs {
   const resolve = (caller: Caller, nameOrId: string): Promise<Container> => resolveContainer(context, caller.account, nameOrId);
-  const agentOf = (c: Container): Promise<AgentClient> => context.fleet.agent(c.nodeId);
+  const agentOf = async (c: Container): Promise<AgentClient> => {
+    await mustReach(context, c);
+    return context.fleet.agent(c.nodeId);
+  };
   const emit = (caller: Caller, c: Container, action: string, more: Record<string, string> = {}): void =>
     context.events.emit(caller.account, {type: 'container', action, actorId: c.id, attributes: containerAttributes(c, more)});
   const changed = (c: Container): void => context.views.touch(c.account, c.id);
   /** Runs a chain on the container and touches the view whatever comes of it: a failed start changes the container too. */
-  const change = async (c: Container, work: Promise<unknown>): Promise<void> => {
+  const change = async (c: Container, work: () => Promise<unknown>): Promise<void> => {
     try {
-      await work;
+      await work();
     } finally {
       changed(c);
+    }
+  };
+
+  /** As `change`, of what the node does: refused at once where it is away. A job would hold the container until it is back. */
+  const order = async (c: Container, work: () => Promise<unknown>): Promise<void> => {
+    await mustReach(context, c);
+    await change(c, work);
+  };
+  /** Forgotten while its node is away for good, or so it seems: true where that was its end. */
+  const forget = async (caller: Caller, c: Container, removeVolumes: boolean): Promise<boolean> => {
+    const node = c.moving ? undefined : await context.fleet.node(c.nodeId).catch(() => undefined);
+    if (!node || node.removing || node.liveness === 'alive') return false;
+    if (node.liveness !== 'fenced') throw unreached(node, `cannot remove container "/${c.name}": it`, isLocal(node) ? '' : '; it can be removed when the node is back, or once it is fenced');
+    try {
+      await change(c, () => context.run(caller, 'container.forget', {containerId: c.id, from: c.nodeId, removeVolumes}));
+      return true;
+    } catch (err) {
+      // The node is back, or the container is elsewhere by now.
+      if (isCetusError(err, 'conflict') && err.info['reached']) return false;
+      throw err;
     }
   };
 
@@ -52,14 +78,15 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       checkListFilters(query.filters);
       const [before, since] = await Promise.all((['before', 'since'] as const).map((key) => (query.filters[key]?.[0] === undefined ? undefined : resolve(caller, query.filters[key][0]))));
       const ancestors = await ancestorIds(context, caller, query.filters['ancestor'] ?? []);
-      return selectContainers(await context.views.list(caller.account), query, {ancestors, before, since});
+      return selectContainers(allSeen(context, await context.views.list(caller.account)), query, {ancestors, before, since});
     },
 
-    get: resolve,
+    get: async (caller, nameOrId) => seen(context, await resolve(caller, nameOrId)),
 
     async size(caller, c) {
       const image = await context.moray.peek<Image>(BUCKETS.images.name, imageKey(caller.account, c.imageId));
-      const {sizeRw} = await (await agentOf(c)).usage(c.id);
+      // A listing must not fail because one node is away.
+      const {sizeRw} = await unlessAway(async () => (await agentOf(c)).usage(c.id), {sizeRw: 0});
       return {sizeRw, sizeRootFs: sizeRw + (image?.value.size ?? 0)};
     },
 
@@ -68,7 +95,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       if (c.status === 'paused') throw new CetusError('conflict', 'cannot start a paused container, try unpause instead');
       if (c.status === 'running' || c.status === 'restarting') throw notModified();
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'container is marked for removal and cannot be started');
-      await change(c, startWithFreePorts(context, caller, c).catch(async (err: unknown) => {
+      await order(c, () => startWithFreePorts(context, caller, c).catch(async (err: unknown) => {
         if (c.autoRemove && !isCetusError(err, 'notModified')) await removeUnstarted(context, caller, c);
         throw err;
       }));
@@ -78,14 +105,14 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       const c = await resolve(caller, nameOrId);
       if (options.signal) checkSignal(options.signal);
       if (!isUp(c) && c.status !== 'restarting') throw notModified();
-      await change(c, context.run(caller, 'container.stop', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}));
+      await order(c, () => context.run(caller, 'container.stop', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}));
     },
 
     async restart(caller, nameOrId, options) {
       const c = await resolve(caller, nameOrId);
       if (options.signal) checkSignal(options.signal);
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'container is marked for removal and cannot be started');
-      await change(c, context.run(caller, 'container.restart', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}));
+      await order(c, () => context.run(caller, 'container.restart', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}));
     },
 
     async kill(caller, nameOrId, signal) {
@@ -96,7 +123,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       });
       if (c.status === 'restarting') throw refused(restarting(c));
       if (!isUp(c)) throw refused(notRunning(c));
-      await change(c, context.run(caller, 'container.kill', {containerId: c.id, signal: signal || 'KILL'}).catch((err: unknown) => {
+      await order(c, () => context.run(caller, 'container.kill', {containerId: c.id, signal: signal || 'KILL'}).catch((err: unknown) => {
         throw isCetusError(err, 'conflict') && !err.message.startsWith('cannot kill') ? refused(err) : err;
       }));
     },
@@ -105,13 +132,13 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       const c = await resolve(caller, nameOrId);
       if (c.status === 'paused') throw new CetusError('conflict', `container ${c.id} is already paused`);
       requireRunning(c);
-      await change(c, context.run(caller, 'container.pause', {containerId: c.id}));
+      await order(c, () => context.run(caller, 'container.pause', {containerId: c.id}));
     },
 
     async unpause(caller, nameOrId) {
       const c = await resolve(caller, nameOrId);
       if (c.status !== 'paused') throw new CetusError('conflict', `Container ${c.id} is not paused`);
-      await change(c, context.run(caller, 'container.unpause', {containerId: c.id}));
+      await order(c, () => context.run(caller, 'container.unpause', {containerId: c.id}));
     },
 
     async rename(caller, nameOrId, newName) {
@@ -119,7 +146,7 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       const c = await resolve(caller, nameOrId);
       const name = checkNewName(newName);
       if (name === c.name) throw new CetusError('invalid', 'Renaming a container with the same name as its current name');
-      await change(c, context.run(caller, 'container.rename', {containerId: c.id, name}));
+      await order(c, () => context.run(caller, 'container.rename', {containerId: c.id, name}));
     },
 
     async update(caller, nameOrId, resources, restartPolicy) {
@@ -135,18 +162,19 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'Container is marked for removal and cannot be "update".');
       const reservation = reservationOf(after, context.config);
       const same = JSON.stringify(reservation) === JSON.stringify(c.reservation);
-      await change(c, context.run(caller, 'container.update', {containerId: c.id, resources: given, restartPolicy: normalPolicy(restartPolicy), reservation: same ? null : reservation}));
+      await order(c, () => context.run(caller, 'container.update', {containerId: c.id, resources: given, restartPolicy: normalPolicy(restartPolicy), reservation: same ? null : reservation}));
       return {warnings: []};
     },
 
     async remove(caller, nameOrId, options) {
-      if (options.link) return await change(await linkOwner(context, caller, nameOrId), unlink(context, caller, nameOrId));
+      if (options.link) return await change(await linkOwner(context, caller, nameOrId), () => unlink(context, caller, nameOrId));
       const c = await resolve(caller, nameOrId);
       const refused = (why: string): CetusError => new CetusError('conflict', `cannot remove container "/${c.name}": ${why}`);
       if (c.status === 'removing') throw alreadyRemoving(c);
+      if (await forget(caller, c, options.volumes)) return;
       if (!options.force && c.status === 'paused') throw refused('container is paused and must be unpaused first');
       if (!options.force && (c.status === 'running' || c.status === 'restarting')) throw refused(`container is ${c.status}: stop the container before removing or force remove`);
-      await change(c, context.run(caller, 'container.destroy', {containerId: c.id, force: options.force, removeVolumes: options.volumes}));
+      await change(c, () => context.run(caller, 'container.destroy', {containerId: c.id, force: options.force, removeVolumes: options.volumes}));
     },
 
     linkNames: async (caller) => linkNames(await context.views.list(caller.account)),
@@ -164,10 +192,10 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
         for (let c = queue.shift(); c; c = queue.shift()) {
           const bytes = await verbs.size(caller, c).then((s) => s.sizeRw, () => 0);
           try {
-            await change(c, context.run(caller, 'container.destroy', {containerId: c.id, force: false, removeVolumes: false}));
+            if (!(await forget(caller, c, false))) await change(c, () => context.run(caller, 'container.destroy', {containerId: c.id, force: false, removeVolumes: false}));
           } catch (err) {
-            // Started, or removed by somebody else, meanwhile: not pruned, and not an error.
-            if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) throw err;
+            // Started, or removed by somebody else, meanwhile, or out of reach: not pruned, and not an error.
+            if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound') && !(isCetusError(err, 'unavailable') && err.info['liveness'])) throw err;
             continue;
           }
           deleted.push(c.id);

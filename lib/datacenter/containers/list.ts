@@ -2,7 +2,7 @@
 import {CetusError} from '../../base/errors';
 import type {Container, ContainerStatus} from '../../schema/container';
 import {acceptFilters, booleanFilter, has, idMatcher, invalidFilter, labelsMatch, nameMatcher, valuesOf} from '../filters';
-import type {Filters} from '../verbs';
+import type {Filters, SeenContainer} from '../verbs';
 import {parsePorts} from '../create/ports';
 import {isUp} from './resolve';
 
@@ -32,7 +32,7 @@ function portTest(values: readonly string[]): (protocol: string, port: number) =
   return (protocol, port) => ranges.some((r) => r.protocol === protocol && r.ports[0]! <= port && port <= r.ports.at(-1)!);
 }
 
-export function selectContainers(all: readonly Container[], query: {all: boolean; limit?: number; filters: Filters}, lookups: Lookups): Container[] {
+export function selectContainers(all: readonly SeenContainer[], query: {all: boolean; limit?: number; filters: Filters}, lookups: Lookups): SeenContainer[] {
   const {filters} = query;
   const statuses = valuesOf(filters, 'status');
   const labels = valuesOf(filters, 'label');
@@ -51,8 +51,9 @@ export function selectContainers(all: readonly Container[], query: {all: boolean
   const limited = query.limit !== undefined && query.limit > 0;
   const everything = query.all || limited || statuses.length > 0 || exited.length > 0 || lookups.before !== undefined || lookups.since !== undefined;
 
-  const selects = (c: Container): boolean => {
-    if (!everything && c.status !== 'running' && c.status !== 'paused' && c.status !== 'restarting') return false;
+  const selects = (c: SeenContainer): boolean => {
+    // What ran when its node was last heard of is what somebody who asks for running ones must hear of.
+    if (!everything && !isLive(c.lost?.was ?? c.status)) return false;
     if (statuses.length > 0 && !statuses.includes(c.status)) return false;
     if (!idMatches(c.id) || !nameMatches(c.name) || !labelsMatch(labels, c.labels)) return false;
     if (lookups.before && c.createdAtNs >= lookups.before.createdAtNs) return false;
@@ -69,7 +70,7 @@ export function selectContainers(all: readonly Container[], query: {all: boolean
       || (expose !== undefined && exposedPorts(c).some(([protocol, port]) => expose(protocol, port))));
   };
 
-  const found: Container[] = [];
+  const found: SeenContainer[] = [];
   for (const container of all) {
     if (!selects(container)) continue;
     found.push(container);
@@ -77,6 +78,8 @@ export function selectContainers(all: readonly Container[], query: {all: boolean
   }
   return found;
 }
+
+const isLive = (status: ContainerStatus): boolean => status === 'running' || status === 'paused' || status === 'restarting';
 
 function exposedPorts(c: Container): [string, number][] {
   return Object.keys(c.spec.config.ExposedPorts ?? {}).flatMap((text) => {

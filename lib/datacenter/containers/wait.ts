@@ -1,11 +1,12 @@
 /**
  * `docker wait`. Armed when it resolves: it subscribes first and looks second, so no exit after that moment is missed, also when the
- * container is removed at once (--rm): the last known observation holds the exit code.
+ * container is removed at once (--rm): the last known observation holds the exit code. Where the node is lost it fails: nobody will tell.
  */
 import {CetusError} from '../../base/errors';
 import type {Container} from '../../schema/container';
 import type {Context} from '../context';
 import type {Caller, WaitCondition} from '../verbs';
+import {endsUnheard} from './lost';
 import {peekContainer} from './resolve';
 
 export interface Exit { exitCode: number; error?: string }
@@ -48,11 +49,20 @@ export async function armWait(context: Context, caller: Caller, container: Conta
     if (!now) settle(exitOf(last, true));
     else if (looked && satisfied(condition, armed, last)) settle(exitOf(last, waited));
   };
+  const stopListening = context.fleet.onLiveness?.((node) => {
+    if (node.id === last.nodeId) unlessLost();
+  });
+  /** One that is started elsewhere is waited for. */
+  const unlessLost = (): void => {
+    const err = endsUnheard(context, last);
+    if (err) fail(err);
+  };
   const unsubscribe = await context.views.subscribe(caller.account, container.id, look);
   const onAbort = (): void => fail(new CetusError('canceled', 'the client went away'));
   caller.signal?.addEventListener('abort', onAbort, {once: true});
   void outcome.catch(() => undefined).finally(() => {
     unsubscribe();
+    stopListening?.();
     caller.signal?.removeEventListener('abort', onAbort);
     // The view may not have heard yet what the report said.
     context.views.touch(caller.account, container.id);
@@ -63,6 +73,8 @@ export async function armWait(context: Context, caller: Caller, container: Conta
     armed = fresh ?? container;
     looked = true;
     look(fresh, container);
+    const lost = endsUnheard(context, last);
+    if (lost) throw lost;
     waited = true;
     if (caller.signal?.aborted) onAbort();
   } catch (err) {

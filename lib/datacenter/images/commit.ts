@@ -2,6 +2,7 @@
 import {CetusError} from '../../base/errors';
 import type {Config, HealthConfig} from '../../schema/docker';
 import {familiarReference, formatReference, invalidTag, isTag, parseImageName, parseReference} from '../../schema/reference';
+import {mustReach} from '../containers/lost';
 import {resolveContainer} from '../containers/resolve';
 import type {Context} from '../context';
 import type {Caller, CommitOptions} from '../verbs';
@@ -12,6 +13,7 @@ export async function commit(context: Context, caller: Caller, nameOrId: string,
   const reference = newReference(options.repository, options.tag);
   const container = await resolveContainer(context, caller.account, nameOrId);
   if (container.status === 'removing') throw new CetusError('conflict', `You cannot commit container ${container.id} which is being removed`);
+  await mustReach(context, container);
   const own = container.spec.config;
   const config = inherit(applyChanges(options.config ?? own, options.changes), own);
   try {

@@ -1,9 +1,10 @@
 /** `docker inspect CONTAINER`: GET /containers/ID/json. */
 import {ZERO_TIME} from '../../base/clock';
 import {SHORT_ID_LENGTH} from '../../base/ids';
+import type {SeenContainer} from '../../datacenter/verbs';
 import type {Container} from '../../schema/container';
 import type {Config} from '../../schema/docker';
-import {argv, isLive, mountPoints, networkViews, portMap} from './container';
+import {argv, isLive, lostText, mountPoints, networkViews, portMap} from './container';
 import {hostConfigView} from './host-config';
 
 /** They resolve no names. */
@@ -19,7 +20,7 @@ export interface InspectFacts {
   size?: {sizeRw: number; sizeRootFs: number};
 }
 
-export function containerInspect(container: Container, facts: InspectFacts): object {
+export function containerInspect(container: SeenContainer, facts: InspectFacts): object {
   const [path = '', ...args] = argv(container);
   return {
     Id: container.id,
@@ -54,9 +55,9 @@ function ownNames(container: Container): string[] {
   return [container.id.slice(0, SHORT_ID_LENGTH), container.spec.config.Hostname ?? ''].filter(Boolean);
 }
 
-function stateView(container: Container): object {
+function stateView(container: SeenContainer): object {
   const seen = container.observation;
-  const {status} = container;
+  const {status, lost} = container;
   return {
     Status: status,
     Running: isLive(container),
@@ -64,14 +65,14 @@ function stateView(container: Container): object {
     Restarting: status === 'restarting',
     OOMKilled: seen.oomKilled,
     Dead: status === 'dead',
-    Pid: seen.pid,
+    Pid: lost ? 0 : seen.pid,
     ExitCode: seen.exitCode,
-    Error: seen.error,
+    Error: lost ? lostText(lost) : seen.error,
     StartedAt: seen.startedAt || ZERO_TIME,
     FinishedAt: seen.finishedAt || ZERO_TIME,
     ...(seen.health ? {
       Health: {
-        Status: seen.health.status,
+        Status: lost ? 'unhealthy' : seen.health.status,
         FailingStreak: seen.health.failingStreak,
         Log: seen.health.log.map((probe) => ({Start: probe.start, End: probe.end, ExitCode: probe.exitCode, Output: probe.output})),
       },

@@ -1,4 +1,5 @@
 /** A row of `docker ps`: GET /containers/json. Hot: 1,000 of them are built per call, so each is one literal and no look-ups elsewhere. */
+import type {SeenContainer} from '../../datacenter/verbs';
 import type {Container} from '../../schema/container';
 import {argv, isLive, mountPoints, networkMode, networkViews, statusText} from './container';
 
@@ -7,7 +8,7 @@ interface PortView { IP?: string; PrivatePort: number; PublicPort?: number; Type
 const noSource = (): string => '';
 
 /** `linked`: what containers that are linked to it call it: "/web/db". */
-export function containerListEntry(container: Container, nowMs: number, size?: {sizeRw: number; sizeRootFs: number}, linked: readonly string[] = []): object {
+export function containerListEntry(container: SeenContainer, nowMs: number, size?: {sizeRw: number; sizeRootFs: number}, linked: readonly string[] = []): object {
   const annotations = container.spec.hostConfig.Annotations;
   return {
     Id: container.id,

@@ -1,11 +1,25 @@
 /** Parts that a container's list entry and its inspect document share: state, status text, ports, mounts, networks. */
 import {ZERO_TIME} from '../../base/clock';
+import type {SeenContainer} from '../../datacenter/verbs';
 import type {Container, ResolvedMount} from '../../schema/container';
 import type {EndpointSettings} from '../../schema/docker';
 import {humanDuration} from './time';
 
 /** The Status column of `docker ps`. */
-export function statusText(container: Container, nowMs: number): string {
+export function statusText(container: SeenContainer, nowMs: number): string {
+  const {lost} = container;
+  if (!lost) return ownText(container, nowMs);
+  const where = `(node ${lost.node} is ${lost.liveness})`;
+  if (lost.goesElsewhere) return `Restarting elsewhere ${where}`;
+  return container.status === 'dead' && lost.was !== 'dead' ? `Lost ${where}` : `${ownText(container, nowMs)} ${where}`;
+}
+
+/** State.Error of a container that nobody can ask. */
+export function lostText({node, liveness, since, reason, was}: NonNullable<SeenContainer['lost']>): string {
+  return `node ${node} is ${liveness} since ${since}: ${reason}; last known: ${was}`;
+}
+
+function ownText(container: Container, nowMs: number): string {
   const seen = container.observation;
   const since = (time: string): string => humanDuration(nowMs - Date.parse(time));
   switch (container.status) {

@@ -69,7 +69,7 @@ function isInert(c: Container): boolean {
 }
 
 /** Anonymous volumes that nobody else has come to use. */
-async function ownVolumes(ctx: Ctx<DestroyParams>, c: Container): Promise<{key: string; etag: string; value: Volume}[]> {
+export async function ownVolumes(ctx: Ctx<unknown>, c: Container): Promise<{key: string; etag: string; value: Volume}[]> {
   const found = [];
   for (const id of c.anonymousVolumeIds) {
     const volume = await ctx.moray.peek<Volume>(VOLUMES, id);
@@ -160,7 +160,7 @@ async function forget(ctx: Ctx<DestroyParams>): Promise<{writes: BatchOp[]}> {
 }
 
 /** The container, and all that stands for it elsewhere. */
-async function forgotten(ctx: Ctx<DestroyParams>, {key, etag, value: c}: Stored<Container>): Promise<BatchOp[]> {
+export async function forgotten(ctx: Ctx<unknown>, {key, etag, value: c}: Stored<Container>): Promise<BatchOp[]> {
   const reservation = await reserve(ctx, c.nodeId, c.id, {from: c.reservation, to: NOTHING_RESERVED});
   return [
     {op: 'delete', bucket: CONTAINERS, key, etag},
@@ -170,7 +170,7 @@ async function forgotten(ctx: Ctx<DestroyParams>, {key, etag, value: c}: Stored<
   ];
 }
 
-function farewell(ctx: Ctx<DestroyParams>, c: Container): BatchOp[] {
+export function farewell(ctx: Ctx<unknown>, c: Container): BatchOp[] {
   return [
     ...disconnectEvents(c, ctx.services.clock.nowNs()).map((e) => eventPut(ctx, e.account, e.type, e.action, e.actorId, e.attributes)),
     containerPut(ctx, c, 'destroy'),

@@ -10,7 +10,7 @@ import {targets, type MoveParams} from '../../schema/chains';
 import type {Container, ContainerObservation} from '../../schema/container';
 import type {Chain} from '../../workflow/chain';
 import {holdOnNode} from '../image-fetch';
-import {isWanted, pinnedBy} from '../movable';
+import {isWanted, pinnedBy} from '../../fleet/movable';
 import {movedResult, placeAnew, placementOf, runThere, storedNode, taskOrFenced} from '../moving';
 import type {Ctx, JobServices} from '../services';
 import {container, CONTAINERS, letGo, putContainer} from '../steps';

@@ -3,6 +3,7 @@ import type {ChainName} from '../../schema/chains';
 import type {AnyChain} from '../../workflow/registry';
 import {destroy} from './container-destroy';
 import {evacuate} from './container-evacuate';
+import {clear, forget} from './container-forget';
 import {kill} from './container-kill';
 import {move} from './container-move';
 import {pause, unpause} from './container-pause';
@@ -39,6 +40,8 @@ const BY_NAME: Record<ChainName, AnyChain> = {
   'container.rename': rename,
   'container.update': update,
   'container.destroy': destroy,
+  'container.forget': forget,
+  'container.clear': clear,
   'container.evacuate': evacuate,
   'container.move': move,
   'image.pull': pull,

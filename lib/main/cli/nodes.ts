@@ -63,7 +63,7 @@ function removed(gone: RemovedNode): string {
   return lines.join('\n');
 }
 
-function inspected({node: n, reserved, containers, running, certificates}: NodeDetail): string {
+function inspected({node: n, reserved, containers, running, certificates, staying}: NodeDetail): string {
   const {facts: f} = n;
   const rows: [string, string][] = [
     ['node', `${n.name}  ${n.id}`],
@@ -81,5 +81,6 @@ function inspected({node: n, reserved, containers, running, certificates}: NodeD
     ['drift', n.drift?.findings.length ? `found at ${n.drift.at}` : 'none'],
   ];
   return [...rows.map(([name, text]) => `${name.padEnd(14)}${text}`),
+    ...staying.map((c) => `  stays ${c.name}: ${c.reason}`),
     ...(n.drift?.findings ?? []).map((d) => `  ${d.kind} ${d.name || d.id}: ${d.detail}${d.done ? `; ${d.done}` : '; nothing was done about it'}`)].join('\n');
 }

@@ -1,7 +1,7 @@
 /** The operator's verbs: thin clients of lib/admin's API. `--json` prints the API's own answer. */
 import type {Command} from 'commander';
 import {shortId} from '../../base/ids';
-import type {Container} from '../../schema/container';
+import type {SeenContainer} from '../../datacenter/verbs';
 import type {Job} from '../../schema/job';
 import type {Volume} from '../../schema/objects';
 import type {PlacementDecision, Rejection} from '../../schema/placement';
@@ -39,13 +39,13 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
 
   addNodeVerbs(program, verb);
 
-  verb(program, 'ps', 'containers of all accounts', (call, _args, f) => call<Container[]>('GET', `/v1/containers${queryOf({status: f.all ? undefined : 'running', account: f.account, node: f.node, limit: f.limit})}`), (containers, f) => {
+  verb(program, 'ps', 'containers of all accounts', (call, _args, f) => call<SeenContainer[]>('GET', `/v1/containers${queryOf({status: f.all ? undefined : 'running', account: f.account, node: f.node, limit: f.limit})}`), (containers, f) => {
     const head = ['CONTAINER', 'NAME', 'IMAGE', 'STATUS', 'AGE'];
     // What is reserved, not what the container may reach: of a limit on CPUs a part is.
     const wide = ['ACCOUNT', 'NODE', 'RESERVED MEMORY', 'RESERVED CPUS', 'ADDRESSES'];
     write(table(f.wide ? [...head, ...wide] : head, containers.map((c) => {
-      const row = [shortId(c.id), c.name, c.imageReference, c.status, age(c.createdAt, Date.now())];
-      return f.wide ? [...row, c.account, c.node, bytes(c.reservation.memoryBytes), cpus(c.reservation.nanoCpus), c.attachments.map((a) => a.address).join(',') || '-'] : row;
+      const row = [shortId(c.id), c.name, c.imageReference, c.lost ? `${c.lost.was}, lost` : c.status, age(c.createdAt, Date.now())];
+      return f.wide ? [...row, c.account, c.lost ? `${c.node} (${c.lost.liveness})` : c.node, bytes(c.reservation.memoryBytes), cpus(c.reservation.nanoCpus), c.attachments.map((a) => a.address).join(',') || '-'] : row;
     })));
   }).option('-w, --wide', 'with account, node, reservation and addresses').option('-a, --all', 'not only running ones')
     .option('--account <id>').option('--node <name>').option('--limit <n>', 'at most so many');
@@ -64,8 +64,8 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
   verb(job, 'cancel <job>', 'ask for it to be canceled', (call, [id]) => call<Job>('POST', `/v1/jobs/${part(id)}/cancel`), (j) => write(`${j.id} ${j.execution}; cancel requested`));
   verb(job, 'retry <job>', 'try the unwinding of a stuck job again', (call, [id]) => call<Job>('POST', `/v1/jobs/${part(id)}/retry`), (j) => write(`${j.id} ${j.execution}`));
 
-  verb(program, 'why <container>', 'where a container was placed and why, or why it was refused', (call, [name]) => call<{container: Container | null; job: Job | null}>('GET', `/v1/containers/${part(name)}/why`), ({container, job: made}) => {
-    if (container) write(`${container.name} (${shortId(container.id)}) is ${container.status} on ${container.node}`);
+  verb(program, 'why <container>', 'where a container was placed and why, or why it was refused', (call, [name]) => call<{container: SeenContainer | null; job: Job | null}>('GET', `/v1/containers/${part(name)}/why`), ({container, job: made}) => {
+    if (container) write(whereabouts(container));
     const decision = container?.placement ?? (made ? decisionIn(made) : undefined);
     if (decision) showDecision(decision);
     else if (made?.error) showRefusal(made);
@@ -81,6 +81,14 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
     if (!f.limit && found.length === DEFAULT_LIMIT) process.stderr.write(`the first ${DEFAULT_LIMIT}; --limit and --offset show more\n`);
   }).option('--sort <field>', 'with - in front, descending').option('--limit <n>').option('--offset <n>');
   verb(store, 'get <bucket> <key>', 'one object', (call, [bucket, key]) => call<Stored>('GET', `/v1/store/${part(bucket)}/${part(key)}`), (object) => write(JSON.stringify(object, null, 2)));
+}
+
+function whereabouts({id, name, status, node, lost}: SeenContainer): string {
+  const called = `${name} (${shortId(id)})`;
+  if (!lost) return `${called} is ${status} on ${node}`;
+  const then = lost.goesElsewhere ? `it is started on another node ${lost.liveness === 'fenced' ? 'as soon as one can take it' : 'once this one is fenced'}`
+    : `it stays there${lost.stays === undefined ? '' : `: ${lost.stays}`}`;
+  return `${called} is lost: ${node} is ${lost.liveness} since ${lost.since}, ${lost.reason}; it was ${lost.was}, and ${then}`;
 }
 
 /** Ids are long and the kind in front says enough. */

@@ -3,7 +3,6 @@
  * anew whatever happened, and which have nothing of the node's own.
  */
 import type {Container} from '../schema/container';
-import {isRunning} from './steps';
 
 /** `never` keeps a container on its node, and running when the node loses its lease. */
 export const STAY_LABEL = 'cetus.reschedule';
@@ -26,6 +25,26 @@ export function pinnedBy({spec, labels, links, autoRemove}: Pick<Container, 'spe
 }
 
 /** It is to run, as far as is known: what moves is started. */
-export function isWanted(c: Container): boolean {
-  return isRunning(c) || (c.status === 'exited' && c.observation.wantsStart === true);
+export function isWanted(c: Pick<Container, 'status' | 'observation'>): boolean {
+  return c.status === 'running' || c.status === 'paused' || c.status === 'restarting' || (c.status === 'exited' && c.observation.wantsStart === true);
+}
+
+/** It is started elsewhere once its node is fenced, and is on nobody's way there yet. */
+export function goesElsewhere(c: Container): boolean {
+  return c.reschedule === true && !c.moving && isWanted(c);
+}
+
+/** What keeps it on its node in words of its own, or the node's ignorance; undefined: nothing. */
+export function heldBy(c: Container): string | undefined {
+  return pinnedBy(c) ?? (isWanted(c) ? c.status === 'paused' ? 'it is paused' : c.reschedule ? undefined : 'its node has not been told that it may go elsewhere' : 'it does not run');
+}
+
+export interface Staying { id: string; name: string; reason: string }
+
+/** What a drain of this node would leave there, and why: for operators. */
+export function staying(containers: readonly Container[]): Staying[] {
+  return containers.flatMap((c) => {
+    const reason = heldBy(c);
+    return reason === undefined ? [] : [{id: c.id, name: c.name, reason}];
+  });
 }
