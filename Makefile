@@ -1,7 +1,8 @@
 # make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
 # make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine; PEERS=N for another number
 # make fleet N=4   several nodes on this machine, each with a namespace, a containerd and an agent of its own; ENDPOINTS=M before them, on successive ports from $(LISTEN) on
-# make test   all tests, with all that they need
+# make test   all tests, with all that they need: under fifteen minutes on two processors
+# make test-long   the same, where it plays a short set of a long proof the whole of it
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
 # make bench  Cetus beside the distribution's dockerd, as ratios
@@ -14,7 +15,7 @@ PEERS  ?= 3
 ENDPOINTS ?= 1
 SHELL  := /bin/bash
 
-.PHONY: run cluster fleet simulate busybox test unit integration e2e chaos conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
+.PHONY: run cluster fleet simulate busybox test test-long unit integration e2e chaos conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -44,8 +45,13 @@ lint: node_modules/.cetus-installed
 	@npx --no-install tsc -p tsconfig.test.json
 	@npx --no-install depcruise --config .dependency-cruiser.cjs --output-type err lib
 
-test: setup-test build lint
+# What it needs is made side by side.
+test:
+	@$(MAKE) --no-print-directory -j3 setup-test build lint
 	@node tools/test.mjs
+
+test-long:
+	@CETUS_LONG=1 $(MAKE) --no-print-directory test
 
 unit: build
 	@node tools/test.mjs unit

@@ -1,17 +1,19 @@
 #!/usr/bin/env node
-// Runs the worlds of tests, each with as many workers as it bears, and closes with one line: N passed, N failed.
+// Runs the worlds of tests, each with as many workers as it bears; says how long each took and which files took longest, and closes with one line: N passed, N failed.
 //   node tools/test.mjs [unit|cluster|store|integration|e2e ...]
-// Integration runs one file at a time: its tests look at the whole machine. The store's do not, and run beside them; so do the
-// cluster's beside the unit tests, which wait for sessions to end most of the time. End to end two files do, half of them waiting as well.
+// Most of them wait more than they compute, for sessions and leases to end, processes to begin: one after another they would leave the machine idle. A test looks
+// at what is its own only, by its data directory, prefix or tag. Within integration one file runs at a time, because they have a control group in common; end to end
+// runs by itself: the processes of a datacenter have precedence (lib/main/priority.ts), so that beside several of them no other test would come to anything.
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
-const WORLDS = {unit: [], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=2']};
+const WORLDS = {unit: ['--runInBand'], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=4']};
 /** What stands in one row runs at the same time. */
-const ROWS = [['unit', 'cluster'], ['store', 'integration'], ['e2e']];
+const ROWS = [['unit', 'cluster', 'store', 'integration'], ['e2e']];
+const SLOWEST = 5;
 const LINGER_MS = 30_000;
 const wanted = process.argv.slice(2).length ? process.argv.slice(2) : Object.keys(WORLDS);
 for (const world of wanted) if (!(world in WORLDS)) throw new Error(`no such world: ${world} (${Object.keys(WORLDS).join(', ')})`);
@@ -19,6 +21,7 @@ const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-tests-'));
 let passed = 0;
 let failed = 0;
 let broken = false;
+const took = [];
 
 /** A socket that some test has forgotten would keep jest, and everybody who waits for it, for ever: its results are written, so that is said, and it is ended. */
 async function ended(child, file, world) {
@@ -49,10 +52,14 @@ async function run(world) {
   // A suite that could not run, or jest itself dying, is a failure even where no test says so.
   if (status !== 0 && !(result?.numFailedTests || result?.numRuntimeErrorTestSuites)) failed += 1;
   broken ||= status !== 0;
+  for (const {name, startTime, endTime} of result?.testResults ?? []) took.push({file: path.relative(process.cwd(), name), seconds: Math.round((endTime - startTime) / 1000)});
   console.log(`${world}: ${result?.numPassedTests ?? 0} passed, ${result?.numFailedTests ?? '?'} failed in ${Math.round((Date.now() - from) / 1000)} s`);
 }
 
+const from = Date.now();
 for (const row of ROWS) await Promise.all(row.filter((world) => wanted.includes(world)).map(run));
 fs.rmSync(dir, {recursive: true});
-console.log(`\n${passed} passed, ${failed} failed`);
+const slowest = took.sort((a, b) => b.seconds - a.seconds).slice(0, SLOWEST);
+console.log(`\nin ${Math.round((Date.now() - from) / 1000)} s; longest took ${slowest.map(({file, seconds}) => `${file} ${seconds} s`).join(', ')}`);
+console.log(`${passed} passed, ${failed} failed`);
 process.exit(broken ? 1 : 0);

@@ -1,20 +1,22 @@
 /**
- * A thousand clients that never read, execs and attached clients that flood: endpoint and agent keep their size, serve everybody else, and when the
- * clients have gone nothing of them is left. backpressure.test.ts has what a single one of them does to its container.
+ * Hundreds of clients that never read (a thousand with CETUS_LONG=1), execs and attached clients that flood: endpoint and agent keep their size, serve
+ * everybody else, and when the clients have gone nothing of them is left. backpressure.test.ts has what a single one of them does to its container.
  */
 import fs from 'node:fs';
 import net from 'node:net';
 import {traces} from '../harness/leaks';
+import {ofLong} from '../harness/long';
 import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
-const MANY = 250;
-const EXECS = 100;
+/** Of each of four kinds. */
+const MANY = ofLong(60, 250);
+const EXECS = ofLong(30, 100);
 const FLOOD_BYTES = 20e6;
 /** What the pipes, sockets and processes between a client and a process hold may be less, and must not be much more. */
 const HELD_BYTES = 10e6;
 /** More than at the start. Measured: 240 MB in the endpoint, 100 MB in the agent, for 1,100 clients; a megabyte for each would be found. */
-const MORE_RSS_BYTES = 400e6;
+const MORE_RSS_BYTES = 60e6 + (4 * MANY + EXECS) * 0.31e6;
 const MORE_DESCRIPTORS = 25;
 
 const PARTS = ['endpoint', 'agent'] as const;
@@ -54,7 +56,7 @@ async function open(container: string, count: number): Promise<void> {
     await Promise.all(Array.from({length: Math.min(25, count - n)}, () => [...[...reads, '/events'].map((path) => ask('GET', path)), attach(container, 'stdout=1')]).flat());
 }
 
-test('a thousand clients that never read, and floods in both directions, cost little, hold nobody up and leave nothing', async () => {
+test(`${4 * MANY + EXECS} clients that never read, and floods in both directions, cost little, hold nobody up and leave nothing`, async () => {
   const talker = async (name: string): Promise<void> => {
     await dc.ok(['run', '-di', '--name', name, 'busybox', 'sh', '-c', 'yes abcdefghijklmnopqrstuvwxyz0123456789 | head -c 10000000; echo; read go; yes abcdefghijklmnopqrstuvwxyz']);
   };

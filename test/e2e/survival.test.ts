@@ -2,11 +2,12 @@
  * kill -9 of each of our processes at many moments of create, start, stop and rm, under the stock client. After each death: the client has been
  * answered, every job ends, the datacenter serves again, nothing leaks, and a container that has nothing to do with it never noticed.
  *
- * CETUS_CHAOS=N makes N kills of each pair instead of two, at random moments (`make chaos`).
+ * One kill of each pair of part and action, early in it or late; two with CETUS_LONG=1 (`make test-long`); N, at random moments, with CETUS_CHAOS=N (`make chaos`).
  */
 import {alive} from '../../lib/base/alive';
 import {Aftermath, losses} from '../harness/aftermath';
 import type {Finished} from '../harness/cetus';
+import {LONG} from '../harness/long';
 import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
 
@@ -86,10 +87,12 @@ const ACTIONS: Record<string, Action> = {
   'rm of a plain one': {prepare: ['create', '--name', 'victim', 'busybox', 'sleep', '1000'], act: ['rm', 'victim'], state: ''},
 };
 
-/** Different ones for each pair, spread over the whole action. */
+/** Different ones for each pair, spread over the whole action; all pairs together cover it. */
 function moments(pair: number): number[] {
   if (CHAOS) return Array.from({length: CHAOS}, (_, n) => ((n + Math.random()) / CHAOS) * LONGEST_MS);
-  return [((pair * 7) % 16) * 2.5, 40 + ((pair * 5) % 16) * 2.5];
+  const [early, late] = [((pair * 7) % 16) * 2.5, 40 + ((pair * 5) % 16) * 2.5];
+  if (LONG) return [early, late];
+  return [pair % 2 ? late : early];
 }
 
 describe.each(VICTIMS)('kill -9 of %s', (victim) => {

@@ -1,10 +1,11 @@
-/** Some hundred schedules with fixed seeds: no container ever runs twice, and each runs again when faults stop. Each planted mistake is found, as what it is. */
+/** Schedules with fixed seeds (some hundred with CETUS_LONG=1, `make test-long`): no container ever runs twice, and each runs again when faults stop. Each planted mistake is found, as what it is. */
+import {ofLong} from '../../harness/long';
 import {planOf, runPlan} from './schedule';
 import type {Mutant} from './world';
 
 jest.setTimeout(600_000);
 
-const SCHEDULES = 120;
+const SCHEDULES = ofLong(60, 600);
 const AT_MOST = 2_000;
 
 test(`${SCHEDULES} schedules`, async () => {
