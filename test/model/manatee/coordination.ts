@@ -93,13 +93,14 @@ export class SimCoordination implements Coordination {
         },
       };
       this.pending.add(pending);
+      const declaration = operation.kind === 'declare' ? ensemble.sends(connection) : undefined;
       network.send(endpoint, ZK, () => ensemble.submit(connection, operation, (result) => network.send(ZK, endpoint, () => life.deliver(() => {
         if (this.connection !== connection) return;
         this.heardMs = nowMs();
         // A view begins with a write that changes nothing.
         if ('value' in result && operation.kind !== 'history') this.lease.answered(pending.sentMs, nowMs());
         pending.settle(result);
-      }))), random.chance(0.01) ? 20 : 0.4);
+      })), declaration), random.chance(0.01) ? 20 : 0.4);
     });
   }
 

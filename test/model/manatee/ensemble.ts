@@ -37,6 +37,8 @@ export interface Connection {
   onBroken: () => void;
 }
 
+export interface UnderWay { connection: Connection; arrived: boolean }
+
 export type Operation =
   | {kind: 'view'}
   /** A write that changes nothing. */
@@ -65,6 +67,7 @@ export class Ensemble {
   private readonly rebuild = new Set<string>();
   private readonly sessions = new Set<Session>();
   private readonly connections = new Set<Connection>();
+  private readonly underWay = new Set<UnderWay>();
   private serial = 0;
   /** What stands there now, as each session that looked since it changed has read it. */
   private readonly views = new Map<Session | null, ClusterView>();
@@ -118,14 +121,26 @@ export class Ensemble {
     });
   }
 
+  /** A declaration leaves its sitter: it counts as under way until it was carried out or cannot be any more. */
+  sends(connection: Connection): UnderWay {
+    const declaration = {connection, arrived: false};
+    this.underWay.add(declaration);
+    return declaration;
+  }
+  hasUnderWay(endpoint: string): boolean {
+    return [...this.underWay].some(({connection}) => connection.endpoint === endpoint);
+  }
+
   /** A question has arrived at a server. `answer` is called when it has been committed, unless the server goes before it can send it. */
-  submit(connection: Connection, operation: Operation, answer: (result: {value: unknown} | {error: CetusError}) => void): void {
+  submit(connection: Connection, operation: Operation, answer: (result: {value: unknown} | {error: CetusError}) => void, declaration?: UnderWay): void {
     const session = connection.session;
-    if (!this.up || !connection.open || !session) return;
+    if (!this.up || !connection.open || !session) return void (declaration && this.underWay.delete(declaration));
+    if (declaration) declaration.arrived = true;
     this.spoke(connection, session);
     const due = Math.max(this.timeline.nowMs + this.random.latency(0.6) + this.random.between(0, this.slowMs), this.lastCommit);
     this.lastCommit = due;
     this.timeline.after(due - this.timeline.nowMs, () => {
+      if (declaration) this.underWay.delete(declaration);
       if (!this.up) return;
       if (session.expired) return this.breakConnection(connection);
       let result: {value: unknown} | {error: CetusError};
@@ -158,6 +173,7 @@ export class Ensemble {
   closeAtServer(connection: Connection): void {
     connection.open = false;
     this.connections.delete(connection);
+    for (const declaration of this.underWay) if (declaration.connection === connection && !declaration.arrived) this.underWay.delete(declaration);
     if (connection.session?.connection === connection) connection.session.connection = null;
   }
 

@@ -161,6 +161,8 @@ export class Injector {
   private mayLoseDisk(machine: Machine): boolean {
     const {ensemble, checker, machines} = this.world;
     const {state} = ensemble;
+    // It may change who has what on its way.
+    if (ensemble.hasUnderWay(machine.id)) return false;
     if (!state) return true;
     const role = roleOf(state, machine.id);
     // The first primary, whose word that the database is made may be on its way, has the only one.

@@ -38,6 +38,7 @@ test.each([
   [6843, 'the model took the last disk that had everything'],
   [30903, 'the model took the first disk while the word that it holds the database was on its way'],
   [51776, 'the model took the machine that alone had been declared to make the database, for ever'],
+  [161041, 'the model took a disk on the ground of a state that its machine was just changing'],
 ])('seed %i: %s', async (seed) => {
   expect((await runPlan(planOf(seed))).violation).toBeNull();
 });
