@@ -23,6 +23,7 @@ import {LayerStore, type LentLayer} from './layer-store';
 import {EngineProcess, places, sweepCgroups, type EngineSettings} from './process';
 import {differences, fresh, type CetusImages, type EngineImages, type Known} from './reconcile';
 import {tarBytes, tarLength} from './tar-split';
+import {beginUnsynced, isLost, writtenOut} from './unsynced';
 
 export interface EngineParts {
   program: string;
@@ -171,6 +172,7 @@ export class BuildEngine {
     await this.exclusive(async () => {
       if (this.busy) return;
       await this.end();
+      await writtenOut(this.parts.directory);
     });
   }
 
@@ -179,7 +181,10 @@ export class BuildEngine {
     clearTimeout(this.idle);
     for (const hold of [...this.holds.keys()]) this.release(hold);
     clearTimeout(this.idle);
-    await this.exclusive(() => this.end());
+    await this.exclusive(async () => {
+      await this.end();
+      await writtenOut(this.parts.directory);
+    });
   }
 
   private async agree(request: BuildPrepare, alone: () => boolean, room: () => Promise<void>): Promise<void> {
@@ -230,7 +235,9 @@ export class BuildEngine {
     const {netnsPath: netns} = await this.parts.network.createSandbox({containerId: this.borrower, hostname: 'build', networks: [network], attachments: [attachment], ports: []});
     const {nameservers} = await this.parts.network.resolvConf([attachment]);
     const settings: EngineSettings = {directory, bridge: network.bridgeName, cgroup, init, runc, insecureRegistries, hostNetwork, netns, nameservers};
-    if (!this.store.isWhole()) this.forget('layers that it was lent are gone');
+    if (isLost(directory)) this.forget('the machine went down before all of it was written');
+    else if (!this.store.isWhole()) this.forget('layers that it was lent are gone');
+    beginUnsynced(directory);
     for (const fresh of [false, true]) {
       if (fresh) this.forget('it does not start on what it has');
       await this.lend(images);

@@ -30,6 +30,7 @@ export interface EngineSettings {
   init: string;
 }
 
+const NO_SYNC = path.join(__dirname, 'no-sync.js');
 const START_MS = 30_000;
 const POLL_MS = 10;
 const GRACE_MS = 3_000;
@@ -68,7 +69,7 @@ export class EngineProcess {
     fs.writeFileSync(at.netns, '');
     placeRunc(at.bin, {runc: settings.runc, netns: at.netns, nodeNetns: path.join(at.exec, 'netns', 'default'), nodeNetworkAllowed: settings.hostNetwork});
     const [command, ...args] = commandLine(program, settings);
-    const child = spawn(command!, args, {stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', env: {...process.env, PATH: `${at.bin}:${process.env.PATH}:/usr/sbin:/sbin`, HOME: directory}});
+    const child = spawn(process.execPath, [NO_SYNC, command!, ...args], {stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', env: {...process.env, PATH: `${at.bin}:${process.env.PATH}:/usr/sbin:/sbin`, HOME: directory}});
     const file = new EngineLog(at.log);
     for (const output of [child.stdout!, child.stderr!]) output.on('data', (text: Buffer) => file.write(text));
     const engine = new EngineProcess(child, at.socket, log);
