@@ -12,6 +12,7 @@ const base = {
 const project = (name, testMatch, more = {}) => ({...base, displayName: name, testMatch, ...more});
 module.exports = {
   testTimeout: 180_000,
+  testSequencer: '<rootDir>/test/order.cjs',
   projects: [
     project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
     {...base, displayName: 'store', testRegex: [STORE]},

@@ -3,10 +3,11 @@
  * (400 naming them), anything but the described paths (404). Called by main, which chooses where it listens.
  */
 import type {AddressInfo} from 'node:net';
-import Ajv, {type ValidateFunction} from 'ajv';
+import Ajv from 'ajv';
 import type {Registry} from 'prom-client';
 import {readBytes} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
+import {lateCheck} from '../base/late-check';
 import type {Log} from '../base/log';
 import {type Request, type Response, restify, type Server, type ServerOptions} from '../base/restify';
 import type {Datacenter} from '../datacenter/verbs';
@@ -28,6 +29,8 @@ export interface AdminServer {
 
 const REQUEST_TIMEOUT_MS = 30_000;
 const MAX_BODY_BYTES = 1024 * 1024;
+const PARAMETERS = new Ajv({coerceTypes: true, useDefaults: true, allErrors: true});
+const BODIES = new Ajv({allErrors: true});
 /** restify's names, where they are not HTTP's. */
 const METHODS: Readonly<Record<string, string>> = {delete: 'del'};
 
@@ -104,8 +107,7 @@ function route(server: Server, method: string, path: string, handler: (req: Requ
 
 /** Path and query parameters as the document describes them: coerced, defaulted, and nothing beyond them accepted. */
 function parameterCheck(parameters: {name: string; required?: boolean; schema: object}[]): (req: Request) => Params {
-  const ajv = new Ajv({coerceTypes: true, useDefaults: true, allErrors: true});
-  const validate: ValidateFunction = ajv.compile({
+  const validate = lateCheck(PARAMETERS, {
     type: 'object', additionalProperties: false,
     properties: Object.fromEntries(parameters.map((p) => [p.name, p.schema])),
     required: parameters.filter((p) => p.required).map((p) => p.name),
@@ -128,7 +130,7 @@ function parameterCheck(parameters: {name: string; required?: boolean; schema: o
 /** The object that a change may come with, as the document describes it. */
 function bodyReader(schema: object | undefined): (req: Request) => Promise<Params['body']> {
   if (!schema) return async () => ({});
-  const validate: ValidateFunction = new Ajv({allErrors: true}).compile(schema);
+  const validate = lateCheck(BODIES, schema);
   return async (req) => {
     const bytes = await readBytes(req, MAX_BODY_BYTES, () => new CetusError('invalid', `the body is longer than ${MAX_BODY_BYTES} bytes`));
     if (bytes.length === 0) return {};

@@ -6,10 +6,11 @@ import http from 'node:http';
 import https from 'node:https';
 import type {Socket} from 'node:net';
 import type {TLSSocket} from 'node:tls';
-import Ajv, {type ValidateFunction} from 'ajv';
+import Ajv from 'ajv';
 import {readJson} from '../base/body';
 import {asCetusError, CetusError} from '../base/errors';
 import {currentOf} from '../base/credentials';
+import {type Check, lateCheck} from '../base/late-check';
 import {type InternalAddress, listenAt} from '../base/listen';
 import type {Log} from '../base/log';
 import {type Peer, peerOf} from '../base/peer';
@@ -48,7 +49,7 @@ const MAX_STRANGER_BYTES = 16 * 1024;
 const MAX_STRANGERS = 16;
 const ENROLL = '/v1/enroll';
 
-interface Route { validate: ValidateFunction; answer(body: never, peer: Peer | undefined): unknown }
+interface Route { validate: Check; answer(body: never, peer: Peer | undefined): unknown }
 
 export class Listener {
   private readonly server: http.Server;
@@ -61,14 +62,14 @@ export class Listener {
   constructor(private readonly at: InternalAddress, private readonly calls: AgentCalls, private readonly log: Log, private readonly membership?: Membership) {
     const ajv = new Ajv({discriminator: true, allErrors: false, strictTypes: false, strictRequired: false});
     this.routes = new Map<string, Route>([
-      ['/v1/join', {validate: ajv.compile(NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
-      ['/v1/heartbeat', {validate: ajv.compile(HEARTBEAT_SCHEMA), answer: (beat: Heartbeat) => calls.heartbeat(beat)}],
-      ['/v1/assignments', {validate: ajv.compile(ASSIGNMENT_SCHEMA), answer: (question: AssignmentQuestion) => calls.assignments(question)}],
-      ['/v1/reports', {validate: ajv.compile(REPORT_BATCH_SCHEMA), answer: (batch: ReportBatch) => calls.reports(batch)}],
+      ['/v1/join', {validate: lateCheck(ajv, NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
+      ['/v1/heartbeat', {validate: lateCheck(ajv, HEARTBEAT_SCHEMA), answer: (beat: Heartbeat) => calls.heartbeat(beat)}],
+      ['/v1/assignments', {validate: lateCheck(ajv, ASSIGNMENT_SCHEMA), answer: (question: AssignmentQuestion) => calls.assignments(question)}],
+      ['/v1/reports', {validate: lateCheck(ajv, REPORT_BATCH_SCHEMA), answer: (batch: ReportBatch) => calls.reports(batch)}],
     ]);
     if (membership) {
-      this.routes.set(ENROLL, {validate: ajv.compile(ENROLL_SCHEMA), answer: (request: EnrollRequest) => membership.enroll(request)});
-      this.routes.set('/v1/renew', {validate: ajv.compile(RENEW_SCHEMA), answer: (request: RenewRequest, peer) => membership.renew(known(peer), request)});
+      this.routes.set(ENROLL, {validate: lateCheck(ajv, ENROLL_SCHEMA), answer: (request: EnrollRequest) => membership.enroll(request)});
+      this.routes.set('/v1/renew', {validate: lateCheck(ajv, RENEW_SCHEMA), answer: (request: RenewRequest, peer) => membership.renew(known(peer), request)});
     }
     const handle = (req: http.IncomingMessage, res: http.ServerResponse): void => void this.handle(req, res);
     const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 60_000, headersTimeout: 20_000, noDelay: true};

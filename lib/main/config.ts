@@ -5,6 +5,7 @@
 import fs from 'node:fs';
 import Ajv, {type JSONSchemaType} from 'ajv';
 import {CetusError} from '../base/errors';
+import {lateCheck} from '../base/late-check';
 
 export interface TlsFiles { cert: string; key: string; /** Clients must present a certificate signed by it. */ ca?: string }
 
@@ -209,7 +210,7 @@ const agentSchema = {
 };
 
 const ajv = new Ajv({allErrors: true, allowUnionTypes: true});
-const validators = {endpoint: ajv.compile<EndpointConfig>(endpointSchema), agent: ajv.compile<AgentConfig>(agentSchema), sitter: ajv.compile<SitterConfig>(sitterSchema)};
+const validators = {endpoint: lateCheck(ajv, endpointSchema), agent: lateCheck(ajv, agentSchema), sitter: lateCheck(ajv, sitterSchema)};
 
 function read<T>(file: string, kind: keyof typeof validators): T {
   let parsed: unknown;

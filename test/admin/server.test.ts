@@ -79,6 +79,11 @@ test.each([
   expect(await call('POST', url, sent)).toMatchObject({status: 400, body: {code: 'invalid', message: expect.stringMatching(message)}});
 });
 
+test.each(operations.filter(({operation}) => operation.requestBody))('$method $template: a number is no body', async ({template, method}) => {
+  const answer = await call(method.toUpperCase(), template.replace(/\{(\w+)\}/g, (_, name: string) => values[name]!), '5');
+  expect(answer).toEqual({status: 400, body: {code: 'invalid', message: 'the body must be object'}});
+});
+
 test('what a change says arrives', async () => {
   expect(await call('POST', '/v1/nodes/rack1-a/labels', '{"add": {"disk": "ssd"}, "remove": ["rack"]}')).toMatchObject({status: 200, body: {labels: {disk: 'ssd'}}});
   expect(await call('POST', '/v1/nodes/rack1-a/drain', '{"reason": "new disks"}')).toMatchObject({status: 200, body: {availability: 'draining', availabilityReason: 'new disks'}});

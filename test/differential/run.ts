@@ -61,6 +61,11 @@ export class Player {
       ...(step.stdin === undefined ? {} : {stdin: step.stdin}),
       ...(step.enough ? {enough: (text: string): boolean => step.enough!.test(text)} : {}),
     };
+    // dockerd does one prune at a time, whatever of; another list's may be under way.
+    if (/\/prune\b/.test(step.path)) return until(step.name, async () => {
+      const answer = await send(this.endpoint, sent);
+      return !(answer.status === 409 && answer.body.includes('a prune operation is already running')) && answer;
+    });
     if (!step.until) return send(this.endpoint, sent);
     const [path, value] = step.until;
     return until(`${step.name} (${step.path})`, async () => {

@@ -2,24 +2,26 @@
 import type {IncomingMessage} from 'node:http';
 import type {Socket} from 'node:net';
 import {Readable} from 'node:stream';
-import Ajv, {type ValidateFunction} from 'ajv';
+import Ajv from 'ajv';
 import {readJson} from '../../base/body';
 import {CetusError} from '../../base/errors';
+import {type Check, lateCheck} from '../../base/late-check';
 import {BUILD_PREPARE_SCHEMA, BUILT_SCHEMA, ENSURE_REQUEST_SCHEMA, IMPORT_REQUEST_SCHEMA, PULL_REQUEST_SCHEMA, PUSH_REQUEST_SCHEMA, PUT_EXEC_SCHEMA, REGISTRY_QUESTION_SCHEMA, SAVE_REQUEST_SCHEMA, TAKE_SCHEMA, TASK_SCHEMA} from '../../schema/agent.schema';
 
 const MAX_HEAD_LINE = 4 * 1024 * 1024;
 
 const ajv = new Ajv({discriminator: true, allErrors: false, strict: false});
+const late = (schema: object): Check => lateCheck(ajv, schema);
 export const checks = {
-  task: ajv.compile(TASK_SCHEMA), putExec: ajv.compile(PUT_EXEC_SCHEMA), pull: ajv.compile(PULL_REQUEST_SCHEMA), ensure: ajv.compile(ENSURE_REQUEST_SCHEMA), import: ajv.compile(IMPORT_REQUEST_SCHEMA), push: ajv.compile(PUSH_REQUEST_SCHEMA), registry: ajv.compile(REGISTRY_QUESTION_SCHEMA), save: ajv.compile(SAVE_REQUEST_SCHEMA),
-  buildPrepare: ajv.compile(BUILD_PREPARE_SCHEMA), built: ajv.compile(BUILT_SCHEMA), take: ajv.compile(TAKE_SCHEMA),
+  task: late(TASK_SCHEMA), putExec: late(PUT_EXEC_SCHEMA), pull: late(PULL_REQUEST_SCHEMA), ensure: late(ENSURE_REQUEST_SCHEMA), import: late(IMPORT_REQUEST_SCHEMA), push: late(PUSH_REQUEST_SCHEMA), registry: late(REGISTRY_QUESTION_SCHEMA), save: late(SAVE_REQUEST_SCHEMA),
+  buildPrepare: late(BUILD_PREPARE_SCHEMA), built: late(BUILT_SCHEMA), take: late(TAKE_SCHEMA),
 };
 
-export async function readJsonBody<T>(req: IncomingMessage, check: ValidateFunction): Promise<T> {
+export async function readJsonBody<T>(req: IncomingMessage, check: Check): Promise<T> {
   return checked<T>(await readJson(req), check);
 }
 
-function checked<T>(message: unknown, check: ValidateFunction): T {
+function checked<T>(message: unknown, check: Check): T {
   if (!check(message)) {
     const [first] = check.errors ?? [];
     throw new CetusError('invalid', `${first?.instancePath || 'the body'} ${first?.message ?? 'is not as the protocol says'}`);
@@ -28,7 +30,7 @@ function checked<T>(message: unknown, check: ValidateFunction): T {
 }
 
 /** One line of JSON, and the stream behind it. */
-export async function readHeadLine<T>(source: Readable, check: ValidateFunction): Promise<{head: T; rest: Readable}> {
+export async function readHeadLine<T>(source: Readable, check: Check): Promise<{head: T; rest: Readable}> {
   const chunks = source[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
   let read = Buffer.alloc(0);
   let end = -1;
@@ -49,7 +51,7 @@ export async function readHeadLine<T>(source: Readable, check: ValidateFunction)
   return {head, rest};
 }
 
-function parseChecked<T>(bytes: Buffer, check: ValidateFunction): T {
+function parseChecked<T>(bytes: Buffer, check: Check): T {
   let message: unknown;
   try {
     message = JSON.parse(bytes.toString('utf8'));
