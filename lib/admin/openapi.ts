@@ -73,6 +73,9 @@ export const OPENAPI = {
       get: operation('listVolumes', 'Volumes of all accounts and the node that has each, by account and name.', listOf('Volume'), [
         query('account', 'Only of this account.'), query('node', 'Only on this node (name or id).'), limit]),
     },
+    '/v1/ingresses': {
+      get: operation('listIngresses', 'Endpoints, with the published ports that are open there, and those that cannot be because another program has them.', listOf('Ingress')),
+    },
     '/v1/jobs': {
       get: operation('listJobs', 'Jobs, newest first.', listOf('Job'), [
         query('execution', 'Only in this state.', {type: 'string', enum: ['queued', 'running', 'unwinding', 'succeeded', 'failed', 'canceled', 'stuck']}),
@@ -101,6 +104,13 @@ export const OPENAPI = {
           id: string, name: string, availability: {enum: ['active', 'cordoned', 'draining']}, liveness: {enum: ['alive', 'suspect', 'lost', 'fenced']},
           livenessReason: string, livenessAt: string, joinedAt: string, labels, availabilityReason: string, availabilityAt: string, removing: {type: 'boolean'},
           facts: {type: 'object', required: ['cpus', 'memoryBytes', 'diskBytes', 'containerdVersion', 'kernelVersion'], properties: {cpus: {type: 'number'}, memoryBytes: integer, diskBytes: integer}},
+        },
+      },
+      Ingress: {
+        type: 'object', required: ['endpoint', 'addresses', 'duty', 'open', 'refused'],
+        properties: {
+          endpoint: string, addresses: {type: 'array', items: string}, duty: {enum: ['serving', 'standby'], description: 'standby: another endpoint of the same machine has the ports there.'}, open: integer,
+          refused: {type: 'array', items: {type: 'object', required: ['protocol', 'address', 'port', 'containerId', 'reason'], properties: {protocol: string, address: string, port: integer, containerId: string, reason: string}}},
         },
       },
       NodeDetail: {

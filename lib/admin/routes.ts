@@ -36,6 +36,7 @@ export function verbs({operator, system}: Pick<Datacenter, 'operator' | 'system'
     listContainers: ({account, node, status, limit}) => operator.containers({account, node, status, limit}),
     getContainer: (p) => operator.container(p.container, p.account),
     listVolumes: ({account, node, limit}) => operator.volumes({account, node, limit}),
+    listIngresses: () => operator.ingresses(),
     whyContainer: (p) => operator.why(p.container),
     listJobs: ({execution, target, workflow, limit}) => operator.jobs({execution, target, workflow, limit}),
     getJob: (p) => operator.job(p.job),

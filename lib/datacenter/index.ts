@@ -13,6 +13,7 @@ import {networkVerbs} from './networks';
 import {PredefinedNetworks} from './networks-predefined';
 import {nodeVerbs} from './nodes';
 import {operatorVerbs} from './operator';
+import {publicationVerbs} from './publications';
 import {systemVerbs} from './system';
 import type {Datacenter} from './verbs';
 import {volumeVerbs} from './volumes';
@@ -63,6 +64,7 @@ export function createDatacenter(services: DatacenterServices): RunningDatacente
     volumes: volumeVerbs(context),
     events: eventVerbs(context.events),
     nodes: nodeVerbs(context),
+    publications: publicationVerbs(context),
     system: systemVerbs(context, containers, images),
     operator: operatorVerbs(context),
 

@@ -6,7 +6,7 @@ import {staying} from '../fleet/movable';
 import type {Container} from '../schema/container';
 import type {Job} from '../schema/job';
 import type {NodeReservations} from '../schema/node';
-import type {Volume} from '../schema/objects';
+import type {IngressRow, Volume} from '../schema/objects';
 import type {Context} from './context';
 import {memberVerbs} from './members';
 import {allSeen, seen, type SeenContainer} from './containers/lost';
@@ -74,6 +74,10 @@ export function operatorVerbs(context: Context): OperatorVerbs {
       const found = await moray.list<Volume>(BUCKETS.volumes.name, filter, {sort: [{field: 'accountName', order: 'asc'}], limit: limited(query.limit)});
       const names = new Map((await fleet.nodes()).map(({id, name}) => [id, name]));
       return found.map(({value}) => ({...value, ...(names.has(value.nodeId) ? {node: names.get(value.nodeId)} : {})}));
+    },
+
+    async ingresses() {
+      return (await moray.list<IngressRow>(BUCKETS.ingresses.name, ALL)).map((row) => row.value).sort((a, b) => a.endpoint.localeCompare(b.endpoint));
     },
 
     async jobs(query) {

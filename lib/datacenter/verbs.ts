@@ -5,7 +5,7 @@
  */
 import type {Duplex, Readable} from 'node:stream';
 import type {AttachQuery, ExecObservation, ExecStartQuery, Inventory, LogsQuery, RegistryAnswers, SearchResult} from '../schema/agent';
-import type {Container, ContainerStatus} from '../schema/container';
+import type {Container, ContainerStatus, ProxyProtocol} from '../schema/container';
 import type {Config, CreateContainerBody, EndpointSettings, ExecConfig, ProgressMessage, RegistryAuth, Resources, RestartPolicy} from '../schema/docker';
 import type {Job} from '../schema/job';
 import type {TokenView} from '../fleet/authority/tokens';
@@ -13,7 +13,7 @@ import type {Node} from '../schema/node';
 import type {Staying} from '../fleet/movable';
 import type {Lost, SeenContainer} from './containers/lost';
 import type {WantedPlatform} from './images/platform';
-import type {DatacenterEvent, Exec, Image, Network, Volume} from '../schema/objects';
+import type {DatacenterEvent, Exec, Image, IngressRow, Network, Volume} from '../schema/objects';
 
 export interface Caller {
   account: string;
@@ -280,6 +280,8 @@ export interface OperatorVerbs {
   container(nameOrId: string, account?: string): Promise<SeenContainer>;
   /** Of all accounts, by account and name, with the node that has it. */
   volumes(query: {account?: string; node?: string; limit?: number}): Promise<PlacedVolume[]>;
+  /** What each endpoint says of its published ports. */
+  ingresses(): Promise<IngressRow[]>;
   jobs(query: {execution?: string; target?: string; workflow?: string; limit?: number}): Promise<Job[]>;
   job(id: string): Promise<Job>;
   cancelJob(id: string): Promise<Job>;
@@ -291,6 +293,37 @@ export interface OperatorVerbs {
   object(bucket: string, key: string): Promise<import('../moray/moray').Stored<unknown>>;
 }
 
+/** A host port that a container holds, as an endpoint wants it. */
+export interface Publication {
+  protocol: 'tcp' | 'udp';
+  /** '' or 0.0.0.0: every address. */
+  hostIp: string;
+  hostPort: number;
+  account: string;
+  containerId: string;
+  containerPort: number;
+  nodeId: string;
+  /** The node opens nothing for it. */
+  atEndpoints: boolean;
+  proxyProtocol?: ProxyProtocol;
+}
+export interface PublicationListener {
+  /** `key` is of the row: one port may have two rows for a moment, the former holder's and the next one's. */
+  put(key: string, publication: Publication): void;
+  drop(key: string): void;
+}
+/** Published ports, for lib/ingress. Not bound to an account: the ports of an endpoint are everybody's. */
+export interface PublicationVerbs {
+  /** Resolves once everything there was has been given; changes follow until the signal is aborted. A broken feed is opened again by itself, and what was missed is given then. */
+  follow(listener: PublicationListener, signal: AbortSignal): Promise<void>;
+  /** Where the node is reached from here; undefined: it is on this very machine. `notFound`. */
+  addressOf(nodeId: string): Promise<string | undefined>;
+  /** By the node's agent, for what the node opens to nobody. Half-open; of udp lib/base/datagrams.ts's frames. */
+  dial(publication: Publication): Promise<Duplex>;
+  /** What this endpoint says of its ports; undefined: it ends. */
+  announce(endpoint: string, row: IngressRow | undefined): Promise<void>;
+}
+
 export interface Datacenter {
   containers: ContainerVerbs;
   execs: ExecVerbs;
@@ -300,6 +333,7 @@ export interface Datacenter {
   volumes: VolumeVerbs;
   events: EventVerbs;
   nodes: NodeVerbs;
+  publications: PublicationVerbs;
   system: SystemVerbs;
   operator: OperatorVerbs;
 }

@@ -88,6 +88,11 @@ export class HttpAgentClient implements AgentClient {
     return this.reached(path, undefined, () => this.upgrade(path));
   }
 
+  dial(containerId: string, protocol: 'tcp' | 'udp', port: number): Promise<Duplex> {
+    const path = container(containerId, 'dial') + queryString({protocol, port});
+    return this.reached(path, undefined, () => upgrade(this.address, this.tls, path, this.node, READ_DEADLINE_MS));
+  }
+
   async startExec(execId: string, query: ExecStartQuery): Promise<Duplex | null> {
     const path = exec(execId, 'start');
     if (!query.detach) return this.reached(path, undefined, () => this.upgrade(path + queryString({...query})));

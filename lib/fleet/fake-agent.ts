@@ -258,6 +258,7 @@ export class FakeAgent implements AgentClient {
 
   async observe(containerId: string): Promise<ContainerObservation> { this.reach(); return structuredClone(this.container(containerId).observation); }
   async attach(containerId: string): Promise<Duplex> { return this.open('attach', containerId); }
+  async dial(containerId: string, protocol: 'tcp' | 'udp', port: number): Promise<Duplex> { return this.open(`dial ${protocol}/${port}`, containerId); }
   async logs(containerId: string): Promise<Readable> { return this.open('logs', containerId); }
   async stats(containerId: string): Promise<Readable> { return this.open('stats', containerId); }
   async export(containerId: string): Promise<Readable> { return this.open('export', containerId); }

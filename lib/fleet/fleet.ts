@@ -14,6 +14,8 @@ export interface AgentClient {
   observe(containerId: string): Promise<ContainerObservation>;
   /** A raw duplex: allowHalfOpen; end() is the end of stdin; bytes are the agent's frames. */
   attach(containerId: string, query: AttachQuery): Promise<Duplex>;
+  /** A connection to a port of the container, half-open both ways; of udp lib/base/datagrams.ts's frames. `unavailable`: nobody answers there. */
+  dial(containerId: string, protocol: 'tcp' | 'udp', port: number): Promise<Duplex>;
   logs(containerId: string, query: LogsQuery, signal?: AbortSignal): Promise<Readable>;
   top(containerId: string, psArgs: string): Promise<{Titles: string[]; Processes: string[][]}>;
   stats(containerId: string, query: {stream: boolean; oneShot: boolean}, signal?: AbortSignal): Promise<Readable>;

@@ -7,19 +7,19 @@ import {SHORT_ID_LENGTH} from '../base/ids';
 import {eq} from '../moray/filter';
 import type {BatchOp, Stored} from '../moray/moray';
 import {type Container, type NetworkAttachment, type NetworkRequest, NO_NETWORK, type PublishedPort, withDefaultRoute} from '../schema/container';
-import type {AddressLease, Network, PortLease} from '../schema/objects';
+import type {AddressLease, Network} from '../schema/objects';
 import {releaseLeases} from '../fleet/observe';
 import {chooseAddress, macOf, parseCidr} from './ipam';
 import {resolveLinks} from './links';
-import {choosePorts, portKey, refusedPorts} from './ports';
+import {publish} from './publish';
 import type {Ctx} from './services';
-import {ADDRESSES, CONTAINERS, NETWORKS, PORTS} from './steps';
+import {ADDRESSES, CONTAINERS, NETWORKS} from './steps';
 import {takeVni} from './vnis';
 
 export interface Held { attachments: NetworkAttachment[]; publishedPorts: PublishedPort[]; writes: BatchOp[] }
 
-/** Everything that a start needs. `before`: what the container had, tried first. */
-export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly NetworkAttachment[] = []): Promise<Held> {
+/** Everything that a start needs. `before`: what the container had, tried first; `portsBefore`: the same of ports that were ours to choose, for one that only moves. */
+export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly NetworkAttachment[] = [], portsBefore: readonly PublishedPort[] = []): Promise<Held> {
   const {networkMode} = c.spec;
   if (networkMode.startsWith('container:')) await checkShared(ctx, c, networkMode.slice('container:'.length));
   await resolveLinks(ctx, c);
@@ -36,7 +36,7 @@ export async function hold(ctx: Ctx<unknown>, c: Container, before: readonly Net
     own ||= place.ownLeases;
   }
   const attachments = withDefaultRoute(places);
-  const ports = await publish(ctx, c, attachments);
+  const ports = await publish(ctx, c, attachments, portsBefore);
   // Leftovers of a start that broke off: let go first, in the same batch.
   return {attachments, publishedPorts: ports.ports, writes: [...(own || ports.ownLeases ? releaseLeases(c.id) : []), ...writes, ...ports.writes]};
 }
@@ -99,23 +99,6 @@ function linksOf({settings}: NetworkRequest): Pick<NetworkAttachment, 'links'> {
     return {name: name.replace(/^\//, ''), alias: alias.slice(alias.lastIndexOf('/') + 1)};
   });
   return links.length ? {links} : {};
-}
-
-async function publish(ctx: Ctx<unknown>, c: Container, attachments: NetworkAttachment[]): Promise<{ports: PublishedPort[]; writes: BatchOp[]; ownLeases: boolean}> {
-  const [first] = attachments;
-  if (!c.requestedPorts.length || !first) return {ports: [], writes: [], ownLeases: false};
-  const leases = await ctx.moray.list<PortLease>(PORTS, eq('nodeId', c.nodeId));
-  const others = leases.map((l) => l.value).filter((l) => l.containerId !== c.id);
-  const ports = choosePorts({
-    requested: c.requestedPorts, held: others, ephemeral: ctx.services.config.ephemeralPorts, start: ctx.services.random(),
-    shunned: ctx.services.recent.shunned(refusedPorts(c.nodeId), ''),
-    endpoint: {name: c.name, id: attachments.find((a) => a.isDefaultRoute)?.endpointId ?? first.endpointId},
-  });
-  const writes = ports.map((port): BatchOp => {
-    const lease: PortLease = {nodeId: c.nodeId, protocol: port.protocol, hostIp: port.hostIp, hostPort: port.hostPort, account: c.account, containerId: c.id};
-    return {op: 'put', bucket: PORTS, key: portKey(c.nodeId, port), value: lease, etag: null};
-  });
-  return {ports, writes, ownLeases: others.length !== leases.length};
 }
 
 async function checkShared(ctx: Ctx<unknown>, c: Container, otherId: string): Promise<void> {

@@ -93,7 +93,7 @@ async function place(ctx: Moving, mayGo: (ctx: Moving, c: Container) => Promise<
   const status = moving.start ? 'restarting' as const : 'exited' as const;
   const observation = {...c.observation, generation: 0, status, pid: 0, error: '', wantsStart: undefined, health: undefined};
   const next: Container = {...c, nodeId, node, status, observation, placement: decision, provisionJobId: ctx.job.id, moving};
-  const places = await hold(ctx, next, c.attachments);
+  const places = await hold(ctx, next, c.attachments, c.publishedPorts);
   return {
     output: {nodeId, node, placement: decision},
     writes: [...checks, ...places.writes, ...reservations, putContainer(stored, {...next, attachments: places.attachments, publishedPorts: places.publishedPorts})],

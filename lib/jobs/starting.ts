@@ -8,7 +8,7 @@ import type {Container, ContainerObservation} from '../schema/container';
 import type {Network} from '../schema/objects';
 import type {Held} from './attach';
 import {resolveLinks} from './links';
-import {refusedPorts} from './ports';
+import {nodePorts, refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {container, CONTAINERS, eventPut, letGo, NETWORKS, putContainer, task} from './steps';
 
@@ -53,7 +53,7 @@ export async function startAt(ctx: Ctx<unknown>, c: Container, step: string): Pr
   await ctx.services.fleet.tables?.prepare(c.nodeId, networks);
   const links = await resolveLinks(ctx, c);
   return task(ctx, c.nodeId, step, {
-    kind: 'container.start', containerId: c.id, networks, attachments: c.attachments, ports: c.publishedPorts, ...(links.length ? {links} : {}),
+    kind: 'container.start', containerId: c.id, networks, attachments: c.attachments, ports: nodePorts(c.publishedPorts), ...(links.length ? {links} : {}),
     // Once more, for a node that lost its disk's last writes.
     ...(c.reschedule ? {reschedule: true} : {}),
   }, START_DEADLINE_MS);

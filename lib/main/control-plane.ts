@@ -95,7 +95,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
 }
 
 /** Nobody else can bear it: the socket is ours alone. */
-function endpointName(config: EndpointConfig): string {
+export function endpointName(config: EndpointConfig): string {
   return `${os.hostname()}:${config.fleetListen}`;
 }
 

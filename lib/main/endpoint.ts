@@ -2,11 +2,14 @@
 import fs from 'node:fs';
 import {collectDefaultMetrics, Registry} from 'prom-client';
 import {createAdminServer} from '../admin/server';
+import {systemClock} from '../base/clock';
 import {createLog, standardOutput} from '../base/log';
 import {createDockerServer, type DockerServer} from '../docker/server';
+import {Ingress} from '../ingress/ingress';
 import {formatListen, type ListenAddress, parseListen, requireSafe} from './address';
 import {readEndpointConfig} from './config';
-import {startControlPlane} from './control-plane';
+import {endpointName, startControlPlane} from './control-plane';
+import {measureIngress} from './ingress-metrics';
 import {failLoudly, live} from './lifetime';
 import {readTls} from './tls';
 import {VERSION} from './version';
@@ -22,8 +25,12 @@ export async function endpoint(configFile: string): Promise<void> {
   failLoudly(log);
   const plane = await startControlPlane(config, log);
 
+  const ingress = new Ingress({publications: plane.datacenter.publications, log, clock: systemClock, endpoint: endpointName(config), datacenterId: config.id});
+  await ingress.start();
+
   const metrics = new Registry();
   collectDefaultMetrics({register: metrics});
+  measureIngress(ingress, metrics);
   const admin = createAdminServer({datacenter: plane.datacenter, log, metrics});
   for (const address of adminListen) await listenOn(address, (at) => admin.listen(at), 0o600);
 
@@ -41,7 +48,7 @@ export async function endpoint(configFile: string): Promise<void> {
   }
 
   live(log, async () => {
-    await Promise.all([...docker.map((server) => server.close()), admin.close()]);
+    await Promise.all([...docker.map((server) => server.close()), admin.close(), ingress.stop()]);
     await plane.stop();
   }, {listen: addresses});
 }

@@ -21,6 +21,7 @@ export const BUCKETS = {
   vnis: {name: 'vnis', version: 1, fields: {networkId: {type: 'string'}}},
   addresses: {name: 'addresses', version: 1, fields: {networkId: {type: 'string'}, containerId: {type: 'string'}, address: {type: 'ip'}}},
   ports: {name: 'ports', version: 1, fields: {nodeId: {type: 'string'}, containerId: {type: 'string'}, hostPort: {type: 'number'}, protocol: {type: 'string'}}},
+  ingresses: {name: 'ingresses', version: 1, fields: {}},
   volumes: {name: 'volumes', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, nodeId: {type: 'string'}, anonymous: {type: 'boolean'}}},
   execs: {name: 'execs', version: 1, fields: {account: {type: 'string'}, containerId: {type: 'string'}, createdAt: {type: 'date'}}},
   events: {name: 'events', version: 1, tombstoneRetentionMs: 60_000, fields: {account: {type: 'string'}, type: {type: 'string'}, action: {type: 'string'}, actorId: {type: 'string'}, timeNs: {type: 'number'}}},

@@ -57,10 +57,18 @@ export type ResolvedMount =
   | {type: 'bind'; source: string; destination: string; readOnly: boolean; propagation: string; nonRecursive?: boolean; createSource: boolean; within?: string; dockerSocket?: boolean; readOnlyDepth?: 'top' | 'all'}
   | {type: 'tmpfs'; destination: string; options: string[]};
 
+/** By label: the container is told who its client is. Which ports, and how: datacenter/create/proxy-protocol.ts. */
+export const PROXY_PROTOCOL_LABEL = 'cetus.ingress.proxy-protocol';
+export type ProxyProtocol = 'v1' | 'v2';
+
 /** A port the container publishes. `hostPort` 0 asks for any free one: of `hostPortRange`, where there is one. */
-export interface RequestedPort { protocol: 'tcp' | 'udp' | 'sctp'; containerPort: number; hostIp: string; hostPort: number; hostPortRange?: {from: number; to: number} }
-/** A port as it is held while the container runs. */
-export type PublishedPort = Omit<RequestedPort, 'hostPortRange'>;
+export interface RequestedPort {
+  protocol: 'tcp' | 'udp' | 'sctp'; containerPort: number; hostIp: string; hostPort: number; hostPortRange?: {from: number; to: number};
+  /** Every connection to it begins with such a header (udp: every datagram). */
+  proxyProtocol?: ProxyProtocol;
+}
+/** A port as it is held while the container runs. `atEndpoints`: its node opens nothing for it, endpoints alone do (lib/ingress/README.md); decided at each start. */
+export type PublishedPort = Omit<RequestedPort, 'hostPortRange'> & {atEndpoints?: boolean};
 
 /** What the container asked of one network; the key of Container.networks is the network's name. */
 export interface NetworkRequest {

@@ -1,3 +1,4 @@
+import type {ProxyProtocol} from './container';
 import type {Descriptor, ExecConfig, ImageConfigFile} from './docker';
 
 /** Bucket `accounts`, key = id. */
@@ -97,8 +98,33 @@ export interface AddressLease {
   aliases?: string[];
 }
 
-/** Bucket `ports`, key = nodeId/protocol/hostIp/hostPort: a row exists exactly while a container holds the port. */
-export interface PortLease { nodeId: string; protocol: string; hostIp: string; hostPort: number; account: string; containerId: string }
+/**
+ * Bucket `ports`, key = protocol/hostIp/hostPort: a row exists exactly while a container holds the port, which is the whole datacenter's. Endpoints open what
+ * these rows say. Earlier versions began the key with the node's id, held ports per node, and had none of the optional fields.
+ */
+export interface PortLease {
+  nodeId: string; protocol: string; hostIp: string; hostPort: number; account: string; containerId: string;
+  containerPort?: number;
+  /** As in the container's PublishedPort. */
+  proxyProtocol?: ProxyProtocol;
+  atEndpoints?: boolean;
+}
+
+/**
+ * Bucket `ingresses`, key = the endpoint's name: what an endpoint says of its published ports. Written by that endpoint, when it changes and now and then;
+ * taken away by it when it ends, and by any other once nothing has been heard of it for long (by the store's clock).
+ */
+export interface IngressRow {
+  endpoint: string;
+  /** IPv4 addresses of its machine, loopback left out: what may be given with -p. */
+  addresses: string[];
+  /** `standby`: another endpoint of the same machine and datacenter has the ports there. */
+  duty: 'serving' | 'standby';
+  /** Ports that are open here. */
+  open: number;
+  /** Ports that should be and cannot: another program has them. The first hundred. */
+  refused: {protocol: string; address: string; port: number; containerId: string; reason: string}[];
+}
 
 /** Bucket `volumes`, key = id. */
 export interface Volume {

@@ -84,7 +84,7 @@ describe('ports', () => {
   });
 
   it('makes one key of the ways to write the wildcard', () => {
-    expect(portKey('n', tcp(80))).toBe(portKey('n', tcp(80, '0.0.0.0')));
+    expect(portKey(tcp(80))).toBe(portKey(tcp(80, '0.0.0.0')));
   });
 });
 

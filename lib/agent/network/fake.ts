@@ -71,6 +71,11 @@ export function createFakeNetworking(): FakeNetworking {
     async bridges() { return [...networks.values()].map(n => n.bridgeName); },
     async resolvConf() { return {nameservers: ['192.0.2.53'], search: [], options: []}; },
     async publishedPorts() { return [...sandboxes.values()].flatMap(s => s.ports); },
+    async publishedAddress(containerId) {
+      const [first] = [...sandbox(containerId).attachments.values()].filter(a => !a.internal);
+      if (!first) throw new CetusError('conflict', `container ${containerId} is on no network that publishes ports`);
+      return first.address;
+    },
     async close() {},
     occupy(port) { foreign.set(portKey(port), port); },
     vacate(port) { foreign.delete(portKey(port)); },

@@ -233,6 +233,7 @@ class LinuxNetworking implements NodeNetworking {
   async sandboxes(): Promise<string[]> { return this.sandboxRecords.ids(); }
   async bridges(): Promise<string[]> { return (await this.ourBridges()).map(b => b.name); }
   async publishedPorts(): Promise<PublishedPort[]> { return this.sandboxRecords.all().flatMap(s => s.ports); }
+  async publishedAddress(containerId: string): Promise<string> { return this.published.address(this.sandboxRecords.need(containerId)); }
   resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings> { return this.nameService.resolvConf(attachments); }
 
   async rename(containerId: string, from: string, to: string): Promise<void> {

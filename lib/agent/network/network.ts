@@ -43,5 +43,7 @@ export interface NodeNetworking {
   /** Nameservers and search for resolv.conf: the gateway that answers DNS, or the host's own servers where none does. */
   resolvConf(attachments: NetworkAttachment[]): Promise<ResolvSettings>;
   publishedPorts(): Promise<PublishedPort[]>;
+  /** Where published ports of a container lead to. `conflict` where it has no such address. */
+  publishedAddress(containerId: string): Promise<string>;
   close(): Promise<void>;
 }

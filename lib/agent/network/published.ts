@@ -53,6 +53,12 @@ export class PublishedPorts {
     return record.ports.map(port => ({...this.bound(record, port), address: plug.attachment.address, containerPort: port.containerPort}));
   }
 
+  address(record: SandboxRecord): string {
+    const plug = gatewayPlug(record);
+    if (!plug) throw new CetusError('conflict', `container ${record.containerId} is on no network that publishes ports`);
+    return plug.attachment.address;
+  }
+
   /** Where a port is bound: at its own address, or at the one that the network's options give. */
   private bound(record: SandboxRecord, port: PublishedPort): PublishedPort {
     if (port.hostIp) return port;

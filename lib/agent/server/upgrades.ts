@@ -1,4 +1,4 @@
-/** The calls that become raw streams: attach to a container, start an exec, a tar into a container, and what a builder says to its client. */
+/** The calls that become raw streams: attach to a container, start an exec, a tar into a container, a connection to one of its ports, and what a builder says to its client. */
 import type {IncomingHttpHeaders} from 'node:http';
 import type {Duplex} from 'node:stream';
 import {CetusError} from '../../base/errors';
@@ -10,6 +10,7 @@ import type {ContainerUnit} from '../container/unit';
 import {drained} from './answers';
 import type {Query} from './body';
 import {buildStream} from './builds';
+import {dial} from './dial';
 import {receiveArchive} from './files';
 import type {ServerParts} from './server';
 
@@ -20,10 +21,11 @@ type Upgrade = (context: UpgradeContext) => Promise<void>;
 
 export function findUpgrade(method: string, path: string): Upgrade {
   if (method === 'POST' && path === '/v1/builds/stream') return buildStream;
-  const match = /^\/v1\/(containers|execs)\/([^/]+)\/(attach|start|archive)$/.exec(path);
+  const match = /^\/v1\/(containers|execs)\/([^/]+)\/(attach|start|archive|dial)$/.exec(path);
   if (method === 'POST' && match) {
     const id = decodeURIComponent(match[2]!);
     if (match[1] === 'containers' && match[3] === 'attach') return (context) => attach(context, id);
+    if (match[1] === 'containers' && match[3] === 'dial') return (context) => dial(context, id);
     if (match[1] === 'containers' && match[3] === 'archive') return (context) => receiveArchive(context, id);
     if (match[1] === 'execs' && match[3] === 'start') return (context) => startExec(context, id);
   }

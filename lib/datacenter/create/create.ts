@@ -8,7 +8,7 @@ import {shortId} from '../../base/ids';
 import {oneOf} from '../../moray/filter';
 import {BUCKETS} from '../../schema/buckets';
 import type {ContainerDraft, ProvisionParams} from '../../schema/chains';
-import type {ContainerSpec, ResolvedMount} from '../../schema/container';
+import {type ContainerSpec, PROXY_PROTOCOL_LABEL, type ResolvedMount} from '../../schema/container';
 import type {CreateContainerBody} from '../../schema/docker';
 import type {Volume} from '../../schema/objects';
 import {hardwareOf} from '../../schema/placement';
@@ -27,6 +27,7 @@ import {settleNetworking} from './networking';
 import {checkOptions} from './options';
 import {checkPlatformText} from './platform';
 import {requestedPorts} from './ports';
+import {withProxyProtocol} from './proxy-protocol';
 
 const MAX_RANDOM_NAMES = 6;
 
@@ -95,7 +96,8 @@ async function draft(context: Context, predefined: PredefinedNetworks, caller: C
 
   const config = {...hinted.config, ...(networking.specMode === 'networks' || networking.specMode === 'none' ? {Hostname: hinted.config.Hostname || shortId(id)} : networking.sharedNames ?? {})};
   const {mounts, volumes} = await settleMounts(context, caller, wantedMounts(host, config.Volumes, await inherited(context, caller, host.VolumesFrom ?? []), context.config));
-  const ports = networking.specMode === 'networks' ? requestedPorts(host, config.ExposedPorts) : (requestedPorts(host, config.ExposedPorts), []);
+  const asked = requestedPorts(host, config.ExposedPorts);
+  const ports = withProxyProtocol(networking.specMode === 'networks' ? asked : [], config.Labels?.[PROXY_PROTOCOL_LABEL]);
   const nowNs = context.clock.nowNs();
   const createdAt = formatNs(nowNs);
   const reservation = reservationOf(host, context.config);

@@ -3,7 +3,7 @@ import type {Command} from 'commander';
 import {shortId} from '../../base/ids';
 import type {SeenContainer} from '../../datacenter/verbs';
 import type {Job} from '../../schema/job';
-import type {Volume} from '../../schema/objects';
+import type {IngressRow, Volume} from '../../schema/objects';
 import type {PlacementDecision, Rejection} from '../../schema/placement';
 import {adminClient, type Call} from './client';
 import {addNodeVerbs} from './nodes';
@@ -54,6 +54,11 @@ export function addOperatorVerbs(program: Command, clientFor: (flags: Flags) => 
   verb(volume, 'ls', 'every volume, and on which node its files are', (call, _args, f) => call<PlacedVolume[]>('GET', `/v1/volumes${queryOf({account: f.account, node: f.node, limit: f.limit})}`), (volumes) => {
     write(table(['NAME', 'ACCOUNT', 'NODE', 'AGE'], volumes.map((v) => [v.name, v.account, v.node ?? (v.nodeId === '' ? '(not used yet)' : v.nodeId), age(v.createdAt, Date.now())])));
   }).option('--account <id>').option('--node <name>', 'only of this node').option('--limit <n>', 'at most so many');
+
+  verb(program, 'ingress', 'published ports at the endpoints: how many are open at each, and which cannot be', (call) => call<IngressRow[]>('GET', '/v1/ingresses'), (rows) => {
+    write(table(['ENDPOINT', 'DUTY', 'OPEN', 'REFUSED', 'ADDRESSES'], rows.map((r) => [r.endpoint, r.duty, String(r.open), String(r.refused.length), r.addresses.join(',') || '-'])));
+    for (const {endpoint, refused} of rows) for (const r of refused) write(`${endpoint}: ${r.address}:${r.port}/${r.protocol} of ${shortId(r.containerId)}: ${r.reason}`);
+  });
 
   const job = program.command('job').description('what Cetus does and did');
   verb(job, 'ls', 'jobs, newest first', (call, _args, f) => call<Job[]>('GET', `/v1/jobs${queryOf({execution: f.execution, target: f.target, workflow: f.workflow, limit: f.limit})}`), (jobs) => {

@@ -142,7 +142,7 @@ export class Driver {
       if (call.method === 'createSandbox') this.sandboxMs.push(message.ms);
       call.resolve(message.result);
     });
-    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'applyTable', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'close', 'purge', 'toolsStarted'])
+    for (const method of ['open', 'ensureNetwork', 'removeNetwork', 'applyTable', 'createSandbox', 'connect', 'disconnect', 'removeSandbox', 'createEmptySandbox', 'sandboxes', 'bridges', 'resolvConf', 'publishedPorts', 'publishedAddress', 'close', 'purge', 'toolsStarted'])
       Object.defineProperty(this, method, {value: (...args: unknown[]) => this.call(method, args)});
   }
 
