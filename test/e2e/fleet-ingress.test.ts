@@ -111,7 +111,7 @@ afterAll(async () => {
 }, 240_000);
 
 test('random ports answer at the node and at every endpoint\'s address, in TCP and UDP; whoever asks is told of them alike', async () => {
-  await fleet.at(2).ok(['run', '-d', '--name', 'web', '--restart', 'always', ...onNode(1), '-l', 'tier=front', '-p', '80', '-p', '53/udp', ...SERVER('web')]);
+  await fleet.at(2).ok(['run', '-d', '--name', 'web', ...onNode(1), '-p', '80', '-p', '53/udp', ...SERVER('web')]);
   const [port, dns] = [await portOf('web', '80/tcp'), await portOf('web', '53/udp')];
   const shown = await fleet.docker(['port', 'web'], {env: third.env});
   expect(shown.stdout.trim().split('\n').sort()).toEqual([`53/udp -> 0.0.0.0:${dns}`, `80/tcp -> 0.0.0.0:${port}`]);
@@ -129,27 +129,29 @@ test('a port is the whole datacenter\'s: 409 in the Engine\'s words at any endpo
   const refused = await start('second');
   expect(refused.status).toBe(409);
   expect(refused.text).toMatch(new RegExp(`driver failed programming external connectivity on endpoint second \\([0-9a-f]{64}\\): Bind for 0\\.0\\.0\\.0:${port} failed: port is already allocated`));
-  // Of the other protocol it is free.
-  await fleet.ok(['run', '-d', '--name', 'other', ...onNode(2), '-p', `${port}:53/udp`, ...SERVER('other')]);
-  await answer('UDP', () => udp('127.0.0.1', port), 'other x');
-  await fleet.ok(['rm', '-f', 'second', 'other']);
-});
-
-test('a container that moves keeps its port at the endpoints, which lead to where it is', async () => {
-  const [port, dns] = [await portOf('web', '80/tcp'), await portOf('web', '53/udp')];
-  expect((await fleet.cetus(['node', 'drain', 'node-1'])).status).toBe(0);
-  await until('it to be elsewhere', async () => (await fleet.nodeOf('web')).name === 'node-2', 60_000);
-  for (const host of ['127.0.0.1', fleet.node(2).address, third.address]) {
-    await answer(host, () => tcp(host, port), 'web x');
-    await answer(host, () => udp(host, dns), 'web x');
-  }
-  expect([await portOf('web', '80/tcp'), await portOf('web', '53/udp')]).toEqual([port, dns]);
-  await fleet.cetus(['node', 'uncordon', 'node-1']);
-
   await fleet.ok(['stop', '-t', '0', 'web']);
   for (const host of ['127.0.0.1', third.address]) await answer(host, () => tcp(host, port), 'ECONNREFUSED');
   expect(await fleet.ok(['port', 'web'])).toBe('');
-  await fleet.ok(['rm', '-f', 'web']);
+  expect(await start('second')).toEqual({status: 204, text: ''});
+  for (const host of ['127.0.0.1', third.address]) await answer(host, () => tcp(host, port), 'second x');
+  await fleet.ok(['rm', '-f', 'web', 'second']);
+});
+
+test('a container that moves keeps its port at the endpoints, which lead to where it is', async () => {
+  expect((await fleet.cetus(['node', 'cordon', 'node-2'])).status).toBe(0);
+  await fleet.ok(['run', '-d', '--name', 'mover', '--restart', 'always', '-p', '80', 'busybox', 'sh', '-c', 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www']);
+  const id = (await fleet.ok(['inspect', '-f', '{{.Id}}', 'mover'])).slice(0, 12);
+  const port = await portOf('mover', '80/tcp');
+  const get = (host: string) => async (): Promise<string> => (await tcp(host, port, 'GET /index.html HTTP/1.0\r\n\r\n')).split('\n').slice(-2)[0]!;
+  for (const host of ['127.0.0.1', fleet.node(1).address, third.address]) await answer(host, get(host), id);
+  await fleet.cetus(['node', 'uncordon', 'node-2']);
+  expect((await fleet.cetus(['node', 'drain', 'node-1'])).status).toBe(0);
+  await until('it to be elsewhere', async () => (await fleet.nodeOf('mover')).name === 'node-2', 60_000);
+  for (const host of ['127.0.0.1', fleet.node(2).address, third.address]) await answer(host, get(host), id);
+  expect(await portOf('mover', '80/tcp')).toBe(port);
+  await fleet.cetus(['node', 'uncordon', 'node-1']);
+  await fleet.ok(['rm', '-f', 'mover']);
+  await answer('nobody', () => tcp('127.0.0.1', port), 'ECONNREFUSED');
 });
 
 test('an address is its endpoint\'s alone, loopback each endpoint\'s own, and one that nobody has is refused', async () => {
