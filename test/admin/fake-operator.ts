@@ -47,6 +47,7 @@ export function fakeDatacenter(): Pick<Datacenter, 'operator' | 'system'> {
     system: {ping: async () => undefined} as Datacenter['system'],
     operator: {
       nodes: async () => [node],
+      ingresses: async () => [{endpoint: 'front:7100', addresses: ['10.0.0.1'], duty: 'serving', open: 2, refused: [{protocol: 'tcp', address: '0.0.0.0', port: 8080, containerId: container.id, reason: 'another program of this machine has the port'}]}],
       node: async (name) => known('node', name, [node.name, node.id], {node, reserved: reservation, containers: 1, running: 1, certificates: [{serial: '4A', notAfter: at}], staying: [{id: container.id, name: 'web', reason: 'it is paused'}]}),
       members: {
         label: async (name, {add = {}, remove = []}) => known('node', name, [node.name], {...node, labels: Object.fromEntries(Object.entries({...node.labels, ...add}).filter(([k]) => !remove.includes(k)))}),

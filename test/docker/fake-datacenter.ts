@@ -449,6 +449,7 @@ export class FakeDatacenter {
         }),
         ping: async () => undefined,
       },
+      publications: {follow: later('publications.follow'), addressOf: later('publications.addressOf'), dial: later('publications.dial'), announce: later('publications.announce')},
       nodes: {
         list: async (caller, filters) => {
           this.called('node.list', caller, filters);

@@ -155,11 +155,11 @@ test('a container that moves keeps its port at the endpoints, which lead to wher
 });
 
 test('an address is its endpoint\'s alone, loopback each endpoint\'s own, and one that nobody has is refused', async () => {
-  await fleet.ok(['run', '-d', '--name', 'inner', ...onNode(1), '-p', '127.0.0.1::80', '-p', `${third.address}::80`, '-p', `${third.address}::53/udp`, ...SERVER('inner')]);
+  const there = await freePort();
+  await fleet.ok(['run', '-d', '--name', 'inner', ...onNode(1), '-p', '127.0.0.1::80', '-p', `${third.address}:${there}:80`, '-p', `${third.address}::53/udp`, ...SERVER('inner')]);
   const ports = (await fleet.ok(['port', 'inner'])).split('\n');
   const at = (text: string): number => Number(ports.find((line) => line.includes(text))!.split(':').pop());
   const loopback = at('-> 127.0.0.1:');
-  const there = at(`80/tcp -> ${third.address}:`);
   await answer('loopback', () => tcp('127.0.0.1', loopback), 'inner x');
   await answer('the third', () => tcp(third.address, there), 'inner x');
   await answer('the third', () => udp(third.address, at('53/udp')), 'inner x');
@@ -189,7 +189,7 @@ test('the client\'s own address goes before what it says, where the label asks f
 
 test('a port that another program of an endpoint\'s machine has is said, and open at the others; an endpoint that dies is followed by its neighbour', async () => {
   const port = await freePort();
-  const foreign = net.createServer((socket) => socket.end('foreign')).listen(port, '0.0.0.0');
+  const foreign = net.createServer((socket) => void socket.resume().end('foreign')).listen(port, '0.0.0.0');
   await fleet.ok(['run', '-d', '--name', 'web', ...onNode(1), '-p', `${port}:80`, ...SERVER('web')]);
   await answer('the third', () => tcp(third.address, port), 'web x');
   await until('it to be said', async () => (await fleet.cetus(['ingress'])).stdout.includes(`0.0.0.0:${port}/tcp`));
