@@ -18,8 +18,8 @@ if [ "$what" = test ] || [ "$what" = bench ]; then
     [docker-compose]=docker-compose [debootstrap]=debootstrap)
 fi
 
-[ "$what" != fleet ] || package_of+=([openssl]=openssl [nsenter]=util-linux)
-[ "$what" != bench-network ] || package_of+=([openssl]=openssl [nsenter]=util-linux [chrt]=util-linux [taskset]=util-linux [busybox]=busybox-static [docker]=docker.io [iperf3]=iperf3 [perl]=perl-base)
+[ "$what" != fleet ] || package_of+=([nsenter]=util-linux)
+[ "$what" != bench-network ] || package_of+=([nsenter]=util-linux [chrt]=util-linux [taskset]=util-linux [busybox]=busybox-static [docker]=docker.io [iperf3]=iperf3 [perl]=perl-base)
 
 # What is no program on the PATH is known by a file: ZooKeeper is jars, and Debian keeps Postgres' server out of the PATH.
 declare -A package_with=()

@@ -1,7 +1,7 @@
 /**
  * `cetus fleet`: a datacenter of several nodes on this one machine, in the foreground. Each node is a test host (host.ts), a network namespace with an address
  * on a bridge of ours, its own containerd, its own agent and its own directory; endpoints stand before them in our own namespace, with one Postgres behind.
- * Agents and endpoints speak by mutual TLS, as on machines of their own.
+ * Hosts join as machines do: each by a token of `cetus node token`, for a certificate from the datacenter's own authority.
  *
  * Its end takes everything off the machine, the containers too: test hosts are switched off. A killed one's hosts run on, and the next start finds them; `cetus
  * down` ends those. The data stay.
@@ -14,7 +14,7 @@ import type {Node} from '../../schema/node';
 import {formatListen, type ListenAddress, parseListen, requireSafe} from '../address';
 import {adminClient} from '../cli/client';
 import {requireStore} from '../cluster/layout';
-import type {EndpointConfig, MutualTlsFiles, Policy, TlsFiles} from '../config';
+import type {EndpointConfig, Policy, TlsFiles} from '../config';
 import {failLoudly} from '../lifetime';
 import {readTls} from '../tls';
 import {cleanUp} from '../up/down';
@@ -24,7 +24,6 @@ import {type Instance, loadInstance, lockDirectory} from '../up/instance';
 import {OwnPostgres} from '../up/own-postgres';
 import {makeDirectories, requireBinds, requireFree, requireKind, requireRoot} from '../up/preflight';
 import {clientSettings, quoted} from '../up/up';
-import {Authority} from './authority';
 import {Balancer} from './balancer';
 import {TestEndpoint} from './endpoints';
 import {TestHost} from './host';
@@ -79,20 +78,15 @@ export async function fleet(options: FleetOptions): Promise<void> {
     const postgresUrl = await run.step('Postgres', () => postgres.start());
 
     const underlay = new Underlay(layout, instance.prefix, log);
-    const authority = await Authority.open(dir);
-    const fronts: TestEndpoint[] = [];
-    for (const [n, at] of listen.entries()) {
-      const tls = await authority.certificate('endpoint', `endpoint-${n + 1}`, `endpoint-${n + 1}`, ourAddress(layout));
-      fronts.push(new TestEndpoint(n + 1, endpointConfig(dir, instance, options, layout, {number: n + 1, postgresUrl, listen: at, tls}), dir, log));
-    }
+    const fronts = listen.map((at, n) => new TestEndpoint(n + 1, endpointConfig(dir, instance, options, layout, {number: n + 1, postgresUrl, listen: at}), dir, log));
+    const admin = path.join(dir, 'run', 'admin.sock');
+    const token = async (): Promise<string> => (await adminClient(admin, '')<{token: string}>('POST', '/v1/tokens', {})).token;
     const urls = listen.map((_address, n) => `https://${ourAddress(layout)}:${FLEET_PORT + n}`);
-    const hosts: TestHost[] = [];
-    for (const node of layout.nodes) {
-      const tls = await authority.certificate('node', node.nodeId, node.name, node.address);
+    const hosts = layout.nodes.map((node) => {
       // Each begins at another endpoint, so that all endpoints hear of some nodes.
       const controlPlane = urls.map((_url, n) => urls[(node.number - 1 + n) % urls.length]!);
-      hosts.push(new TestHost(node, {dir, underlay, tls, controlPlane, insecureRegistries: options.insecureRegistries, labels: {}, logLevel: options.logLevel, log}));
-    }
+      return new TestHost(node, {dir, underlay, token, controlPlane, insecureRegistries: options.insecureRegistries, labels: {}, logLevel: options.logLevel, log});
+    });
 
     // Ended in reverse: the agents before the endpoints, so that the reports of their last moments still find a listener.
     run.add(...hosts.map((host) => host.containerdPart));
@@ -102,7 +96,6 @@ export async function fleet(options: FleetOptions): Promise<void> {
       await underlay.ensure();
       await Promise.all(hosts.map((host) => host.startContainerd()));
     });
-    const admin = path.join(dir, 'run', 'admin.sock');
     await run.step('endpoints and agents', async () => {
       await Promise.all(fronts.map((front) => front.start()));
       await Promise.all(hosts.map((host) => host.startAgent()));
@@ -135,12 +128,12 @@ function successive(first: string, count: number): ListenAddress[] {
   return Array.from({length: count}, (_, n) => ({...at, port: at.port === 0 ? 0 : at.port + n}));
 }
 
-interface OneEndpoint { number: number; postgresUrl: string; listen: ListenAddress; tls: MutualTlsFiles }
+interface OneEndpoint { number: number; postgresUrl: string; listen: ListenAddress }
 
 function endpointConfig(dir: string, instance: Instance, options: FleetOptions, layout: FleetLayout, one: OneEndpoint): EndpointConfig {
   return {
     id: instance.id, name: options.name ?? instance.name, postgresUrl: one.postgresUrl, listen: [formatListen(one.listen)], ...(options.tls ? {tls: options.tls} : {}),
-    adminListen: [`unix://${adminSocket(dir, one.number)}`], fleetListen: `${ourAddress(layout)}:${FLEET_PORT + one.number - 1}`, fleetTls: one.tls,
+    adminListen: [`unix://${adminSocket(dir, one.number)}`], fleetListen: `${ourAddress(layout)}:${FLEET_PORT + one.number - 1}`, authority: {keyFile: path.join(dir, 'authority.key')},
     policy: options.policy, addressPools: instance.addressPools, insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
   };
 }

@@ -9,7 +9,7 @@ import {type ContainerdProcess, startContainerd} from '../../agent/containerd/pr
 import {tool} from '../../agent/network/tool';
 import {CetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
-import type {AgentConfig, MutualTlsFiles} from '../config';
+import type {AgentConfig} from '../config';
 import {cetusChild, type SupervisedChild} from '../up/child';
 import {containerProcesses, killContainers, mountsBelow} from '../up/down';
 import type {Part} from '../up/foreground';
@@ -20,7 +20,8 @@ import type {Underlay} from './underlay';
 export interface HostOptions {
   dir: string;
   underlay: Underlay;
-  tls: MutualTlsFiles;
+  /** A token with which a host that is no node yet becomes one. */
+  token(): Promise<string>;
   controlPlane: string[];
   insecureRegistries: string[];
   labels: Record<string, string>;
@@ -58,8 +59,10 @@ export class TestHost {
     this.containerd = await startContainerd({directory: path.join(this.home, 'containerd'), log, namespace: underlay.pathOf(this.node)});
   }
 
+  /** One that has joined goes by its certificate from then on. */
   async startAgent(): Promise<void> {
-    await this.agent.start();
+    const joined = fs.existsSync(path.join(this.home, 'agent', 'identity', 'node.pem'));
+    await this.agent.start(joined ? {} : {CETUS_TOKEN: await this.options.token()});
   }
 
   async powerOn(): Promise<void> {
@@ -99,11 +102,11 @@ export class TestHost {
 
   /** A host that stood already has not been booted since. */
   private writeConfig(stood: boolean): void {
-    const {tls, controlPlane, insecureRegistries, labels, logLevel} = this.options;
+    const {controlPlane, insecureRegistries, labels, logLevel} = this.options;
     const former = stood && fs.existsSync(this.config) ? (JSON.parse(fs.readFileSync(this.config, 'utf8')) as AgentConfig).bootId : undefined;
     const config: AgentConfig = {
       nodeId: this.node.nodeId, name: this.node.name, dataDir: path.join(this.home, 'agent'), rootDir: this.home, containerdSocket: path.join(this.home, 'containerd', 'containerd.sock'),
-      containerdNamespace: 'cetus', listen: `${this.node.address}:${AGENT_PORT}`, controlPlane, tls, underlay: {address: this.node.address}, prefix: this.node.prefix, labels, insecureRegistries,
+      containerdNamespace: 'cetus', listen: `${this.node.address}:${AGENT_PORT}`, controlPlane, underlay: {address: this.node.address}, prefix: this.node.prefix, labels, insecureRegistries,
       bootId: former ?? randomUUID(), logLevel,
     };
     fs.writeFileSync(this.config, JSON.stringify(config, null, 2), {mode: 0o600});

@@ -60,15 +60,15 @@ export class SupervisedChild {
     return this.child?.pid;
   }
 
-  /** Resolves with what the child reported when it was ready to serve. */
-  async start(): Promise<Record<string, unknown>> {
+  /** Resolves with what the child reported when it was ready to serve. `env`: further variables of this life, not of those that follow it. */
+  async start(env: NodeJS.ProcessEnv = {}): Promise<Record<string, unknown>> {
     const {name, args, logFile, log, readyTimeoutMs, namespace} = this.options;
     this.stopping = false;
     const out = fs.openSync(logFile, 'a', 0o600);
     // A session of its own: Ctrl-C at the terminal reaches us alone, and we end the parts in their order.
     // nsenter becomes the program: process id and channel are its own.
     const [program, ...words] = namespace ? ['nsenter', `--net=${namespace}`, process.execPath, ...args] : [process.execPath, ...args];
-    const child = spawn(program!, words, {stdio: ['ignore', out, out, 'ipc'], env: process.env, detached: true});
+    const child = spawn(program!, words, {stdio: ['ignore', out, out, 'ipc'], env: {...process.env, ...env}, detached: true});
     fs.closeSync(out);
     if (child.pid !== undefined) favourSession(child.pid);
     this.child = child;
