@@ -10,6 +10,7 @@ import type {AgentBuilds} from '../../fleet/fleet';
 import {eq} from '../../moray/filter';
 import {type BuiltNames, nodeNetwork} from '../../schema/agent';
 import {BUCKETS} from '../../schema/buckets';
+import type {Node} from '../../schema/node';
 import type {Image, ImageRef} from '../../schema/objects';
 import {familiarReference, parseImageName} from '../../schema/reference';
 import type {Context} from '../context';
@@ -34,8 +35,9 @@ export function buildVerbs(context: Context, predefined: PredefinedNetworks): Bu
   };
 
   const builder = async (): Promise<{nodeId: string; agent: AgentBuilds}> => {
-    // The same one each time, where it is alive: its caches are warm.
-    const [node] = (await context.fleet.nodes()).filter((n) => n.liveness === 'alive' && n.facts.builds).sort((a, b) => (a.id < b.id ? -1 : 1));
+    // The same one each time, where it is alive: its caches are warm. One that is to have nothing new builds where no other does.
+    const away = (n: Node): number => (n.availability === 'active' ? 0 : 1);
+    const [node] = (await context.fleet.nodes()).filter((n) => n.liveness === 'alive' && n.facts.builds).sort((a, b) => away(a) - away(b) || (a.id < b.id ? -1 : 1));
     if (!node) throw new CetusError('unavailable', 'docker build needs a node with dockerd (Debian\'s package docker.io, 20.10 or later) and tini; no node that is alive has them');
     return {nodeId: node.id, agent: (await context.fleet.agent(node.id)).builds};
   };
