@@ -2,6 +2,7 @@
 # make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine; PEERS=N for another number
 # make fleet N=4   several nodes on this machine, each with a namespace, a containerd and an agent of its own; ENDPOINTS=M before them, on successive ports from $(LISTEN) on
 # make test   all tests, with all that they need: under fifteen minutes on two processors
+# make test-fleet   the end-to-end tests again, on three nodes behind two endpoints (about an hour)
 # make test-long   the same, where it plays a short set of a long proof the whole of it
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
@@ -15,7 +16,7 @@ PEERS  ?= 3
 ENDPOINTS ?= 1
 SHELL  := /bin/bash
 
-.PHONY: run cluster fleet simulate busybox test test-long unit integration e2e chaos conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
+.PHONY: run cluster fleet simulate busybox test test-long test-fleet unit integration e2e chaos conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -61,6 +62,9 @@ integration: setup-test build
 
 e2e: setup-test build
 	@node tools/test.mjs e2e
+
+test-fleet: setup-test build
+	@node tools/test.mjs fleet
 
 # Twelve random kills of each part during each action, in place of two: about ten minutes; and five minutes of what killing the agent costs of the output
 chaos: setup-test build

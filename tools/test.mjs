@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 // Runs the worlds of tests, each with as many workers as it bears; says how long each took and which files took longest, and closes with one line: N passed, N failed.
-//   node tools/test.mjs [unit|cluster|store|integration|e2e ...]
+//   node tools/test.mjs [unit|cluster|store|integration|e2e|fleet ...]
 // Most of them wait more than they compute, for sessions and leases to end, processes to begin: one after another they would leave the machine idle. A test looks
 // at what is its own only, by its data directory, prefix or tag. Within integration one file runs at a time, because they have a control group in common; end to end
 // runs by itself: the processes of a datacenter have precedence (lib/main/priority.ts), so that beside several of them no other test would come to anything.
+// `fleet` is end to end again, on three nodes behind two endpoints, and only when it is asked for: what makes its own fleet, or is about one machine's parts, is left out.
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
@@ -11,12 +12,14 @@ import os from 'node:os';
 import path from 'node:path';
 
 const WORLDS = {unit: ['--runInBand'], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=4']};
+const NOT_OF_A_FLEET = 'test/e2e/(fleet.*|join|cluster|failover|shared-containerd|start)\\.test\\.ts$';
+const FLEET = {project: 'e2e', args: ['--runInBand', '--testPathIgnorePatterns', '/node_modules/', NOT_OF_A_FLEET], env: {CETUS_FLEET: process.env.CETUS_FLEET ?? '3'}};
 /** What stands in one row runs at the same time. */
-const ROWS = [['unit', 'cluster', 'store', 'integration'], ['e2e']];
+const ROWS = [['unit', 'cluster', 'store', 'integration'], ['e2e'], ['fleet']];
 const SLOWEST = 5;
 const LINGER_MS = 30_000;
 const wanted = process.argv.slice(2).length ? process.argv.slice(2) : Object.keys(WORLDS);
-for (const world of wanted) if (!(world in WORLDS)) throw new Error(`no such world: ${world} (${Object.keys(WORLDS).join(', ')})`);
+for (const world of wanted) if (!(world in WORLDS) && world !== 'fleet') throw new Error(`no such world: ${world} (${[...Object.keys(WORLDS), 'fleet'].join(', ')})`);
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-tests-'));
 let passed = 0;
 let failed = 0;
@@ -43,8 +46,10 @@ async function ended(child, file, world) {
 async function run(world) {
   const from = Date.now();
   const file = path.join(dir, `${world}.json`);
-  const child = spawn(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', world, ...WORLDS[world], '--json', '--outputFile', file],
-    {stdio: ['ignore', 'ignore', 'inherit']});
+  const {project, args, env} = world === 'fleet' ? FLEET : {project: world, args: WORLDS[world], env: {}};
+  // Where several values follow a word of jest's, another word ends them.
+  const child = spawn(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', project, ...args, '--json', '--outputFile', file],
+    {stdio: ['ignore', 'ignore', 'inherit'], env: {...process.env, ...env}});
   const [status] = await ended(child, file, world);
   const result = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, 'utf8')) : undefined;
   passed += result?.numPassedTests ?? 0;

@@ -112,14 +112,14 @@ async function steady(what: string, value: () => number): Promise<number> {
 }
 
 function logBytes(name: string): number {
-  const containers = path.join(dc.dataDir, 'agent', 'containers');
-  const id = fs.readdirSync(containers).find((i) => (JSON.parse(fs.readFileSync(path.join(containers, i, 'spec.json'), 'utf8')) as {spec: {name: string}}).spec.name === name);
-  return id === undefined ? 0 : fs.statSync(path.join(containers, id, `${id}-json.log`), {throwIfNoEntry: false})?.size ?? 0;
+  const containers = dc.nodeDirs.flatMap((dir) => fs.readdirSync(path.join(dir, 'agent', 'containers')).map((id) => path.join(dir, 'agent', 'containers', id)));
+  const its = containers.find((dir) => (JSON.parse(fs.readFileSync(path.join(dir, 'spec.json'), 'utf8')) as {spec: {name: string}}).spec.name === name);
+  return its === undefined ? 0 : fs.statSync(path.join(its, `${path.basename(its)}-json.log`), {throwIfNoEntry: false})?.size ?? 0;
 }
 
 function sizesAreBounded(): void {
   const pids = dc.pids();
-  for (const part of ['endpoint', 'agent']) {
+  for (const part of (['endpoint', 'agent'] as const).flatMap((kind) => dc.parts(kind))) {
     const rss = Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${pids[part]}/status`, 'utf8'))![1]) * 1024;
     expect({part, rss: rss < MAX_RSS_BYTES ? 'bounded' : rss}).toEqual({part, rss: 'bounded'});
   }

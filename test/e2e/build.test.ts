@@ -217,13 +217,14 @@ test('hanging up ends the build; builds run side by side; a killed agent leaves 
 
   const engines = (): string[] => processesOf(dc.dataDir).filter((line) => / \S*dockerd /.test(line));
   expect(engines().length).toBeGreaterThan(0);
-  const {agent} = dc.pids();
+  // With whose engine that is: the first node's have all builds of an account, but nobody has to know.
+  const agents = dc.parts('agent');
   const lost = post('t=lost', await tar('FROM busybox\nRUN sleep 4242.75\n')).catch(() => undefined);
   await until('the other step to run', () => sleepers('4242.75').length > 0);
-  process.kill(agent!, 'SIGKILL');
+  const deaths = Promise.all(agents.map((agent) => dc.kill(agent)));
   await until('the engine to end with its agent', () => engines().length === 0 && sleepers('4242.75').length === 0);
   await lost;
-  await until('another agent', () => dc.pids().agent !== agent);
+  await deaths;
   expect(await ok(classic(['-t', 'beside:1', context({Dockerfile: 'FROM busybox\nRUN echo 1 > /n\n'})]))).toContain('Using cache');
 });
 

@@ -2,8 +2,7 @@
 import {alive} from '../../lib/base/alive';
 import {Aftermath, gap} from '../harness/aftermath';
 import {NOTHING_LEFT, PROGRAM, run} from '../harness/cetus';
-import {traces} from '../harness/leaks';
-import {datacenterWithBusybox} from '../harness/suite';
+import {datacenterWithBusybox, onlyOnOneMachine} from '../harness/suite';
 import {until} from '../harness/wait';
 
 const dc = datacenterWithBusybox({
@@ -14,7 +13,7 @@ const after = new Aftermath(dc);
 const inspect = (format: string, name: string): Promise<string> => dc.ok(['inspect', '-f', format, name]);
 const lines = async (): Promise<number> => (await dc.ok(['logs', 'counter'])).split('\n').length;
 
-test.each(['SIGKILL', 'SIGINT', 'SIGTERM'] as const)('%s and start again: the container runs on and loses no line', async (signal) => {
+const comesBack = async (signal: NodeJS.Signals): Promise<void> => {
   const pid = await inspect('{{.State.Pid}}', 'counter');
   const before = await lines();
   const marks = await after.marksAtRest();
@@ -25,7 +24,9 @@ test.each(['SIGKILL', 'SIGINT', 'SIGTERM'] as const)('%s and start again: the co
   await until('it to go on', async () => (await lines()) > before + 50);
   expect(gap(await dc.ok(['logs', 'counter']))).toBe(-1);
   await after.nothingLeaked(marks);
-}, 240_000);
+};
+test('SIGKILL and start again: the container runs on and loses no line', () => comesBack('SIGKILL'), 240_000);
+onlyOnOneMachine('the end of cetus fleet is that of its hosts').each(['SIGINT', 'SIGTERM'] as const)('%s and start again: the same', (signal) => comesBack(signal), 240_000);
 
 test('an exit that happened while nobody was there is told afterwards, with its code and its last line', async () => {
   await dc.ok(['run', '-d', '--name', 'brief', 'busybox', 'sh', '-c', 'while [ ! -e /go ]; do usleep 20000; done; echo last words; exit 7']);
@@ -41,7 +42,7 @@ test('an exit that happened while nobody was there is told afterwards, with its 
 }, 240_000);
 
 test('a second cetus up on the same directory is refused, and disturbs nobody', async () => {
-  const second = await run(process.execPath, [PROGRAM, 'up', '--data', dc.dataDir, '--listen', '127.0.0.1:0'], {timeoutMs: 60_000});
+  const second = await run(process.execPath, [PROGRAM, dc.verb, '--data', dc.dataDir, '--listen', '127.0.0.1:0'], {timeoutMs: 60_000});
   expect(second.status).not.toBe(0);
   expect(second.stderr).toMatch(/another cetus up runs on/);
   const down = await run(process.execPath, [PROGRAM, 'down', '--data', dc.dataDir], {timeoutMs: 60_000});
@@ -59,7 +60,7 @@ test('down leaves nothing; at the next start containers have exited, and those c
   const host = dc.host;
   await dc.stop();
   expect(await run(process.execPath, [PROGRAM, 'down', '--data', dc.dataDir], {timeoutMs: 60_000})).toMatchObject({status: 0});
-  expect(traces(dc.dataDir, dc.running.prefix)).toEqual(NOTHING_LEFT);
+  expect(dc.traces()).toEqual(NOTHING_LEFT);
 
   await dc.up();
   expect(dc.host).toBe(host);

@@ -10,7 +10,7 @@ const after = new Aftermath(dc);
 removeContainersAfterEach(dc);
 
 const SOCKETS = ['/var/run/docker.sock', '/run/docker.sock'];
-const mounts = (): string[] => fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter((line) => line.includes(`${dc.dataDir}/agent/docker/`));
+const mounts = (): string[] => fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter((line) => dc.nodeDirs.some((dir) => line.includes(`${dir}/agent/docker/`)));
 
 /** The client as a program in the container would run it. */
 async function inside(name: string, socket: string, args: string[], input?: string): Promise<string> {
@@ -21,9 +21,7 @@ async function inside(name: string, socket: string, args: string[], input?: stri
 }
 
 async function restart(part: 'agent' | 'endpoint'): Promise<void> {
-  const pid = dc.pids()[part]!;
-  process.kill(pid, 'SIGKILL');
-  await until(`the ${part}'s next life`, () => dc.pids()[part] && dc.pids()[part] !== pid);
+  await dc.kill(await dc.part(part, 'reaper'));
   await after.serves();
 }
 
@@ -54,12 +52,12 @@ test('answers again after the agent and the endpoint have ended, time and again,
   }
   // One that ended while nobody was there to see it.
   const pid = Number(await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'reaper']));
-  const agent = dc.pids()['agent']!;
-  process.kill(agent, 'SIGKILL');
+  const [agent, dir] = [await dc.part('agent', 'reaper'), await dc.nodeDirOf('reaper')];
+  const died = dc.kill(agent);
   process.kill(pid, 'SIGKILL');
-  await until('the agent\'s next life', () => dc.pids()['agent'] && dc.pids()['agent'] !== agent);
+  await died;
   await after.serves();
-  await until('its socket to be gone', () => mounts().length === 0 && fs.readdirSync(`${dc.dataDir}/agent/docker`).length === 0);
+  await until('its socket to be gone', () => mounts().length === 0 && fs.readdirSync(`${dir}/agent/docker`).length === 0);
   await dc.ok(['start', 'reaper']);
   expect(await inside('reaper', '/var/run/docker.sock', ['ps', '-q', '--no-trunc'])).toBe(id);
 }, 240_000);

@@ -122,7 +122,7 @@ describe('user-defined networks', () => {
     await dc.ok(['network', 'create', 'early']);
     await dc.ok(['network', 'create', 'pool']);
     await dc.ok(['run', '-d', '--name', 'box', '--network', 'named', 'busybox', 'sleep', '1000']);
-    expect(os.networkInterfaces()[bridge]).toContainEqual(expect.objectContaining({address: '10.99.6.128'}));
+    expect(await dc.onNodeOf('box', 'ip', '-4', 'addr', 'show', 'dev', bridge)).toContain('inet 10.99.6.128/24');
     expect(await addressOn('box', 'named')).toBe('10.99.6.129');
     expect(await dc.ok(['exec', 'box', 'cat', '/sys/class/net/eth0/mtu'])).toBe('1400');
     const wayOut = async (): Promise<string> => /default via \S+ dev (\S+)/.exec(await dc.ok(['exec', 'box', 'ip', 'route']))?.[1] ?? '';
@@ -246,7 +246,8 @@ describe('modes', () => {
   test('host: the machine\'s own interfaces, and its name', async () => {
     const printed = await dc.ok(['run', '--rm', '--network', 'host', 'busybox', 'sh', '-c', 'hostname; ip -4 -o address']);
     expect(printed.split('\n')[0]).toBe(os.hostname());
-    expect(printed).toContain(` ${hostAddress()}/`);
+    const machines = dc.running.nodes?.map(({address}) => address) ?? [hostAddress()];
+    expect(machines.filter((address) => printed.includes(` ${address}/`))).toHaveLength(1);
   });
 
   test('container:X: one network for two', async () => {
@@ -361,9 +362,8 @@ describe('names', () => {
     await dc.ok(['run', '-d', '--name', 'db', '--network', 'front', '-p', '53:5353/udp', '-p', '53:5353/tcp', 'busybox', 'sleep', '1000']);
     const at = [await addressOn('web', 'front')];
     expect(await lookup('db', 'web')).toEqual(at);
-    const {agent} = dc.pids();
-    process.kill(agent, 'SIGKILL');
-    await until('the next agent to answer', async () => dc.pids().agent !== agent && (await lookup('db', 'web')).join() === at.join());
+    await dc.kill(await dc.part('agent', 'db'));
+    await until('the next agent to answer', async () => (await lookup('db', 'web')).join() === at.join());
   });
 
   test('foreign names go to the container\'s own servers, or the node\'s; from an internal network to nobody', async () => {

@@ -4,7 +4,6 @@
  */
 import fs from 'node:fs';
 import net from 'node:net';
-import {traces} from '../harness/leaks';
 import {ofLong} from '../harness/long';
 import {datacenterWithBusybox} from '../harness/suite';
 import {until} from '../harness/wait';
@@ -25,8 +24,13 @@ const sockets: net.Socket[] = [];
 const letGo = (): void => { for (const socket of sockets.splice(0)) socket.resetAndDestroy(); };
 const dc = datacenterWithBusybox({cleanUp: async () => letGo()});
 
-const descriptors = (): number[] => PARTS.map((part) => fs.readdirSync(`/proc/${dc.pids()[part]}/fd`).length);
-const resident = (): number[] => PARTS.map((part) => Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${dc.pids()[part]}/status`, 'utf8'))![1]) * 1024);
+/** All of a kind together: where several serve, each has its share of the clients. */
+const ofKinds = (each: (pid: number) => number): number[] => {
+  const pids = dc.pids();
+  return PARTS.map((kind) => dc.parts(kind).reduce((sum, part) => sum + each(pids[part]!), 0));
+};
+const descriptors = (): number[] => ofKinds((pid) => fs.readdirSync(`/proc/${pid}/fd`).length);
+const resident = (): number[] => ofKinds((pid) => Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) * 1024);
 
 /** Resolves when an answer has begun; no more of it is taken than the socket takes by itself. Not through the proxy that checks answers: it reads. */
 function ask(method: string, path: string, headers: string[] = [], body = ''): Promise<net.Socket> {
@@ -90,7 +94,7 @@ test(`${4 * MANY + EXECS} clients that never read, and floods in both directions
 
   letGo();
   await dc.ok(['rm', '-f', 'talker', 'deaf']);
-  await until('their descriptors to be closed', () => descriptors().every((n, i) => n <= before.descriptors[i]! + MORE_DESCRIPTORS), 100_000);
+  await until('their descriptors to be closed', () => descriptors().every((n, i) => n <= before.descriptors[i]! + MORE_DESCRIPTORS * dc.parts(PARTS[i]!).length), 100_000);
   await until('mounts, control groups and FIFOs to be as before', () => JSON.stringify(ofContainers()) === JSON.stringify(before.traces), 60_000);
   small();
   expect(dc.pids()).toEqual(before.pids);
@@ -98,7 +102,7 @@ test(`${4 * MANY + EXECS} clients that never read, and floods in both directions
 
 /** Without what the agent keeps ready for the next ones, which is as many now and then more or fewer; the end of the datacenter accounts for it. */
 function ofContainers(): object {
-  const {mounts, cgroups, fifos} = traces(dc.dataDir, dc.running.prefix);
+  const {mounts, cgroups, fifos} = dc.traces();
   return {mounts, cgroups, fifos: fifos.filter((file) => !file.includes('/state/spare/'))};
 }
 

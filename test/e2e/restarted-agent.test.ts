@@ -23,9 +23,7 @@ function attached(args: string[]): {client: ChildProcess; said(): string} {
 }
 
 async function restartAgent(signal: NodeJS.Signals): Promise<void> {
-  const pid = dc.pids()['agent']!;
-  process.kill(pid, signal);
-  await until('the agent\'s next life', () => dc.pids()['agent'] && dc.pids()['agent'] !== pid);
+  await dc.kill(await dc.part('agent', 'reader'), signal);
   await after.serves();
 }
 

@@ -1,7 +1,6 @@
 /** Two datacenters on one machine, with directories and ports of their own: neither sees, stops or loses anything of the other's. */
 import {busyboxArchive} from '../harness/busybox';
 import {NOTHING_LEFT, startCetus, type TestDatacenter} from '../harness/cetus';
-import {traces} from '../harness/leaks';
 import {until} from '../harness/wait';
 
 let both: TestDatacenter[] = [];
@@ -45,5 +44,5 @@ test('one goes down wholly; the other does not notice', async () => {
   expect(await second.ok(['inspect', '-f', '{{.State.Pid}} {{.State.Running}}', 'web'])).toBe(`${pid} true`);
   expect(await (await fetch(`http://127.0.0.1:${port}/`)).text()).toBe('datacenter 1\n');
   expect(await fetchedInside(second)).toBe('datacenter 1');
-  expect(traces(second.dataDir, second.running.prefix).tables).not.toEqual([]);
+  expect(second.traces().tables).not.toEqual([]);
 }, 240_000);

@@ -4,7 +4,6 @@
  *
  * One kill of each pair of part and action, early in it or late; two with CETUS_LONG=1 (`make test-long`); N, at random moments, with CETUS_CHAOS=N (`make chaos`).
  */
-import {alive} from '../../lib/base/alive';
 import {Aftermath, losses} from '../harness/aftermath';
 import type {Finished} from '../harness/cetus';
 import {LONG} from '../harness/long';
@@ -46,11 +45,13 @@ afterEach(async () => {
   if (left.length) await dc.docker(['rm', '-fv', ...left], {timeoutMs: 60_000});
 }, 240_000);
 
-/** Of up.json, which follows a moment behind: 0 or a dead one where the next life is not written down yet. */
-const living = (victim: Victim): Promise<number> => until(`${victim} to live`, () => {
-  const pid = dc.pids()[victim];
-  return pid !== undefined && alive(pid) && pid;
-});
+/** Of a fleet's, each of a kind in turn. */
+let turn = 0;
+function partOf(victim: Victim): string {
+  if (victim === 'postgres') return victim;
+  const parts = dc.parts(victim);
+  return parts[turn++ % parts.length]!;
+}
 
 function kill(victim: Victim, pid: number): void {
   if (victim === 'agent') agentDeaths.push(Date.now());
@@ -59,7 +60,7 @@ function kill(victim: Victim, pid: number): void {
 
 /** Kills while the client waits, and returns what the client was told. */
 async function killDuring(victim: Victim, doing: string, args: string[], delayMs: number): Promise<Finished> {
-  const pid = await living(victim);
+  const pid = await dc.living(partOf(victim));
   const from = performance.now();
   const acting = dc.docker(args, {timeoutMs: 60_000});
   await new Promise((resolve) => setTimeout(resolve, delayMs + CLIENT_MS));
@@ -133,11 +134,12 @@ test.each(['containerd', 'agent', 'postgres'] as const)('%s dies twice while man
   const names = Array.from({length: 16}, (_, n) => `many-${n}`);
   const running = names.map((name) => dc.docker(['run', '-d', '--name', name, 'busybox', 'sleep', '1000'], {timeoutMs: 60_000}));
   for (let deaths = 0; deaths < 2; deaths += 1) {
-    const pid = await living(victim);
+    const part = partOf(victim);
+    const pid = await dc.living(part);
     // In the middle of the work, wherever that is: a few have come to be.
     await until('some to be made', async () => (await after.objects('containers')).length > 3 + deaths * 5);
     kill(victim, pid);
-    await until('its next life', async () => (await living(victim)) !== pid);
+    await until('its next life', async () => (await dc.living(part)) !== pid);
   }
   const finished = await Promise.all(running);
   for (const one of finished) if (one.status !== 0) expect(one.stderr).toMatch(REFUSAL);

@@ -128,7 +128,7 @@ describe('content', () => {
 });
 
 describe('driver options', () => {
-  const mounted = (): number => fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter((line) => line.includes(`${dc.dataDir}/agent/volumes/`)).length;
+  const mounted = (): number => fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter((line) => dc.nodeDirs.some((dir) => line.includes(`${dir}/agent/volumes/`))).length;
   const create = (name: string, options: Record<string, string>): Promise<string> => dc.ok(['volume', 'create', ...Object.entries(options).flatMap(([k, v]) => ['--opt', `${k}=${v}`]), name]);
 
   test('tmpfs: there while somebody runs on it, also past the end of the agent, and gone with the last', async () => {
@@ -140,9 +140,7 @@ describe('driver options', () => {
     expect(await dc.ok(['exec', 'early', 'sh', '-c', 'grep " /r " /proc/mounts; stat -c %a /r; echo x > /r/f'])).toMatch(/^tmpfs \/r tmpfs rw,.*size=1024k.*\n750$/);
     await dc.ok(['run', '-d', '--name', 'late', '-v', 'ram:/r', 'busybox', 'sleep', '1000']);
     expect([await dc.ok(['exec', 'late', 'cat', '/r/f']), mounted()]).toEqual(['x', 1]);
-    const agent = dc.pids()['agent']!;
-    process.kill(agent, 'SIGKILL');
-    await until('the agent\'s next life', () => dc.pids()['agent'] && dc.pids()['agent'] !== agent);
+    await dc.kill(await dc.part('agent', 'late'));
     await until('it to serve', async () => (await dc.docker(['rm', '-f', 'early'])).status === 0);
     expect([await dc.ok(['exec', 'late', 'cat', '/r/f']), mounted()]).toEqual(['x', 1]);
     expect(await dc.ok(['system', 'df', '-v'])).not.toMatch(/^ram /m);

@@ -4,7 +4,7 @@ import http from 'node:http';
 import path from 'node:path';
 import type {Inventory} from '../../lib/schema/agent';
 import {type TestDatacenter} from './cetus';
-import {processesOf, traces} from './leaks';
+import {processesOf} from './leaks';
 import {until} from './wait';
 
 interface Row { key: string; value: Record<string, unknown> }
@@ -29,16 +29,17 @@ export class Aftermath {
     return this.admin(`/v1/store/${bucket}?limit=1000`);
   }
 
-  /** A client is answered, and the node takes orders. */
+  /** A client is answered, and every node takes orders. */
   async serves(): Promise<void> {
     await until('the datacenter to serve', async () => {
       if ((await this.dc.docker(['ps', '-q'], {timeoutMs: 10_000})).status !== 0) return false;
-      return (await this.inventory()).containers.length >= 0;
+      return (await this.inventories()).every(({containers}) => containers.length >= 0);
     }, 40_000);
   }
 
-  async inventory(): Promise<Inventory> {
-    return this.admin(`/v1/nodes/${String((await this.objects('nodes'))[0]!.value['name'])}/inventory`);
+  /** Of each node. */
+  async inventories(): Promise<Inventory[]> {
+    return Promise.all((await this.objects('nodes')).map(({value}) => this.admin<Inventory>(`/v1/nodes/${String(value['name'])}/inventory`)));
   }
 
   async jobsEnded(): Promise<void> {
@@ -49,22 +50,21 @@ export class Aftermath {
     }, 60_000);
   }
 
-  /** Everything that containers leave marks in, counted: in the store, on the node, in the kernel. */
+  /** Everything that containers leave marks in, counted: in the store, on the nodes, in the kernel. */
   async marks(): Promise<Record<string, number>> {
-    const {dataDir, running: {prefix}} = this.dc;
+    const {dataDir, nodeDirs} = this.dc;
     const [containers, addresses, ports, locks, reservations, volumes] = await Promise.all(['containers', 'addresses', 'ports', 'locks', 'reservations', 'volumes'].map((b) => this.objects(b)));
-    const node = await this.inventory();
-    const machine = traces(dataDir, prefix);
-    const io = path.join(dataDir, 'agent', 'state', 'io');
+    const nodes = await this.inventories();
+    const machine = this.dc.traces();
+    const onNodes = (kind: keyof Inventory): number => nodes.reduce((sum, node) => sum + node[kind].length, 0);
+    const files = (...below: string[]): number => nodeDirs.flatMap((dir) => list(path.join(dir, ...below))).length;
     return {
       containers: containers!.length, addresses: addresses!.length, ports: ports!.length, locks: locks!.length, volumes: volumes!.length,
       reserved: reservations!.flatMap((r) => Object.keys(r.value['containers'] as object)).length,
-      onNode: node.containers.length, snapshots: node.snapshots.length, sandboxes: node.namespaces.length, published: node.publishedPorts.length, nodeVolumes: node.volumes.length,
-      specs: fs.readdirSync(path.join(dataDir, 'agent', 'containers')).length,
+      onNode: onNodes('containers'), snapshots: onNodes('snapshots'), sandboxes: onNodes('namespaces'), published: onNodes('publishedPorts'), nodeVolumes: onNodes('volumes'),
+      specs: files('agent', 'containers'), bundles: files('containerd', 'state', 'io.containerd.runtime.v2.task', 'cetus'), runc: files('agent', 'state', 'runc', 'cetus'), fifoSets: files('agent', 'state', 'io'),
       shims: processesOf(dataDir).filter((line) => /containerd-shim/.test(line)).length,
-      bundles: list(path.join(dataDir, 'containerd', 'state', 'io.containerd.runtime.v2.task', 'cetus')).length,
-      runc: list(path.join(dataDir, 'agent', 'state', 'runc', 'cetus')).length,
-      fifoSets: list(io).length, idleKeepers: processesOf(dataDir).filter((line) => /^\d+ sleep/.test(line) && holdsNothing(line.split(' ')[0]!)).length,
+      idleKeepers: processesOf(dataDir).filter((line) => /^\d+ sleep/.test(line) && holdsNothing(line.split(' ')[0]!)).length,
       mounts: machine.mounts.length, links: machine.links.length, namespaces: machine.namespaces.length, tables: machine.tables.length, cgroups: machine.cgroups.length,
     };
   }

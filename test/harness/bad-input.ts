@@ -37,7 +37,8 @@ export function badInputSuite({begin, end}: {begin?(): Promise<void>; end?(): Pr
     address = {host: hostname, port: Number(port)};
     await dc.ok(['load', '-i', await busyboxArchive()]);
     await dc.ok(['run', '-d', '--name', 'box', 'busybox', 'sleep', '10000']);
-    await dc.ok(['run', '--rm', 'busybox', 'true']);
+    // On every node: what it needs for that, an image first of all, it has from then on.
+    for (const {name} of await dc.admin<{name: string}[]>('/v1/nodes')) await dc.ok(['run', '--rm', '-e', `constraint:node==${name}`, 'busybox', 'true']);
     await until('what made the world to be over', async () => {
       before = await footprint();
       return before.objects['locks'] === 0;
@@ -78,14 +79,14 @@ export interface Footprint { objects: Record<string, number>; node: Record<strin
 export async function footprint(): Promise<Footprint> {
   const count = async (bucket: string): Promise<number> => (await dc.admin<unknown[]>(`/v1/store/${bucket}?limit=1000`)).length;
   const buckets = ['containers', 'images', 'image_refs', 'networks', 'subnets', 'addresses', 'ports', 'volumes', 'locks'];
-  const [node] = await dc.admin<{name: string}[]>('/v1/nodes');
-  const inventory = await dc.admin<Record<string, unknown[]>>(`/v1/nodes/${node.name}/inventory`);
+  const nodes = await dc.admin<{name: string}[]>('/v1/nodes');
+  const inventories = await Promise.all(nodes.map(({name}) => dc.admin<Record<string, unknown[]>>(`/v1/nodes/${name}/inventory`)));
   const pids = dc.pids();
-  const ours = ['endpoint', 'agent'];
+  const ours = (['endpoint', 'agent'] as const).flatMap((kind) => dc.parts(kind));
   return {
     objects: Object.fromEntries(await Promise.all(buckets.map(async (b) => [b, await count(b)] as const))),
-    node: Object.fromEntries(Object.entries(inventory).map(([kind, list]) => [kind, list.length])),
-    files: filesBelow(path.join(dc.dataDir, 'containerd')).filter((f) => /content\.v1\.content\/(ingest|blobs)\//.test(f)),
+    node: Object.fromEntries(Object.keys(inventories[0]!).map((kind) => [kind, inventories.flatMap((inventory) => inventory[kind]!).length])),
+    files: dc.nodeDirs.flatMap((dir) => filesBelow(path.join(dir, 'containerd'))).filter((f) => /content\.v1\.content\/(ingest|blobs)\//.test(f)),
     descriptors: Object.fromEntries(ours.map((name) => [name, fs.readdirSync(`/proc/${pids[name]}/fd`).length])),
     rss: Object.fromEntries(ours.map((name) => [name, Number(fs.readFileSync(`/proc/${pids[name]}/statm`, 'utf8').split(' ')[1]) * 4096])),
   };

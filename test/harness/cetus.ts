@@ -10,6 +10,7 @@ import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
+import {alive} from '../../lib/base/alive';
 import {fleetTraces, traces, type FleetNode, type Traces} from './leaks';
 import {openRegistries} from './loopback';
 import {SchemaProxy} from './proxy';
@@ -34,6 +35,9 @@ export interface Running {
 /** Where a test has parts of its own in mind, or one machine, it gets them. */
 const FLEET = process.env.CETUS_FLEET ? ['--nodes', process.env.CETUS_FLEET, '--endpoints', process.env.CETUS_ENDPOINTS ?? '2'] : undefined;
 const ONE_MACHINE = ['--containerd', '--postgres', '--zookeeper', '--tls-cert', '--admin-listen'];
+
+/** Parts of which a fleet has several. */
+export type Kind = 'agent' | 'containerd' | 'endpoint';
 
 export class TestDatacenter {
   private process: ChildProcess | undefined;
@@ -83,6 +87,68 @@ export class TestDatacenter {
   /** The current process ids: a part that was restarted has a new one. */
   pids(): Record<string, number> {
     return readJson<Running>(path.join(this.dataDir, 'run', 'up.json'))?.children ?? {};
+  }
+
+  get isFleet(): boolean { return this.running.nodes !== undefined; }
+
+  /** As pids() names them: one on one machine; of a fleet, those of each node, or each endpoint. */
+  parts(kind: Kind): string[] {
+    return Object.keys(this.pids()).filter((name) => name === kind || name.startsWith(`${kind}-`)).sort();
+  }
+
+  /** One that stays for its kind: any other is as good. With a container's name, the one on its node. */
+  async part(kind: Kind | 'postgres', container?: string): Promise<string> {
+    if (kind === 'postgres' || !this.isFleet) return kind;
+    return kind === 'endpoint' ? 'endpoint-1' : `${kind}-${container === undefined ? 1 : (await this.nodeOf(container)).number}`;
+  }
+
+  /** Of a fleet: where this container is, by its name or whole id. */
+  async nodeOf(container: string): Promise<FleetNode> {
+    const found = await this.admin<{name: string; id: string; node: string}[]>('/v1/containers?limit=1000');
+    const its = found.find(({name, id}) => name === container || id === container);
+    if (!its) throw new Error(`there is no container ${container}`);
+    return this.running.nodes!.find(({name}) => name === its.node)!;
+  }
+
+  /** The directories with an agent/ and a containerd/ in them: a node's each. */
+  get nodeDirs(): string[] {
+    return this.running.nodes?.map(({number}) => this.nodeDir(number)) ?? [this.dataDir];
+  }
+
+  async nodeDirOf(container: string): Promise<string> {
+    return this.isFleet ? this.nodeDir((await this.nodeOf(container)).number) : this.dataDir;
+  }
+
+  /** What a program says in the network namespace of the container's node. */
+  async onNodeOf(container: string, program: string, ...args: string[]): Promise<string> {
+    const inside = this.isFleet ? ['nsenter', `--net=/run/netns/${(await this.nodeOf(container)).namespace}`] : [];
+    const [first, ...words] = [...inside, program, ...args];
+    const done = await run(first!, words, {env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`}});
+    if (done.status !== 0) throw new Error(`${program} ${args.join(' ')}: ${done.stderr}`);
+    return done.stdout;
+  }
+
+  protected nodeDir(number: number): string { return path.join(this.dataDir, 'nodes', String(number)); }
+
+  /** What is on the machine because of it, as long as it runs. */
+  traces(): Traces {
+    const {prefix, nodes} = this.running;
+    return nodes ? fleetTraces(this.dataDir, prefix, nodes, false) : traces(this.dataDir, prefix);
+  }
+
+  /** Of up.json, which follows a moment behind: 0 or a dead one where the next life is not written down yet. */
+  living(part: string): Promise<number> {
+    return until(`${part} to live`, () => {
+      const pid = this.pids()[part];
+      return pid !== undefined && pid > 0 && alive(pid) && pid;
+    });
+  }
+
+  /** Dies and is started again by whoever keeps it. Answers when its next life is there (not: when it serves). */
+  async kill(part: string, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const before = await this.living(part);
+    process.kill(before, signal);
+    await until(`the next life of ${part}`, async () => (await this.living(part)) !== before);
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {

@@ -13,7 +13,6 @@ import {execFileSync} from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
-import {alive} from '../../lib/base/alive';
 import type {Inventory} from '../../lib/schema/agent';
 import {type Finished, type RunOptions, TestDatacenter} from './cetus';
 import {type FleetNode, processesOf} from './leaks';
@@ -38,7 +37,7 @@ export class TestFleet extends TestDatacenter {
 
   get nodes(): FleetNode[] { return this.running.nodes!; }
   node(number: number): FleetNode { return this.nodes[number - 1]!; }
-  dirOf(number: number): string { return path.join(this.dataDir, 'nodes', String(number)); }
+  dirOf(number: number): string { return this.nodeDir(number); }
 
   /** The endpoint of this number, from 1 on; without the balancer. */
   at(number: number): Front {
@@ -66,28 +65,6 @@ export class TestFleet extends TestDatacenter {
   /** Stays down. */
   killEndpoint(number: number): Promise<void> { return this.switch(`endpoints/${number}/kill`); }
   startEndpoint(number: number): Promise<void> { return this.switch(`endpoints/${number}/start`); }
-
-  /** Dies and is started again, an endpoint too. Answers when its next life is there (not: when it serves). */
-  async kill(part: `agent-${number}` | `containerd-${number}` | `endpoint-${number}` | 'postgres'): Promise<void> {
-    const before = await this.living(part);
-    process.kill(before, 'SIGKILL');
-    await until(`the next life of ${part}`, async () => (await this.living(part)) !== before);
-  }
-
-  living(part: string): Promise<number> {
-    return until(`${part} to live`, () => {
-      const pid = this.pids()[part];
-      return pid !== undefined && pid > 0 && alive(pid) && pid;
-    });
-  }
-
-  /** By the name of the node that it is on. */
-  async nodeOf(container: string): Promise<FleetNode> {
-    const found = await this.admin<{name: string; id: string; node: string}[]>('/v1/containers?limit=1000');
-    const its = found.find(({name, id}) => name === container || id === container);
-    if (!its) throw new Error(`there is no container ${container}`);
-    return this.nodes.find(({name}) => name === its.node)!;
-  }
 
   /** Everything on a node that containers leave marks in, counted: compare with what was before. Beside the node's word stands the kernel's. */
   async marks(number: number): Promise<Record<string, number>> {

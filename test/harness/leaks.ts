@@ -5,14 +5,16 @@ import path from 'node:path';
 
 export interface Traces { processes: string[]; mounts: string[]; links: string[]; namespaces: string[]; tables: string[]; cgroups: string[]; fifos: string[] }
 
-/** Once a datacenter is down (`down`) the control groups that held its containers' must be gone as well. */
-export function traces(dataDir: string, prefix: string, down = false): Traces {
+/** Once a datacenter is down (`down`) the control groups that held its containers' must be gone as well. `namespace`: of the host whose bridges and rules they are. */
+export function traces(dataDir: string, prefix: string, down = false, namespace?: string): Traces {
+  const inside = namespace && fs.existsSync(`/run/netns/${namespace}`) ? ['nsenter', `--net=/run/netns/${namespace}`] : [];
+  const there = (...command: string[]): string => run([...inside, ...command]);
   return {
     processes: processesOf(dataDir),
     mounts: fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((l) => l.split(' ')[4] ?? '').filter((m) => m.startsWith(`${dataDir}/`)),
-    links: (JSON.parse(run('ip', ['-j', 'link']) || '[]') as {ifname: string; ifalias?: string}[]).filter((l) => l.ifname.includes(prefix) || l.ifalias?.includes(prefix)).map((l) => l.ifname),
-    namespaces: run('ip', ['netns', 'list']).split('\n').map((l) => l.split(' ')[0]).filter((n) => n.includes(prefix)),
-    tables: run('nft', ['list', 'tables']).split('\n').filter((l) => l.includes(prefix)),
+    links: (JSON.parse(there('ip', '-j', 'link') || '[]') as {ifname: string; ifalias?: string}[]).filter((l) => l.ifname.includes(prefix) || l.ifalias?.includes(prefix)).map((l) => l.ifname),
+    namespaces: run(['ip', 'netns', 'list']).split('\n').map((l) => l.split(' ')[0]!).filter((n) => n.includes(prefix)),
+    tables: there('nft', 'list', 'tables').split('\n').filter((l) => l.includes(prefix)),
     cgroups: cgroupsOf(prefix, down),
     fifos: fifosBelow(path.join(dataDir, 'agent')),
   };
@@ -20,11 +22,11 @@ export function traces(dataDir: string, prefix: string, down = false): Traces {
 
 export interface FleetNode { number: number; name: string; nodeId: string; prefix: string; address: string; namespace: string }
 
-/** Of a fleet that is down: its own, and each node's. */
-export function fleetTraces(dataDir: string, prefix: string, nodes: FleetNode[]): Traces {
-  const all = traces(dataDir, prefix, true);
+/** A fleet's own, and each node's: of one that is down, if nothing else is said. */
+export function fleetTraces(dataDir: string, prefix: string, nodes: FleetNode[], down = true): Traces {
+  const all = traces(dataDir, prefix, down);
   for (const node of nodes) {
-    const its = traces(path.join(dataDir, 'nodes', String(node.number)), node.prefix, true);
+    const its = traces(path.join(dataDir, 'nodes', String(node.number)), node.prefix, down, node.namespace);
     for (const kind of Object.keys(all) as (keyof Traces)[]) all[kind].push(...its[kind].filter((one) => !all[kind].includes(one)));
   }
   return all;
@@ -72,9 +74,9 @@ function safeList(dir: string): string[] {
   }
 }
 
-function run(program: string, args: string[]): string {
+function run([program, ...args]: string[]): string {
   try {
-    return execFileSync(program, args, {encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`}});
+    return execFileSync(program!, args, {encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env: {...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`}});
   } catch {
     return '';
   }

@@ -12,8 +12,8 @@ export async function whereKept(dc: TestDatacenter, secrets: string[]): Promise<
   for (const {name} of Object.values(BUCKETS)) look(`bucket ${name}`, JSON.stringify(await dc.admin(`/v1/store/${name}?limit=1000`)));
   for (const file of filesBelow(path.join(dc.dataDir, 'log'))) look(file, fs.readFileSync(file));
   look('up.log', fs.readFileSync(path.join(dc.dataDir, 'up.log')));
-  // The agent's own records; blobs and snapshots are the images' content, not ours.
-  for (const file of filesBelow(path.join(dc.dataDir, 'agent'))) if (fs.statSync(file).size < 16 << 20) look(file, fs.readFileSync(file));
+  // The agents' own records; blobs and snapshots are the images' content, not ours.
+  for (const file of dc.nodeDirs.flatMap((dir) => filesBelow(path.join(dir, 'agent')))) if (fs.statSync(file).size < 16 << 20) look(file, fs.readFileSync(file));
   return found;
 }
 

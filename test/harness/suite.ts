@@ -32,6 +32,11 @@ export function datacenterWithBusybox({args, verb, prepare, cleanUp}: SuiteOptio
   return dc;
 }
 
+/** In place of `test`, for what a fleet of test hosts (CETUS_FLEET) cannot have: there it is left out, for this reason. */
+export function onlyOnOneMachine(_reason: string): jest.It {
+  return process.env.CETUS_FLEET ? test.skip : test;
+}
+
 /** Each test finds no container, and no anonymous volume of one, that another has left. */
 export function removeContainersAfterEach(dc: TestDatacenter): void {
   afterEach(async () => {
