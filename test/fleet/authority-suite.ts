@@ -1,6 +1,6 @@
 /** Joining, staying and leaving, over real TLS; against any store. */
 import {spawnSync} from 'node:child_process';
-import {chmodSync, readFileSync, statSync, writeFileSync} from 'node:fs';
+import {chmodSync, readdirSync, readFileSync, statSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import net from 'node:net';
 import tls from 'node:tls';
@@ -10,6 +10,7 @@ import {currentOf} from '../../lib/base/credentials';
 import {mustBe} from '../../lib/base/peer';
 import {makeKey} from '../../lib/base/x509';
 import {FleetAuthority} from '../../lib/fleet/authority/authority';
+import {makeKeyFile} from '../../lib/fleet/authority/seal';
 import {revocationWrites} from '../../lib/fleet/authority/revocations';
 import {silentLog} from '../../lib/base/log';
 import type {Moray} from '../../lib/moray/moray';
@@ -302,6 +303,17 @@ export function authoritySuite(makeMoray: () => Promise<Moray>): void {
       const node = await world.node(several[0], 'node-1', [several[1].url, several[2].url]);
       await lives(several[1], 'node-1');
       expect(await (await several[2].fleet.agent('node-1')).info()).toMatchObject({agentUrl: node.agentUrl});
+    });
+
+    test('endpoints of one machine that begin in the same moment have one key file', async () => {
+      await fresh();
+      const begun = await Promise.all([1, 2, 3].map((n) => world.endpoint(`endpoint-${n}`)));
+      expect(new Set(begun.map(({authority}) => authority.fingerprint)).size).toBe(1);
+      // Of those that find none together, each in its process, one makes it.
+      const file = join(world.dir, 'together.key');
+      expect(makeKeyFile(file)).toBe(makeKeyFile(file));
+      expect(readdirSync(world.dir).filter((name) => name.startsWith('together'))).toEqual(['together.key']);
+      expect(statSync(file).mode & 0o777).toBe(0o600);
     });
 
     test('a key file that is missing, another one, open to others or too short is named', async () => {

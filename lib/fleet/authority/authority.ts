@@ -208,8 +208,9 @@ async function ownMaterial(options: AuthorityOptions, signer: {certificate: stri
 }
 
 async function openSigner({moray, clock, log, keyFile}: AuthorityOptions): Promise<{certificate: string; key: string}> {
-  let secret = readKeyFile(keyFile);
+  // In this order: the file of an authority that is there is there as well, also where another endpoint of this machine made both just now.
   let stored = await moray.peek<Authority>(AUTHORITY, KEY);
+  let secret = readKeyFile(keyFile);
   if (!stored) {
     secret ??= makeKeyFile(keyFile);
     const key = makeKey();

@@ -47,15 +47,19 @@ export function readKeyFile(file: string): string | undefined {
   return text;
 }
 
-/** Never over one that exists. On disk before anything is sealed with it. */
+/** Never over one that exists: of endpoints that share a directory and start in the same moment one makes it, whole, and all have its secret. On disk before anything is sealed with it. */
 export function makeKeyFile(file: string): string {
-  const secret = randomBytes(KEY_BYTES).toString('hex');
-  const fd = fs.openSync(file, 'wx', 0o600);
+  const unfinished = `${file}.${randomBytes(4).toString('hex')}`;
+  const fd = fs.openSync(unfinished, 'wx', 0o600);
   try {
-    fs.writeSync(fd, `${secret}\n`);
+    fs.writeSync(fd, `${randomBytes(KEY_BYTES).toString('hex')}\n`);
     fs.fsyncSync(fd);
+    fs.linkSync(unfinished, file);
+  } catch (err) {
+    if ((err as NodeJS.ErrnoException).code !== 'EEXIST') throw err;
   } finally {
     fs.closeSync(fd);
+    fs.rmSync(unfinished);
   }
-  return secret;
+  return readKeyFile(file)!;
 }
