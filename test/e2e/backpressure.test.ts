@@ -113,7 +113,9 @@ async function steady(what: string, value: () => number): Promise<number> {
 
 function logBytes(name: string): number {
   const containers = dc.nodeDirs.flatMap((dir) => fs.readdirSync(path.join(dir, 'agent', 'containers')).map((id) => path.join(dir, 'agent', 'containers', id)));
-  const its = containers.find((dir) => (JSON.parse(fs.readFileSync(path.join(dir, 'spec.json'), 'utf8')) as {spec: {name: string}}).spec.name === name);
+  // One that is just being made has a directory first.
+  const nameOf = (file: string): string | undefined => (fs.existsSync(file) ? (JSON.parse(fs.readFileSync(file, 'utf8')) as {spec: {name: string}}).spec.name : undefined);
+  const its = containers.find((dir) => nameOf(path.join(dir, 'spec.json')) === name);
   return its === undefined ? 0 : fs.statSync(path.join(its, `${path.basename(its)}-json.log`), {throwIfNoEntry: false})?.size ?? 0;
 }
 
