@@ -12,6 +12,7 @@ import type {Credentials, TlsMaterial} from '../base/credentials';
 import type {FleetAuthority} from '../fleet/authority/authority';
 import {createFleet, type RunningFleet} from '../fleet/create';
 import {CHAINS} from '../jobs/chains/index';
+import {createDriftKeeper} from '../jobs/drift-keeper';
 import {createEvacuator} from '../jobs/evacuator';
 import {createImageKeeper} from '../jobs/image-keeper';
 import {createReconciler} from '../jobs/reconciler';
@@ -48,7 +49,8 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
 
   const authority = config.authority && await openAuthority(config, config.authority, moray, log);
   const tls = authority?.credentials ?? (config.fleetTls && readMutualTls(config.fleetTls));
-  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), ...(authority ? {authority, joinUrl: config.authority?.url} : {}), endpoint: endpointName(config)});
+  const fleet = createFleet({moray, log, listen: fleetListener(config.fleetListen, tls), ...(tls ? {agentTls: tls} : {}), ...(authority ? {authority, joinUrl: config.authority?.url} : {}), endpoint: endpointName(config),
+    ...(config.leaseMs === undefined ? {} : {leaseMs: config.leaseMs})});
   const placement = createPlacementIndex();
   const services = createJobServices({fleet, placement, config: {subnetPools: config.addressPools}});
   const workflow = createWorkflow({
@@ -68,6 +70,7 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   });
   const reconciler = createReconciler({moray, workflow, log});
   const evacuator = createEvacuator({moray, workflow, log, nodes: () => fleet.known(), acts: () => fleet.reviews()});
+  const driftKeeper = createDriftKeeper({moray, fleet, log, nodes: () => fleet.known(), acts: () => fleet.reviews()});
   const imageKeeper = createImageKeeper({moray, fleet, workflow, log});
   fleet.onContainerChange(({container}) => reconciler.containerChanged(container));
 
@@ -78,10 +81,12 @@ export async function startControlPlane(config: EndpointConfig, log: Log): Promi
   await reconciler.start();
   imageKeeper.start();
   evacuator.start();
+  driftKeeper.start();
   return {
     moray, fleet, datacenter,
     stop: async () => {
       stopped.abort(new Error('the process ends'));
+      await driftKeeper.stop();
       await evacuator.stop();
       await imageKeeper.stop();
       await reconciler.stop();

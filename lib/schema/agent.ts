@@ -313,6 +313,8 @@ export interface Inventory {
   volumes: string[];
   images: string[];
   execs: string[];
+  /** Of those above the ones that are there by name only. Agents of earlier versions did not look. */
+  lacking?: {volumes: string[]; images: string[]};
 }
 
 /** The event that the Engine would emit for this transition. `comeback` is none: it asks for a start (ContainerObservation.wantsStart). */

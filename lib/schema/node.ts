@@ -77,6 +77,8 @@ export interface NodeLease {
 export type DriftKind =
   /** The store says that it is here; the node does not have it. */
   | 'container.missing' | 'volume.missing' | 'image.missing'
+  /** It is there, but what it had written is not. */
+  | 'container.files'
   /** It is assigned to another node. */
   | 'container.moved'
   /** The store knows nothing of it. */

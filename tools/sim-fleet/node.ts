@@ -126,6 +126,7 @@ function instantImages(): AgentImages {
     prepare: async () => ({parentSnapshot: '', config: imageNamed('').config}),
     async remove(imageId, account) { held.delete(`${account}/${imageId}`); },
     list: async () => [...new Set([...held.values()].map(({imageId}) => imageId))],
+    lacking: async () => [],
     held: async () => ({images: [...held.values()], disk: {totalBytes: 4096 * GiB, freeBytes: 4000 * GiB}}),
     serving: {size: none, enter: none, read: none},
   };

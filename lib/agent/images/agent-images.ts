@@ -29,7 +29,7 @@ import {unpackPlan} from './record';
 import {askRegistry} from './registry/questions';
 import {Transport} from './registry/transport';
 import {saveImages} from './save';
-import {BlobStore} from './store';
+import {BlobStore, type ImageRecord} from './store';
 import {Unpacker} from './unpack';
 
 export interface AgentImagesOptions {
@@ -66,6 +66,7 @@ class ContainerdImages implements AgentImages {
   private readonly downloads: Downloads;
   private readonly transport: Transport;
   private readonly prepared = new Map<string, Prepared>();
+  private readonly blobsOf = new Map<string, string[]>();
   private opened: Promise<void> | undefined;
 
   constructor(private readonly options: AgentImagesOptions) {
@@ -168,9 +169,41 @@ class ContainerdImages implements AgentImages {
     return [...new Set((await this.store.records()).map((record) => record.imageId))].sort();
   }
 
+  async lacking(): Promise<string[]> {
+    await this.open();
+    const {lacking} = await this.looked();
+    return [...new Set(lacking.map((record) => record.imageId))].sort();
+  }
+
+  /** Blobs first, records afterwards: one that is recorded meanwhile is looked at once more before it is said to lack something. */
+  private async looked(): Promise<{whole: ImageRecord[]; lacking: ImageRecord[]}> {
+    const blobs = await this.store.blobs();
+    const whole: ImageRecord[] = [];
+    const lacking: ImageRecord[] = [];
+    for (const record of await this.store.records()) {
+      const parts = await this.partsOf(record.target).catch(() => undefined);
+      const missing = parts?.filter((digest) => !blobs.has(digest)) ?? [record.target.digest];
+      const sizes = await Promise.all(missing.map((digest) => this.store.size(digest)));
+      (sizes.every((size) => size !== undefined) && parts ? whole : lacking).push(record);
+    }
+    return {whole, lacking};
+  }
+
+  /** The blobs of which an image is made. */
+  private async partsOf(target: ImageRecord['target']): Promise<string[]> {
+    const known = this.blobsOf.get(target.digest);
+    if (known) return known;
+    const document = parseManifest(await this.store.document(target.digest), target.mediaType, this.limits);
+    const parts = [target.digest, ...(document.kind === 'manifest' ? [document.manifest.config, ...document.manifest.layers].map(({digest}) => digest) : [])];
+    if (this.blobsOf.size >= PREPARED_MAX) this.blobsOf.delete(this.blobsOf.keys().next().value!);
+    this.blobsOf.set(target.digest, parts);
+    return parts;
+  }
+
+  /** What lacks a blob is not held: nobody could be given it. */
   async held(): Promise<NodeImages> {
     await this.open();
-    const [records, disk] = await Promise.all([this.store.records(), this.store.disk()]);
+    const [{whole: records}, disk] = await Promise.all([this.looked(), this.store.disk()]);
     return {images: records.map(({account, imageId, target}) => ({account, imageId, manifestDigest: target.digest})), disk};
   }
 

@@ -28,6 +28,8 @@ export interface AgentImages {
   /** Takes the account's hold away; blobs and snapshots go when no account holds the image. Repeatable. */
   remove(imageId: string, account: string): Promise<void>;
   list(): Promise<string[]>;
+  /** Of those the ones of which a blob is gone: somebody removed it behind the agent's back. */
+  lacking(): Promise<string[]>;
   /** Who holds what here. */
   held(): Promise<NodeImages>;
   /** This node's blobs, for others. */

@@ -124,6 +124,12 @@ export class BlobStore {
     return {[`containerd.io/gc.ref.snapshot.${SNAPSHOTTER}`]: chainId};
   }
 
+  async blobs(): Promise<Set<string>> {
+    const digests = new Set<string>();
+    for await (const {info} of this.client.content.list({})) for (const {digest} of info) digests.add(digest);
+    return digests;
+  }
+
   /** Size of a blob that is here, or undefined. */
   async size(digest: string): Promise<number | undefined> {
     return (await found(this.client.content.info({digest})))?.info.size;

@@ -361,7 +361,23 @@ class LinuxNetworking implements NodeNetworking {
     while (!signal.aborted) {
       await this.clock.sleep(this.options.checkMs ?? CHECK_MS, signal).catch(() => undefined);
       if (signal.aborted) return;
-      await this.table.check().then(() => this.forward.sync(() => this.bridgeNames())).catch((err: unknown) => this.log.warn({err}, 'rules could not be checked'));
+      await this.table.check().then(() => this.checkBridges()).then(() => this.forward.sync(() => this.bridgeNames())).catch((err: unknown) => this.log.warn({err}, 'rules could not be checked'));
+    }
+  }
+
+  /** A bridge that somebody deleted is made again, with all that was plugged into it: containers lost nothing of theirs but the way. */
+  private async checkBridges(): Promise<void> {
+    const there = new Set(this.networks.ids().length ? await this.bridges() : []);
+    for (const network of this.networks.all().filter(n => !there.has(n.bridgeName))) {
+      // One that is just being made or removed is on its turn, and looked at again afterwards.
+      await this.turns.hold(`network ${network.id}`, async () => {
+        if (this.networks.get(network.id) !== network || await linkAlias(network.bridgeName) !== undefined) return;
+        this.log.warn({networkId: network.id, bridge: network.bridgeName}, 'a bridge was deleted; it is made anew');
+        await this.makeNetwork(network);
+        const plugged = this.sandboxRecords.all().flatMap(s => s.plugs.filter(p => p.networkId === network.id).flatMap(plug => outsideLines(plug, network, this.mtu(network), s.ports.length > 0)));
+        const errors = await this.host.run(plugged);
+        if (errors) this.log.warn({errors}, 'interfaces of containers that were on the deleted bridge');
+      });
     }
   }
 

@@ -110,12 +110,12 @@ async function inventory({supervisor, execs, parts}: Context): Promise<Inventory
   const {runtime, network, images, volumes} = parts;
   // What is about to be gone does not count as being there.
   await supervisor.settled();
-  const [snapshots, namespaces, bridges, publishedPorts, volumeIds, imageIds] = await Promise.all([
-    runtime.snapshots(), network.sandboxes(), network.bridges(), network.publishedPorts(), volumes.list(), images.list(),
+  const [snapshots, namespaces, bridges, publishedPorts, volumeIds, imageIds, withoutFiles, withoutBlobs] = await Promise.all([
+    runtime.snapshots(), network.sandboxes(), network.bridges(), network.publishedPorts(), volumes.list(), images.list(), volumes.lacking(), images.lacking(),
   ]);
   return {
     containers: [...supervisor.units.values()].map((unit) => ({id: unit.id, observation: unit.observation})),
-    snapshots, namespaces, bridges, publishedPorts, volumes: volumeIds, images: imageIds, execs: execs.list(),
+    snapshots, namespaces, bridges, publishedPorts, volumes: volumeIds, images: imageIds, execs: execs.list(), lacking: {volumes: withoutFiles, images: withoutBlobs},
   };
 }
 

@@ -7,6 +7,7 @@
  * into a link (pin.ts; `fill`).
  */
 import {execFile} from 'node:child_process';
+import {existsSync} from 'node:fs';
 import {chmod, chown, mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat} from 'node:fs/promises';
 import {basename, dirname, join} from 'node:path';
 import {promisify} from 'node:util';
@@ -104,6 +105,11 @@ export class Volumes {
       if (err.code === 'ENOENT') return [];
       throw err;
     });
+  }
+
+  /** Those whose files are gone: somebody removed them behind the agent's back. */
+  async lacking(): Promise<string[]> {
+    return (await this.list()).filter((id) => !existsSync(join(this.dataDir, 'volumes', id, '_data')));
   }
 
   /** Mounts of a copy-up or a start that a kill -9 interrupted. */

@@ -34,7 +34,7 @@ export function seen(context: Knowing, c: Container): SeenContainer {
   const node = context.fleet.away?.get(c.nodeId);
   if (!node) return c;
   const {name, liveness, livenessReason, livenessAt} = node;
-  const elsewhere = goesElsewhere(c);
+  const elsewhere = goesElsewhere(c) || (c.moving !== undefined && isWanted(c));
   const stays = elsewhere ? undefined : pinnedBy(c);
   const lost: Lost = {node: name, liveness, reason: livenessReason, since: livenessAt, was: c.status, goesElsewhere: elsewhere, ...(stays === undefined ? {} : {stays})};
   const wasUp = c.status === 'running' || c.status === 'paused' || c.status === 'restarting';
