@@ -6,6 +6,7 @@
 # make test-long   the same, where it plays a short set of a long proof the whole of it
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
+# make chaos-fleet   a real fleet of four under load, ROUNDS=30 of agents, endpoints, containerds and whole nodes that die, freeze or are cut off; SEED=N to have them again
 # make bench  Cetus beside the distribution's dockerd, as ratios
 # make bench-fleet NODES="100 1000 10000"   one endpoint before thousands of simulated nodes; further variables in tools/bench-fleet/main.ts
 # make bench-db   failover beside Patroni, moray beside plain pg and pgbench, docker run over a cluster beside one Postgres
@@ -16,7 +17,7 @@ PEERS  ?= 3
 ENDPOINTS ?= 1
 SHELL  := /bin/bash
 
-.PHONY: run cluster fleet simulate busybox test test-long test-fleet unit integration e2e chaos conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
+.PHONY: run cluster fleet simulate busybox test test-long test-fleet unit integration e2e chaos chaos-fleet conformance bench bench-db bench-network bench-fleet build lint clean setup-run setup-busybox setup-test setup-bench setup-bench-db setup-bench-network setup-cluster setup-fleet
 .DEFAULT_GOAL := build
 
 run: setup-run build
@@ -69,7 +70,11 @@ test-fleet: setup-test build
 # Twelve random kills of each part during each action, in place of two: about ten minutes; and five minutes of what killing the agent costs of the output
 chaos: setup-test build
 	@CETUS_CHAOS=$${CETUS_CHAOS:-12} npx --no-install jest --selectProjects e2e --testPathPatterns test/e2e/survival --runInBand
-	@npx --no-install jest --selectProjects chaos --runInBand
+	@npx --no-install jest --selectProjects chaos --testPathPatterns 'chaos/(manatee|output)' --runInBand
+
+chaos-fleet: ROUNDS ?= 30
+chaos-fleet: setup-test build
+	@CETUS_CHAOS_ROUNDS=$(ROUNDS) $(if $(SEED),CETUS_CHAOS_SEED=$(SEED)) npx --no-install jest --selectProjects chaos --testPathPatterns chaos/fleet --runInBand
 
 simulate: N ?= 1000000
 simulate: FROM ?= 1

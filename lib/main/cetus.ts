@@ -7,7 +7,7 @@ import {addDatabaseVerbs, DEFAULT_ZOOKEEPER_PATH, findZooKeeper} from './cli/db'
 import {addOperatorVerbs} from './cli/verbs';
 import type {UpOptions} from './up/up';
 import {AGENT_PORT} from './address';
-import {pairs} from './cli/pairs';
+import {durationMs, pairs} from './cli/pairs';
 import {VERSION} from './version';
 
 /** See main/fleet/layout.ts, whose imports the other verbs need not pay for. */
@@ -91,8 +91,9 @@ withPolicy(program.command('fleet')
   .option('--nodes <n>', 'so many; those that were there stay', '4')
   .option('--endpoints <n>', 'so many, on successive ports', '1')
   .option('--listen <address>', 'of the first endpoint, for Docker clients: HOST:PORT', '127.0.0.1:2375')
-  .option('--balance <address>', 'one address before all endpoints: HOST:PORT'))
-  .action(async (options: PolicyFlags & {nodes: string; endpoints: string; listen: string; balance?: string}, command: Command) => {
+  .option('--balance <address>', 'one address before all endpoints: HOST:PORT')
+  .option('--lease <duration>', 'for so long after a heartbeat a node is alive (default: 15s)'))
+  .action(async (options: PolicyFlags & {nodes: string; endpoints: string; listen: string; balance?: string; lease?: string}, command: Command) => {
     const number = (name: 'nodes' | 'endpoints', most: number): number => {
       const n = Number(options[name]);
       if (!Number.isInteger(n) || n < 1 || n > most) command.error(`cetus fleet: --${name} is a number from 1 to ${most}`);
@@ -100,7 +101,7 @@ withPolicy(program.command('fleet')
     };
     const told = asTold(options, command);
     const counts = {nodes: number('nodes', MAX_NODES), endpoints: number('endpoints', MAX_ENDPOINTS)};
-    await (await import('./fleet/fleet.js')).fleet({...told, ...counts, listen: options.listen, ...(options.balance === undefined ? {} : {balance: options.balance})});
+    await (await import('./fleet/fleet.js')).fleet({...told, ...counts, listen: options.listen, ...(options.balance === undefined ? {} : {balance: options.balance}), ...(options.lease === undefined ? {} : {leaseMs: durationMs(options.lease)})});
   });
 
 program.command('down')

@@ -48,6 +48,8 @@ export interface EndpointConfig {
   fleetTls?: MutualTlsFiles;
   /** In place of fleetTls: Cetus' own authority gives endpoints and nodes their certificates. */
   authority?: AuthorityConfig;
+  /** For so long after a heartbeat a node is alive; what else is waited for (lost, fenced) is counted in it. Default 15000. */
+  leaseMs?: number;
   /** Without meaning since leases are in the store; files of before may have it. */
   amongOthers?: boolean;
   policy: Policy;
@@ -170,7 +172,7 @@ const endpointSchema = {
   type: 'object',
   properties: {
     id: {type: 'string', minLength: 1}, name: {type: 'string', minLength: 1}, postgresUrl: {type: 'string', minLength: 1}, store: storeSchema,
-    listen: {...strings, minItems: 1}, tls, adminListen: strings, fleetListen: {type: 'string'}, fleetTls: mutualTls,
+    listen: {...strings, minItems: 1}, tls, adminListen: strings, leaseMs: {type: 'integer', minimum: 500}, fleetListen: {type: 'string'}, fleetTls: mutualTls,
     authority: {
       type: 'object', required: ['keyFile'], additionalProperties: false,
       properties: {keyFile: {type: 'string', pattern: '^/'}, certificateDays: {type: 'number', exclusiveMinimum: 0, maximum: 3650}, url: {type: 'string', pattern: '^https://'}},

@@ -43,6 +43,8 @@ export interface FleetOptions {
   policy: Policy;
   insecureRegistries: string[];
   name?: string;
+  /** How long a node is alive after a heartbeat. */
+  leaseMs?: number;
   logLevel: string;
 }
 
@@ -134,7 +136,7 @@ function endpointConfig(dir: string, instance: Instance, options: FleetOptions, 
   return {
     id: instance.id, name: options.name ?? instance.name, postgresUrl: one.postgresUrl, listen: [formatListen(one.listen)], ...(options.tls ? {tls: options.tls} : {}),
     adminListen: [`unix://${adminSocket(dir, one.number)}`], fleetListen: `${ourAddress(layout)}:${FLEET_PORT + one.number - 1}`, authority: {keyFile: path.join(dir, 'authority.key')},
-    policy: options.policy, addressPools: instance.addressPools, insecureRegistries: options.insecureRegistries, logLevel: options.logLevel,
+    policy: options.policy, addressPools: instance.addressPools, insecureRegistries: options.insecureRegistries, ...(options.leaseMs === undefined ? {} : {leaseMs: options.leaseMs}), logLevel: options.logLevel,
   };
 }
 
