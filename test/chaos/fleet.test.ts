@@ -1,6 +1,6 @@
 /**
  * A real fleet of four behind two endpoints, with clients that never stop: CETUS_CHAOS_ROUNDS (30) rounds of faults, chosen by a seed that is printed (CETUS_CHAOS_SEED to have it again; what the machine makes of it
- * differs all the same). CETUS_CHAOS_FAULT=REGEXP chooses among those whose name matches, CETUS_CHAOS_LEASE (3s) is how long a node lives after a heartbeat.
+ * differs all the same). CETUS_CHAOS_FAULT=REGEXP chooses among those whose name matches, CETUS_CHAOS_LEASE (5s) is how long a node lives after a heartbeat.
  *
  * `make chaos-fleet`, not part of `make test`: a round takes ten to sixty seconds.
  */
@@ -11,7 +11,7 @@ import {until} from '../harness/wait';
 
 const ROUNDS = Number(process.env.CETUS_CHAOS_ROUNDS ?? 30);
 const SEED = Number(process.env.CETUS_CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 31));
-const LEASE = process.env.CETUS_CHAOS_LEASE ?? '3s';
+const LEASE = process.env.CETUS_CHAOS_LEASE ?? '5s';
 const WANTED = new RegExp(process.env.CETUS_CHAOS_FAULT ?? '');
 /** After so many rounds all is removed, and nothing may be left. */
 const SETTLE_EVERY = 10;

@@ -137,6 +137,19 @@ describe('HttpAgentClient over a unix socket', () => {
     await received;
   });
 
+  test('cut: streams, calls under way and later ones end at once, with the reason', async () => {
+    server.on('upgrade', (_req, socket) => echo(socket));
+    handler = (req, res) => { if (req.url?.includes('/logs')) res.write('a line\n'); };
+    const query = {stdin: true, stdout: true, stderr: true, logs: false, stream: true, detachKeys: ''};
+    const attached = await client.attach('c1', query);
+    const logs = await client.logs('c1', {stdout: true, stderr: true, follow: true, tail: -1, timestamps: false, details: false, sinceNs: '', untilNs: ''});
+    const calls = [failure(text(logs).then(() => undefined)), failure(client.task(task)), failure(new Promise((_resolve, reject) => attached.once('error', reject)))];
+    await until('all of it to be on its way', () => sockets.size >= 3);
+    client.cut(new CetusError('unavailable', 'node alpha is lost'));
+    for (const err of await Promise.all(calls)) expect(err.message).toBe('node alpha is lost');
+    expect((await failure(client.task(task))).kind).toBe('unavailable');
+  });
+
   test('attach: a refusal is the agent\'s error', async () => {
     handler = (_req, res) => { res.statusCode = 409; res.end(JSON.stringify({kind: 'conflict', message: 'container is paused'})); };
     server.removeAllListeners('upgrade');

@@ -169,6 +169,24 @@ describe('the network of a node', () => {
     await until('published again', () => world.ask(world.path(world.internet), 'tcp', HOST, 8080) === `${INTERNET}: hello`);
   });
 
+  test('a bridge that somebody deleted comes back with all that was plugged in', async () => {
+    await driver.close();
+    driver = await world.networking({checkMs: 50});
+    await driver.open();
+    const [one, other] = [net(1), net(2)];
+    const a = (await driver.createSandbox(aSandbox('a', [one], 10, [{}]))).netnsPath;
+    const b = (await driver.createSandbox(aSandbox('b', [one, other], 11))).netnsPath;
+    await world.serve(a, 'tcp', 80);
+    world.inHost('ip', 'link', 'del', one.bridgeName);
+    await until('its neighbour to be reached again', () => world.ask(b, 'tcp', '172.31.0.10', 80, 3_000) === '172.31.0.11: hello');
+    await until('published again', () => world.ask(world.path(world.internet), 'tcp', HOST, 8080, 3_000) === `${INTERNET}: hello`);
+    // What is not on record any more is not made again.
+    await driver.removeSandbox('a');
+    await driver.removeSandbox('b');
+    for (const network of [one, other]) await driver.removeNetwork(network.id);
+    await until('no bridge to be left', () => world.inHost('ip', '-j', 'link', 'show', 'type', 'bridge').trim() === '[]');
+  });
+
   test('connect, disconnect, and a second interface', async () => {
     const [one, two] = [net(1), net(2)];
     const a = (await driver.createSandbox(aSandbox('a', [one], 10, [{}]))).netnsPath;
