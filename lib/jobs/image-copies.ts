@@ -13,6 +13,8 @@ export type Placed = Pick<Image, 'id' | 'nodes' | 'copies' | 'leaving'>;
 
 /** More need not be asked. */
 const MOST_PEERS = 8;
+/** Of more givers only so many are weighed, from a place on that is another for each taker: in a fleet of thousands all of them would cost a taker 30 ms of hashing. */
+const MOST_WEIGHED = 64;
 
 /** The same order for everybody who asks about the same thing among the same nodes, and another for another thing: whoever must agree agrees without a word. */
 export function rendezvous<T extends {id: string}>(key: string, nodes: readonly T[]): T[] {
@@ -22,23 +24,38 @@ export function rendezvous<T extends {id: string}>(key: string, nodes: readonly 
 
 export const schedulable = (node: NodeState): boolean => node.liveness === 'alive' && node.availability === 'active';
 
+/** An image that everybody uses is on as many nodes as there are: looking for each in its list is a look at every pair. */
+function isHolder({nodes}: Placed): (node: NodeState) => boolean {
+  const ids = new Set(nodes);
+  return ({id}) => ids.has(id);
+}
+
 export function givers<N extends NodeState>(image: Placed, nodes: readonly N[]): N[] {
-  return nodes.filter((node) => node.liveness === 'alive' && image.nodes.includes(node.id));
+  const holds = isHolder(image);
+  return nodes.filter((node) => node.liveness === 'alive' && holds(node));
 }
 
 export function lastingHolders<N extends NodeState>(image: Placed, nodes: readonly N[]): N[] {
-  return nodes.filter((node) => (node.liveness === 'alive' || node.liveness === 'suspect') && node.availability !== 'draining' && image.nodes.includes(node.id));
+  const holds = isHolder(image);
+  return nodes.filter((node) => (node.liveness === 'alive' || node.liveness === 'suspect') && node.availability !== 'draining' && holds(node));
 }
 
 /** Whom `taker` asks for blobs. Takers begin with different ones, so that no giver serves all of them. */
 export function peersOf(image: Placed, nodes: readonly NodeState[], taker: string): Peer[] {
-  const all = rendezvous(`${image.id} ${taker}`, givers(image, nodes).filter((node) => node.id !== taker));
+  const all = rendezvous(`${image.id} ${taker}`, someOf(givers(image, nodes).filter((node) => node.id !== taker), `${image.id} ${taker}`));
   return all.slice(0, MOST_PEERS).map(({id, facts}) => ({nodeId: id, url: facts.agentUrl}));
+}
+
+function someOf<T>(all: readonly T[], key: string): readonly T[] {
+  if (all.length <= MOST_WEIGHED) return all;
+  const from = createHash('sha1').update(key).digest().readUInt32BE(0) % all.length;
+  return Array.from({length: MOST_WEIGHED}, (_, n) => all[(from + n) % all.length]!);
 }
 
 /** Where another copy may go, best first: what could run it before what can only keep it. */
 export function candidates<N extends NodeState>(image: Placed & {platform?: string}, nodes: readonly N[]): N[] {
-  const free = nodes.filter((node) => schedulable(node) && !image.nodes.includes(node.id) && !image.leaving?.includes(node.id));
+  const holds = isHolder(image);
+  const free = nodes.filter((node) => schedulable(node) && !holds(node) && !image.leaving?.includes(node.id));
   const ordered = rendezvous(image.id, free);
   const runs = (node: N): boolean => image.platform === undefined || node.facts.platform === image.platform;
   return [...ordered.filter(runs), ...ordered.filter((node) => !runs(node))];

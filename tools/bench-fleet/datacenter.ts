@@ -94,9 +94,9 @@ export class Datacenter {
   }
 
   /** The last lines of the endpoint's log, for who has to find out why. */
-  lastWords(lines = 20): string {
+  lastWords(lines = 5): string {
     const log = path.join(this.directory, 'log', 'endpoint.log');
-    return !fs.existsSync(log) ? '' : fs.readFileSync(log, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    return !fs.existsSync(log) ? '' : fs.readFileSync(log, 'utf8').trimEnd().split('\n').slice(-lines).map((line) => line.slice(0, 600)).join('\n');
   }
 
   async stop(): Promise<void> {

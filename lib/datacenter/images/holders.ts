@@ -7,9 +7,10 @@ import type {Caller} from '../verbs';
 /** `unavailable` where none of those that have it can be reached. */
 export async function reachableHolders(context: Pick<Context, 'fleet'>, image: Image, shown: string): Promise<string[]> {
   const nodes = await context.fleet.nodes();
-  const alive = nodes.filter((node) => node.liveness === 'alive' && image.nodes.includes(node.id)).map((node) => node.id);
+  const holders = new Set(image.nodes);
+  const alive = nodes.filter((node) => node.liveness === 'alive' && holders.has(node.id)).map((node) => node.id);
   if (alive.length > 0) return alive;
-  const away = nodes.filter((node) => image.nodes.includes(node.id)).map((node) => `${node.name} is ${node.liveness}`);
+  const away = nodes.filter((node) => holders.has(node.id)).map((node) => `${node.name} is ${node.liveness}`);
   throw new CetusError('unavailable', `no node that has the image ${shown} can be reached${away.length ? `: ${away.join(', ')}` : ''}`);
 }
 
