@@ -9,6 +9,7 @@ interface Page { rows: Map<string, TableRow>; /** By address, since when nobody 
 
 /** An end is told within seconds, or with the whole table; what is kept longer only guards against a late row. */
 const MAX_GONE = 1_000;
+const NO_ROWS: ReadonlyMap<string, TableRow> = new Map();
 
 export class AddressBook {
   private readonly pages = new Map<string, Page>();
@@ -57,6 +58,8 @@ export class AddressBook {
 
   get seenUpTo(): bigint { return this.newest; }
   networks(): IterableIterator<string> { return this.pages.keys(); }
+  /** By address; not to be kept, for it changes. */
+  rowsOf(networkId: string): ReadonlyMap<string, TableRow> { return this.pages.get(networkId)?.rows ?? NO_ROWS; }
   nodesOf(networkId: string): string[] { return [...this.pages.get(networkId)?.nodes.keys() ?? []]; }
   networksOf(nodeId: string): string[] { return [...this.networksByNode.get(nodeId) ?? []]; }
   isOn(networkId: string, nodeId: string): boolean { return this.pages.get(networkId)?.nodes.has(nodeId) ?? false; }

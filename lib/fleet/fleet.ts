@@ -68,6 +68,8 @@ export interface NetworkTables {
   readonly active: boolean;
   /** Resolves when the node knows who is on these networks as of now, and where; at once where it has nobody to know of. `timeout`, `unavailable`: it could not be told. */
   prepare(nodeId: string, networks: NodeNetwork[]): Promise<void>;
+  /** Who has the addresses of the network, by address, as far as this process has heard; undefined where it hears nothing. Not to be kept. */
+  held(networkId: string): ReadonlyMap<string, {containerId: string}> | undefined;
 }
 
 /** Join tokens of the authority; `url` is where a machine joins. */

@@ -34,6 +34,8 @@ const TELL_AGAIN_MOST_MS = 5_000;
 const PREPARE_DEADLINE_MS = 10_000;
 /** At once, to all nodes together. */
 const MAX_TELLING = 64;
+/** More changes than these are read with all of the network. */
+const MAX_LATE = 256;
 
 /** What one node is to know of one network. */
 interface Duty {
@@ -64,6 +66,8 @@ export class TableKeeper implements NetworkTables {
   private loop: Promise<void> | undefined;
   /** The first listing, or one after a broken feed, is not over: a table would have holes. */
   private loading = false;
+  /** All that the feed has brought is in the book. */
+  private following = false;
 
   constructor(private readonly options: TableKeeperOptions) {}
 
@@ -95,12 +99,33 @@ export class TableKeeper implements NetworkTables {
 
   async prepare(nodeId: string, networks: NodeNetwork[]): Promise<void> {
     if (!this.loop || !this.nodes.has(nodeId)) return;
-    await Promise.all(networks.map(async (network) => {
-      if (network.vni === undefined) return;
-      this.learnNetwork(network);
-      for (const {value, etag} of await this.options.moray.list<AddressLease>(ADDRESSES, eq('networkId', network.id))) this.learn(value, etag);
-      if (!this.isShared(network.id)) return;
-      await this.settled(this.duty(nodeId, network.id));
+    const reaching = networks.filter(({vni}) => vni !== undefined);
+    for (const network of reaching) this.learnNetwork(network);
+    await this.catchUp(reaching);
+    await Promise.all(reaching.filter(({id}) => this.isShared(id)).map(({id}) => this.settled(this.duty(nodeId, id))));
+  }
+
+  held(networkId: string): ReadonlyMap<string, {containerId: string}> | undefined {
+    return this.following ? this.book.rowsOf(networkId) : undefined;
+  }
+
+  /**
+   * What is in the store of these networks now is in the book. Asked is only what the feed has not brought yet: a start on a network of 10,000 would read all of them otherwise. Of an end
+   * nothing is learnt here; it comes by the feed, and that nobody has an address need not be known before a start.
+   */
+  private async catchUp(networks: readonly NodeNetwork[]): Promise<void> {
+    const {moray} = this.options;
+    const late = this.following && networks.length ? await moray.undelivered(ADDRESSES, MAX_LATE) : undefined;
+    // It may have broken meanwhile.
+    if (late && this.following) {
+      await Promise.all(late.filter((key) => networks.some(({id}) => key.startsWith(`${id}/`))).map(async (key) => {
+        const stored = await moray.peek<AddressLease>(ADDRESSES, key);
+        if (stored) this.learn(stored.value, stored.etag);
+      }));
+      return;
+    }
+    await Promise.all(networks.map(async ({id}) => {
+      for (const {value, etag} of await moray.list<AddressLease>(ADDRESSES, eq('networkId', id))) this.learn(value, etag);
     }));
   }
 
@@ -122,6 +147,7 @@ export class TableKeeper implements NetworkTables {
         }
         this.book.endUnlisted(listed, upTo);
         this.loading = false;
+        this.following = true;
         for (const networkId of this.book.networks()) if (this.isShared(networkId)) this.tellAll(networkId, this.book.nodesOf(networkId));
         for await (const {kind, value, etag} of changes) {
           if (kind === 'put') this.learn(value, etag);
@@ -129,6 +155,7 @@ export class TableKeeper implements NetworkTables {
         }
         throw new CetusError('unavailable', 'the change feed of addresses ended');
       } catch (err) {
+        this.following = false;
         if (signal.aborted) return;
         log.warn({err}, 'the change feed of addresses broke; it is opened again');
         await clock.sleep(WATCH_AGAIN_MS, signal).catch(() => undefined);

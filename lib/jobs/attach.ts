@@ -47,10 +47,9 @@ export async function attachment(
 ): Promise<{attachment: NetworkAttachment; network: Network; writes: BatchOp[]; ownLeases: boolean}> {
   const stored = await usableNetwork(ctx, request.networkId, name);
   const network = stored.value;
-  const leases = await ctx.moray.list<AddressLease>(ADDRESSES, eq('networkId', network.id));
-  const others = leases.filter((l) => l.value.containerId !== c.id);
+  const {used, own} = await addressesOf(ctx, c, network.id);
   const address = chooseAddress({
-    network, used: new Set(others.map((l) => l.value.address)), shunned: ctx.services.recent.shunned(network.id, c.id),
+    network, used, shunned: ctx.services.recent.shunned(network.id, c.id),
     requested: request.settings.IPAMConfig?.IPv4Address || undefined, hint,
   });
   ctx.services.recent.give(network.id, address, c.id);
@@ -70,8 +69,23 @@ export async function attachment(
       ...(ctx.services.fleet.tables?.active && network.vni === undefined ? await withSegment(ctx, stored) : [{op: 'check', bucket: NETWORKS, key: network.id, etag: stored.etag} as const]),
       {op: 'put', bucket: ADDRESSES, key: `${network.id}/${address}`, value: lease, etag: null},
     ],
-    ownLeases: leases.length !== others.length,
+    ownLeases: own,
   };
+}
+
+/**
+ * Which addresses others have; `own`: whether the container has some itself. In a fleet by what this process has heard: the lease's write says whether that still held, and the next try
+ * asks the store. Reading them all for each start makes a network of N cost N * N.
+ */
+async function addressesOf(ctx: Ctx<unknown>, c: Container, networkId: string): Promise<{used: {has(address: string): boolean}; own: boolean}> {
+  const heard = ctx.attempt === 1 ? ctx.services.fleet.tables?.held(networkId) : undefined;
+  if (heard) {
+    const mine = new Set((await ctx.moray.list<AddressLease>(ADDRESSES, eq('containerId', c.id))).filter((l) => l.value.networkId === networkId).map((l) => l.value.address));
+    return {used: {has: (address) => heard.has(address) && !mine.has(address)}, own: mine.size > 0};
+  }
+  const leases = await ctx.moray.list<AddressLease>(ADDRESSES, eq('networkId', networkId));
+  const others = leases.filter((l) => l.value.containerId !== c.id);
+  return {used: new Set(others.map((l) => l.value.address)), own: leases.length !== others.length};
 }
 
 /** Made by an earlier version, when there was one node: the first container that finds others gives it its segment. */

@@ -14,7 +14,7 @@ export function parseAddress(text: string): number {
 }
 
 export function formatAddress(address: number): string {
-  return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join('.');
+  return `${address >>> 24}.${(address >>> 16) & 255}.${(address >>> 8) & 255}.${address & 255}`;
 }
 
 export function parseCidr(text: string): Cidr {
@@ -49,7 +49,7 @@ export function defaultGateway(subnet: string, ipRange: string): string {
 export interface AddressQuestion {
   network: Pick<Network, 'id' | 'name' | 'subnet' | 'gateway' | 'ipRange' | 'auxAddresses'>;
   /** Held by somebody. */
-  used: ReadonlySet<string>;
+  used: {has(address: string): boolean};
   /** Free as far as the store knows, but better left alone: this process has just given it to another. */
   shunned?: ReadonlySet<string>;
   /** A fixed address, as the person asked. */

@@ -134,6 +134,31 @@ describe('tables of networks', () => {
     expect(world.agents.get('n3')!.tables.get('net1')!.at(-1)!.gone).toEqual([]);
   });
 
+  it('prepare asks for what the feed has not brought, and for nothing else', async () => {
+    world.node(1);
+    world.node(2);
+    await world.place(1, 2);
+    // A feed that never brings anything.
+    jest.spyOn(world.store, 'watch').mockResolvedValue({async *[Symbol.asyncIterator]() { await new Promise(() => undefined); }} as never);
+    const keeper = world.keeper();
+    await until('the first listing', () => keeper.held('net1')?.size === 1);
+    await world.place(2, 3);
+    await world.place(2, 4);
+    const late = jest.spyOn(world.store, 'undelivered').mockResolvedValueOnce(['net1/172.18.0.3', 'other/172.18.0.9', 'net1/172.18.0.77']);
+    const list = jest.spyOn(world.store, 'list');
+    await keeper.prepare('n1', [network]);
+    expect(world.seen(1)).toEqual(['2@1', '3@2']);
+    expect(keeper.held('net1')!.get('172.18.0.3')).toMatchObject({containerId: 'c3'});
+    expect(list).not.toHaveBeenCalled();
+    // More than can be told: all of it is read.
+    late.mockResolvedValueOnce(undefined);
+    await keeper.prepare('n1', [network]);
+    expect(world.seen(1)).toEqual(['2@1', '3@2', '4@2']);
+    expect(list).toHaveBeenCalledTimes(1);
+    jest.restoreAllMocks();
+    world.keepers.length = 0;
+  });
+
   it('prepare knows what is in the store now, also before the feed has told it', async () => {
     const keeper = world.keeper();
     world.node(1);

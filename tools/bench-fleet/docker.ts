@@ -1,13 +1,16 @@
 /** The Engine API at the endpoint, over TCP with kept connections: what N clients do that are always connected. */
 import {Pool} from 'undici';
 
+/** Far below the endpoint's own: on a busy machine a call could meet a connection in the moment of its end. */
+const KEEP_ALIVE_MS = 1_000;
+
 export interface Created { Id: string }
 
 export class Docker {
   private readonly pool: Pool;
 
   constructor(address: string, connections: number) {
-    this.pool = new Pool(`http://${address.replace('tcp://', '')}`, {connections, pipelining: 1, headersTimeout: 120_000, bodyTimeout: 120_000});
+    this.pool = new Pool(`http://${address.replace('tcp://', '')}`, {connections, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS, keepAliveMaxTimeout: KEEP_ALIVE_MS, headersTimeout: 120_000, bodyTimeout: 120_000});
   }
 
   async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
