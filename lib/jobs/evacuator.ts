@@ -27,7 +27,7 @@ export interface EvacuatorOptions {
   nodes(): Iterable<Node>;
   /** Whether it is this process's turn. */
   acts(): boolean;
-  /** How soon a change of a node is seen. Default 1 s. */
+  /** How soon a fence is seen. Default 250 ms. */
   lookMs?: number;
   /** How many of a draining node's containers move at once. Default 2. */
   drainParallel?: number;
@@ -44,6 +44,8 @@ const CONTAINERS = BUCKETS.containers.name;
 const PARALLEL = 32;
 const FIRST_RETRY_MS = 2_000;
 const MAX_RETRY_MS = 60_000;
+/** Between two looks at nodes that have been looked at. */
+const AGAIN_MS = 1_000;
 /** Without news of nodes: for what a failed job left. */
 const SWEEP_MS = 15_000;
 
@@ -60,6 +62,11 @@ class Mover implements Evacuator {
   private readonly failed = new Map<string, {untilMs: number; delayMs: number}>();
   private loop: Promise<void> = Promise.resolve();
   private sweptMs = -Infinity;
+  private lookedMs = -Infinity;
+  /** Fenced nodes as they were looked at, and whether nothing was found on them that has to move. */
+  private readonly seen = new Map<string, {node: Node; empty: boolean}>();
+  /** Containers are on their way, or have failed to get there. */
+  private restless = false;
   /** Nodes that have, as of the last look, something of what was forgotten. */
   private littered = new Set<string>();
 
@@ -68,11 +75,13 @@ class Mover implements Evacuator {
   }
 
   start(): void {
-    const {clock, stopping: {signal}, options: {log, lookMs = 1_000}} = this;
+    const {clock, stopping: {signal}, options: {log, lookMs = 250}} = this;
     this.loop = repeat({
       clock, signal, pauseMs: lookMs, failed: (err) => log.warn({err}, 'a look at what has to move failed; trying again'),
       work: async () => {
-        if (this.options.acts() && this.somethingToDo()) await this.begin();
+        if (!this.options.acts()) return;
+        const sweeps = this.clock.now() - this.sweptMs >= SWEEP_MS;
+        if (sweeps || this.somethingToDo()) await this.begin(sweeps);
       },
     });
   }
@@ -84,34 +93,47 @@ class Mover implements Evacuator {
   }
 
   async look(): Promise<void> {
-    await this.begin();
+    await this.begin(true);
     await Promise.all([...this.under.values()]);
   }
 
-  /** A fleet in which all is well costs one question to the store now and then. */
+  /** A fleet in which all is well costs one question to the store now and then, and so does a rack that has been gone for days. */
   private somethingToDo(): boolean {
-    if (this.clock.now() - this.sweptMs >= SWEEP_MS) return true;
-    for (const node of this.options.nodes()) if (node.liveness === 'fenced' || node.availability === 'draining' || (node.liveness === 'alive' && this.littered.has(node.id))) return true;
-    return false;
+    let again = this.restless;
+    for (const node of this.options.nodes()) {
+      const seen = node.liveness === 'fenced' ? this.seen.get(node.id) : undefined;
+      if (node.liveness === 'fenced' && seen?.node !== node) return true;
+      again ||= node.availability === 'draining' || seen?.empty === false || (node.liveness === 'alive' && this.littered.has(node.id));
+    }
+    return again && this.clock.now() - this.lookedMs >= AGAIN_MS;
   }
 
-  private async begin(): Promise<void> {
+  /** `sweeps`: also at nodes on which nothing was found. */
+  private async begin(sweeps: boolean): Promise<void> {
     const {moray, nodes, drainParallel = 2} = this.options;
-    this.sweptMs = this.clock.now();
+    this.lookedMs = this.clock.now();
+    if (sweeps) {
+      this.sweptMs = this.lookedMs;
+      this.seen.clear();
+    }
     // Whoever was not tried again for so long is gone, or has its place.
-    for (const [id, {untilMs}] of this.failed) if (untilMs + MAX_RETRY_MS < this.sweptMs) this.failed.delete(id);
+    for (const [id, {untilMs}] of this.failed) if (untilMs + MAX_RETRY_MS < this.lookedMs) this.failed.delete(id);
+    this.restless = this.failed.size > 0;
     const byId = new Map<string, Node>();
     for (const node of nodes()) byId.set(node.id, node);
     // Those that nobody has come before those that somebody still has.
     for await (const {value: c} of moray.find<Container>(CONTAINERS, present('movingFrom'))) {
       if (!c.moving || c.status === 'removing') continue;
+      this.restless = true;
       const fenced = byId.get(c.moving.from)?.liveness === 'fenced';
       await this.run({workflow: c.moving.leaving && !fenced ? 'container.move' : 'container.evacuate', container: c, from: c.moving.from});
     }
     await this.clear(byId);
     for (const node of byId.values()) {
-      if (node.liveness === 'fenced') await this.evacuate(node);
-      else if (node.availability === 'draining' && node.liveness === 'alive') await this.drain(node, drainParallel);
+      if (node.liveness === 'fenced') {
+        const seen = this.seen.get(node.id);
+        if (seen?.node !== node || !seen.empty) await this.evacuate(node);
+      } else if (node.availability === 'draining' && node.liveness === 'alive') await this.drain(node, drainParallel);
     }
   }
 
@@ -131,8 +153,13 @@ class Mover implements Evacuator {
   }
 
   private async evacuate(node: Node): Promise<void> {
-    for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id)))
-      if (goesElsewhere(c)) await this.run({workflow: 'container.evacuate', container: c, from: node.id});
+    let empty = true;
+    for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) {
+      if (!goesElsewhere(c)) continue;
+      empty = false;
+      await this.run({workflow: 'container.evacuate', container: c, from: node.id});
+    }
+    this.seen.set(node.id, {node, empty});
   }
 
   private async drain(node: Node, most: number): Promise<void> {

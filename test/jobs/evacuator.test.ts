@@ -170,3 +170,26 @@ test('a container that a fenced node was making is nobody\'s: its name is free a
   expect(dc.agent.containers.size).toBe(0);
   expect(await dc.leaks()).toEqual([]);
 });
+
+test('a fence is seen within a quarter of a second; a node that has nothing left to move costs a question now and then', async () => {
+  await dc.container('c1', 'web', true, of('c1', 'web', always()));
+  await pair({});
+  evacuator.start();
+  try {
+    await dc.clock.pass(1_000);
+    const find = jest.spyOn(dc.store, 'find');
+    const asked = (): number => find.mock.calls.filter(([bucket, filter]) => bucket === BUCKETS.containers.name && filter.includes('nodeId')).length;
+    // As the registry has it: another version is another object.
+    dc.node = {...dc.node, liveness: 'fenced'};
+    await set(dc.node.id, {liveness: 'fenced'});
+    await dc.clock.pass(500);
+    expect((await get('c1')).nodeId).toBe('node-2');
+    await dc.clock.pass(5_000);
+    const before = asked();
+    await dc.clock.pass(30_000);
+    expect(asked() - before).toBeLessThanOrEqual(3);
+    expect(asked() - before).toBeGreaterThanOrEqual(1);
+  } finally {
+    await dc.clock.until(evacuator.stop());
+  }
+});

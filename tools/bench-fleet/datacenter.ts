@@ -40,7 +40,6 @@ export class Datacenter {
   storeUrl!: string;
   /** A client of the store beside the endpoint's own. */
   moray!: Moray;
-  joinMs = 0;
   private directory = '';
 
   constructor(private readonly options: DatacenterOptions) {}
@@ -86,11 +85,9 @@ export class Datacenter {
     this.moray = createMoray({url: this.storeUrl, log: silentLog()});
     this.undo.push(() => this.moray.close());
     await this.moray.open(...Object.values(BUCKETS));
-    const from = performance.now();
     this.fleet = new SimFleet({count: nodes, controlPlane: `https://${fleetListen}`, signer});
     this.undo.push(() => this.fleet.stop());
     await this.fleet.start();
-    this.joinMs = performance.now() - from;
   }
 
   /** The last lines of the endpoint's log, for who has to find out why. */

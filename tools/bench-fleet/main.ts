@@ -78,7 +78,7 @@ async function one(datacenter: Datacenter, nodes: number, report: Report): Promi
     return {result, seconds: ms / 1000, endpoint, store, agents, commits};
   };
   try {
-    put('joins', nodes / datacenter.joinMs * 1000, '/s');
+    put('joins', nodes / datacenter.fleet.joinMs * 1000, '/s');
     await settled(datacenter);
     if (wants('idle')) {
       const idle = await costs(() => sleep(IDLE_MS));

@@ -29,6 +29,8 @@ interface Host { child: ChildProcess; first: number; count: number; waiting: Map
 export class SimFleet {
   private readonly hosts: Host[] = [];
   private readonly dataDir: string;
+  /** From the first agent made to the last one joined. */
+  joinMs = 0;
 
   constructor(readonly options: SimFleetOptions) {
     // In memory where there is a place for that: on the same disk as the store the ledgers of thousands of agents would be measured with it.
@@ -44,7 +46,10 @@ export class SimFleet {
     const processes = Math.ceil(count / each);
     const share = Math.ceil(count / processes);
     for (let first = 0; first < count; first += share) this.hosts.push(this.host(first, Math.min(share, count - first)));
+    await Promise.all(this.hosts.map((host) => this.ask(host, {op: 'running'})));
+    const from = performance.now();
     await Promise.all(this.hosts.map((host) => this.ask(host, {op: 'start', task: {first: host.first, count: host.count, controlPlane, addressOf: {network, port: PORT}, signer, dataDir: this.dataDir}})));
+    this.joinMs = performance.now() - from;
   }
 
   /** Nodes `first` to `first + count - 1` are gone, with all that runs there. */
