@@ -7,7 +7,7 @@ import net from 'node:net';
 import type {Duplex} from 'node:stream';
 import tls from 'node:tls';
 import {Pool} from 'undici';
-import {Credentials, currentOf, type TlsMaterial} from '../base/credentials';
+import {contextOf, Credentials, currentOf, type TlsMaterial} from '../base/credentials';
 import {asCetusError, CetusError, fromWire, INTERNAL} from '../base/errors';
 import {mustBe, refusal} from '../base/peer';
 import {switchProtocol} from '../base/switch-protocol';
@@ -118,7 +118,7 @@ function socketOf(url: string): string | undefined {
 }
 
 /** Whoever is called must be an endpoint of this datacenter, at whatever address. */
-const clientTls = (certificates: TlsMaterial | Credentials | undefined): object => (certificates ? {...currentOf(certificates), checkServerIdentity: mustBe('endpoint')} : {});
+const clientTls = (certificates: TlsMaterial | Credentials | undefined): object => (certificates ? {secureContext: contextOf(currentOf(certificates)), checkServerIdentity: mustBe('endpoint')} : {});
 
 function reason(err: unknown): string {
   const code = (err as NodeJS.ErrnoException | null)?.code ?? '';

@@ -1,5 +1,5 @@
 /** Where an agent listens, from its URL: "unix:///path/agent.sock" or "https://address:port". */
-import {type Credentials, currentOf, type TlsMaterial} from '../base/credentials';
+import {contextOf, type Credentials, currentOf, type TlsMaterial} from '../base/credentials';
 import {CetusError} from '../base/errors';
 import {mustBe, refusal} from '../base/peer';
 
@@ -12,7 +12,7 @@ export interface AgentTls {
 
 /** For tls.connect. */
 export function clientTls({material, nodeId}: AgentTls): object {
-  return {...currentOf(material), ...(nodeId === undefined ? {} : {checkServerIdentity: mustBe('node', nodeId)})};
+  return {secureContext: contextOf(currentOf(material)), ...(nodeId === undefined ? {} : {checkServerIdentity: mustBe('node', nodeId)})};
 }
 
 export interface AgentAddress {
