@@ -2,8 +2,8 @@
 # make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine; PEERS=N for another number
 # make fleet N=4   several nodes on this machine, each with a namespace, a containerd and an agent of its own; ENDPOINTS=M before them, on successive ports from $(LISTEN) on
 # make test   all tests, with all that they need: under fifteen minutes on two processors
-# make test-fleet   the end-to-end tests again, on three nodes behind two endpoints (about an hour)
 # make test-long   the same, where it plays a short set of a long proof the whole of it
+# make test-fleet   the end-to-end tests again, on three nodes behind two endpoints (about an hour)
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
 # make simulate N=1000000   manatee's failover over a simulated cluster, that many schedules; FROM=SEED where to begin, RECORD=FILE goes on after an interruption
 # make chaos-fleet   a real fleet of four under load, ROUNDS=30 of agents, endpoints, containerds and whole nodes that die, freeze or are cut off; SEED=N to have them again
