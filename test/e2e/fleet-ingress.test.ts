@@ -46,7 +46,7 @@ class ThirdMachine {
     const log = fs.openSync(path.join(this.of.dataDir, 'log', 'third.log'), 'a');
     this.child = spawn('nsenter', [`--net=/run/netns/${namespace}`, process.execPath, PROGRAM, 'endpoint', '--config', file], {stdio: ['ignore', log, log]});
     fs.closeSync(log);
-    await until('the third endpoint to answer', async () => (await this.of.docker(['version'], {env: this.env})).status === 0, 60_000);
+    await until('the third endpoint to answer', async () => (await this.of.docker(['version'], {env: this.env})).status === 0, 150_000);
   }
 
   get env(): NodeJS.ProcessEnv { return {DOCKER_HOST: `unix://${this.socket}`}; }
