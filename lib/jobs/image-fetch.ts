@@ -21,6 +21,11 @@ export const IMAGE_REFS = BUCKETS.image_refs.name;
 /** Of what exists only inside: losing any one machine loses none of it. */
 const INSIDE_COPIES = 2;
 const COPY_TRIES = 3;
+/**
+ * An image that everybody uses comes to be on every node, and its object is read by each create: of so many holders more would only make it larger (and the store's index takes no more
+ * than 1,000). A node beyond them has the image, but does not count: it is asked for it at each container, and where nobody uses it there the keeper takes it away.
+ */
+const MOST_HOLDERS = 512;
 /** Accounts that have an image by the same name; who is beyond it is not asked. */
 const MOST_NAMESAKES = 64;
 const LEAVING_WAIT_MS = 30_000;
@@ -214,7 +219,7 @@ export async function recordImage(ctx: Ctx<unknown>, arrival: Arrival): Promise<
   const arrivedOn = base.manifestDigest === image.manifest.digest ? [nodeId, ...alsoOn] : [];
   const value: Image = {
     ...base,
-    nodes: [...new Set([...base.nodes, ...arrivedOn])],
+    nodes: base.nodes.length >= MOST_HOLDERS ? base.nodes : [...new Set([...base.nodes, ...arrivedOn])],
     repoDigests: [...new Set([...base.repoDigests, ...repoDigests])],
     lastTaggedAt: references.length ? now : base.lastTaggedAt,
   };
@@ -248,6 +253,6 @@ export async function imageNowOn(ctx: Ctx<unknown>, {account, imageId}: Pick<Con
   const key = `${account}/${imageId}`;
   const image = await ctx.moray.peek<Image>(IMAGES, key);
   const nodes = [...new Set([...image?.value.nodes ?? [], ...nodeIds])];
-  if (!image || nodes.length === image.value.nodes.length) return [];
+  if (!image || image.value.nodes.length >= MOST_HOLDERS || nodes.length === image.value.nodes.length) return [];
   return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes}, etag: image.etag}];
 }

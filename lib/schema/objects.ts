@@ -20,7 +20,7 @@ export interface Image {
   layers: {digest: string; mediaType: string; /** compressed bytes */ size: number; diffId: string; /** unpacked bytes */ unpackedSize: number}[];
   /** Bytes of the unpacked layers. */
   size: number;
-  /** Node ids whose content store has all blobs of this manifest and holds them for this account. A node that is lost stays in it: it may come back. */
+  /** Node ids whose content store has all blobs of this manifest and holds them for this account. A node that is lost stays in it: it may come back. At most 512: further nodes may have it. */
   nodes: string[];
   /** On how many nodes it must be, as far as there are so many: 2 where it exists only inside (loaded, imported, committed, built). Absent: 1, for a registry has it. */
   copies?: number;

@@ -243,6 +243,17 @@ describe('a container on a node without its image', () => {
     expect((await world.image(imageId))!.nodes.sort()).toEqual(['n1', 'n2', 'n3', 'n4']);
   });
 
+  test('does not count where the image is on hundreds of others: it gets the image all the same, at each container', async () => {
+    await open(3);
+    const {imageId} = nodeImage('2');
+    const holders = ['n1', ...Array.from({length: 1_000 - 1}, (_, n) => `far-${n}`)];
+    await world.put(world.shapes.image('2', holders));
+    for (const name of ['c1', 'c2']) await world.provision('n2', '2', name);
+    expect(world.asked().map(({node, peers}) => [node, peers.map(({nodeId}) => nodeId)])).toEqual([['n2', ['n1']], ['n2', ['n1']]]);
+    expect(world.holding(imageId)).toContain('n2');
+    expect((await world.image(imageId))!.nodes).toEqual(holders);
+  });
+
   test('of an image that is only on nodes that are away it is told so', async () => {
     await open(3);
     await world.put({...world.shapes.image('5', ['n1']), copies: 2});
