@@ -12,7 +12,7 @@ import type {TaskOutput} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {EvacuateParams, MovedResult} from '../schema/chains';
 import type {Container} from '../schema/container';
-import type {Node} from '../schema/node';
+import {type Node, type Remains, remainsKey} from '../schema/node';
 import type {Image} from '../schema/objects';
 import {hardwareOf, type PlacementDecision, type PlacementRequest} from '../schema/placement';
 import type {PlanStep, Step} from '../workflow/chain';
@@ -22,7 +22,7 @@ import {isWanted, pinnedBy} from '../fleet/movable';
 import {reserve} from './reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from './services';
 import {startAt} from './starting';
-import {container, IMAGES, putContainer, task, undoTask} from './steps';
+import {container, IMAGES, noteRemains, putContainer, task, undoTask} from './steps';
 
 interface Placed extends MovedResult { placement: PlacementDecision }
 interface Ran extends TaskOutput { imageOn?: string[] }
@@ -63,8 +63,9 @@ export async function provenStopped(ctx: Moving, c: Container): Promise<BatchOp[
   if (!isWanted(c) && !c.moving) throw new CetusError('conflict', `container ${containerId} does not run: nothing is to be started`);
   const node = await storedNode(ctx, from);
   if (node.value.liveness !== 'fenced') throw new CetusError('conflict', `node ${node.value.name} is ${node.value.liveness}, not fenced: it may run container ${containerId}`);
-  // A join changes it: then the node goes on with what is still its own.
-  return [{op: 'check', bucket: NODES, key: from, etag: node.etag}];
+  const remains: Remains = {nodeId: from, containerId, volumeIds: [], at: formatNs(ctx.services.clock.nowNs())};
+  // A join changes it: then the node goes on with what is still its own. What it has of this one is noted: the container may be gone when the node is back.
+  return [{op: 'check', bucket: NODES, key: from, etag: node.etag}, {op: 'put', bucket: BUCKETS.remains.name, key: remainsKey(from, containerId), value: remains}];
 }
 
 export async function placementOf(ctx: Ctx<unknown>, c: Container): Promise<PlacementRequest> {
@@ -136,7 +137,9 @@ export async function taskOrFenced(ctx: Ctx<unknown>, ...[nodeId, ...order]: [st
   try {
     return await task(ctx, nodeId, ...order);
   } catch (err) {
-    if (isCetusError(err, 'unavailable') && err.info['liveness'] === 'fenced') return undefined;
-    throw err;
+    if (!isCetusError(err, 'unavailable') || err.info['liveness'] !== 'fenced') throw err;
+    const [, body] = order;
+    if (body.kind === 'container.remove') await noteRemains(ctx, nodeId, body.containerId, {containerId: body.containerId, volumeIds: []});
+    return undefined;
   }
 }

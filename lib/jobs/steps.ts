@@ -43,19 +43,19 @@ export async function undoTask(ctx: Ctx<unknown>, nodeId: string, step: string, 
 }
 
 /**
- * A fenced node runs nothing of what is marked, and asks before it does again: what was to be taken back there is. Of a container that was only being made a note will do, by which it is taken
- * away when the node is back; one that has been forgotten meanwhile has its own.
+ * A fenced node runs nothing of what is marked, and asks before it does again: what was to be taken back there is. So is what was only being made, and what has been forgotten. What was to be removed is noted, and
+ * taken away when the node is back: by then the container may be gone altogether, and nobody else would know that it is nobody's.
  */
 async function leftWithItsNode(ctx: Ctx<unknown>, nodeId: string, body: TaskBody): Promise<boolean> {
   if (body.kind === 'volume.remove') return await noteRemains(ctx, nodeId, body.volumeId, {volumeIds: [body.volumeId]});
   if (!('containerId' in body)) return false;
   const c = (await ctx.moray.peek<Container>(CONTAINERS, body.containerId))?.value;
-  if (!c || c.reschedule) return true;
-  return body.kind === 'container.remove' && c.provisioning === true && await noteRemains(ctx, nodeId, body.containerId, {containerId: body.containerId, volumeIds: []});
+  if (c && !c.reschedule && !(body.kind === 'container.remove' && c.provisioning)) return false;
+  return body.kind !== 'container.remove' || await noteRemains(ctx, nodeId, body.containerId, {containerId: body.containerId, volumeIds: []});
 }
 
 /** In a write of its own: acts have no other. Of a node that has just come back the note is read at the next look. */
-async function noteRemains(ctx: Ctx<unknown>, nodeId: string, id: string, what: Pick<Remains, 'containerId' | 'volumeIds'>): Promise<true> {
+export async function noteRemains(ctx: Ctx<unknown>, nodeId: string, id: string, what: Pick<Remains, 'containerId' | 'volumeIds'>): Promise<true> {
   await ctx.moray.put<Remains>(BUCKETS.remains.name, remainsKey(nodeId, id), {nodeId, ...what, at: formatNs(ctx.services.clock.nowNs())});
   return true;
 }

@@ -193,3 +193,20 @@ test('a fence is seen within a quarter of a second; a node that has nothing left
     await dc.clock.until(evacuator.stop());
   }
 });
+
+test('a container that went elsewhere and was removed there is nobody\'s on its former node, which is told so when it is back', async () => {
+  await dc.container('c1', 'web', true, of('c1', 'web', always()));
+  await dc.container('c2', 'home', true, of('c2', 'home', always()));
+  const other = await pair({liveness: 'fenced'});
+  await look();
+  expect([...other.containers.keys()].sort()).toEqual(['c1', 'c2']);
+  await dc.put('container.destroy', {containerId: 'c1', force: true, removeVolumes: false});
+  expect(other.containers.has('c1')).toBe(false);
+  expect([...dc.agent.containers.keys()].sort()).toEqual(['c1', 'c2']);
+  await set(dc.node.id, {liveness: 'alive'});
+  await look();
+  expect(dc.agent.containers.size).toBe(0);
+  expect(await dc.all('remains')).toEqual(new Map());
+  expect([...other.containers.keys()]).toEqual(['c2']);
+  expect(await dc.leaks({blobs: true})).toEqual([]);
+});

@@ -1,7 +1,7 @@
 /** Rounds of faults against one fleet whose clients never stop; after each, everything that was acknowledged is accounted for. */
 import {busyboxArchive} from '../busybox';
 import {NOTHING_LEFT} from '../cetus';
-import {startFleet, type TestFleet} from '../fleet';
+import {TestFleet} from '../fleet';
 import {until} from '../wait';
 import {type Fault, livenessOf, type Scene} from './faults';
 import {type Entry, Load} from './load';
@@ -38,8 +38,9 @@ export class FleetChaos {
   }
 
   static async start({nodes = 4, seed, lease}: {nodes?: number; seed: number; lease: string}): Promise<FleetChaos> {
-    const fleet = await startFleet({nodes, endpoints: 2, args: ['--lease', lease]});
+    const fleet = new TestFleet({nodes, endpoints: 2, args: ['--lease', lease]});
     try {
+      await fleet.up();
       await fleet.ok(['load', '-i', await busyboxArchive()]);
       // Every node has the image from now on.
       for (const {name} of fleet.nodes) await fleet.ok(['run', '--rm', '-e', `constraint:node==${name}`, 'busybox', 'true']);
@@ -47,7 +48,7 @@ export class FleetChaos {
       chaos.watcher.start();
       return chaos;
     } catch (err) {
-      await fleet.destroy();
+      await fleet.destroy().catch(() => fleet.stop());
       throw err;
     }
   }
