@@ -4,6 +4,7 @@ import {eq} from '../../moray/filter';
 import type {BatchOp} from '../../moray/moray';
 import {targets, type NetworkRemoveParams} from '../../schema/chains';
 import type {Container} from '../../schema/container';
+import type {Node} from '../../schema/node';
 import type {AddressLease, Network} from '../../schema/objects';
 import type {Chain} from '../../workflow/chain';
 import type {Ctx, JobServices} from '../services';
@@ -11,13 +12,15 @@ import {ADDRESSES, CONTAINERS, eventPut, NETWORKS, task} from '../steps';
 import {releaseBlocks} from '../subnet-rows';
 import {releaseVni} from '../vnis';
 
+const ASKED_AT_ONCE = 32;
+
 export const remove: Chain<NetworkRemoveParams, JobServices> = {
   name: 'network.remove',
   version: 1,
   target: (params) => targets.network(params.networkId),
   steps: [
     {kind: 'plan', name: 'mark', plan: mark, undo: unmark},
-    {kind: 'act', name: 'remove', do: removeFromNodes},
+    {kind: 'act', name: 'remove', do: removeFromNodes, timeoutMs: 600_000},
     {kind: 'plan', name: 'forget', plan: forget},
   ],
   result: () => null,
@@ -53,14 +56,23 @@ async function removeFromNodes(ctx: Ctx<NetworkRemoveParams>): Promise<void> {
   const {networkId} = ctx.params;
   // A start that was committed while we marked shows its lease by now; after the mark there can be no new one.
   await refuseUsed(ctx, (await ctx.moray.get<Network>(NETWORKS, networkId)).value);
-  for (const node of await ctx.services.fleet.nodes()) {
-    try {
-      await task(ctx, node.id, `remove.${node.id}`, {kind: 'network.remove', networkId});
-    } catch (err) {
-      if (ctx.attempt < 3 && node.liveness === 'alive' && (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout'))) throw err;
-      // An unused bridge on a node that cannot be reached is harmless: no container of another network can get onto it.
-      ctx.log.warn({err, nodeId: node.id, networkId}, 'a node may still have a removed network');
-    }
+  const failures: unknown[] = [];
+  const nodes = (await ctx.services.fleet.nodes()).values();
+  // All of them are asked before one that did not answer fails the step: none hears of it behind the step's end.
+  await Promise.all(Array.from({length: ASKED_AT_ONCE}, async () => {
+    for (const node of nodes) await removeFrom(ctx, node).catch((err: unknown) => failures.push(err));
+  }));
+  if (failures.length) throw failures[0];
+}
+
+async function removeFrom(ctx: Ctx<NetworkRemoveParams>, node: Node): Promise<void> {
+  const {networkId} = ctx.params;
+  try {
+    await task(ctx, node.id, `remove.${node.id}`, {kind: 'network.remove', networkId});
+  } catch (err) {
+    if (ctx.attempt < 3 && node.liveness === 'alive' && (isCetusError(err, 'unavailable') || isCetusError(err, 'timeout'))) throw err;
+    // An unused bridge on a node that cannot be reached is harmless: no container of another network can get onto it.
+    ctx.log.warn({err, nodeId: node.id, networkId}, 'a node may still have a removed network');
   }
 }
 
