@@ -44,6 +44,14 @@ export class Coprocess {
     });
   }
 
+  /** The next command finds a new tool, which knows nothing of before. What is under way is answered first. */
+  async renew(): Promise<void> {
+    while (this.waiting.length) await this.run([]).catch(() => undefined);
+    const {child} = this;
+    this.child = undefined;
+    child?.stdin!.end();
+  }
+
   /** No more commands: the tool ends by itself. */
   end(): void {
     const {child} = this;

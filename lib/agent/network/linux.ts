@@ -373,6 +373,8 @@ class LinuxNetworking implements NodeNetworking {
       await this.turns.hold(`network ${network.id}`, async () => {
         if (this.networks.get(network.id) !== network || await linkAlias(network.bridgeName) !== undefined) return;
         this.log.warn({networkId: network.id, bridge: network.bridgeName}, 'a bridge was deleted; it is made anew');
+        // ip remembers which interface a name was, for as long as it runs.
+        await this.host.renew();
         await this.makeNetwork(network);
         const plugged = this.sandboxRecords.all().flatMap(s => s.plugs.filter(p => p.networkId === network.id).flatMap(plug => outsideLines(plug, network, this.mtu(network), s.ports.length > 0)));
         const errors = await this.host.run(plugged);
