@@ -56,7 +56,7 @@ export class Aftermath {
     const [containers, addresses, ports, locks, reservations, volumes] = await Promise.all(['containers', 'addresses', 'ports', 'locks', 'reservations', 'volumes'].map((b) => this.objects(b)));
     const nodes = await this.inventories();
     const machine = this.dc.traces();
-    const onNodes = (kind: keyof Inventory): number => nodes.reduce((sum, node) => sum + node[kind].length, 0);
+    const onNodes = (kind: Exclude<keyof Inventory, 'lacking'>): number => nodes.reduce((sum, node) => sum + node[kind].length, 0);
     const files = (...below: string[]): number => nodeDirs.flatMap((dir) => list(path.join(dir, ...below))).length;
     return {
       containers: containers!.length, addresses: addresses!.length, ports: ports!.length, locks: locks!.length, volumes: volumes!.length,

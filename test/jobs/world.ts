@@ -112,7 +112,7 @@ export class Datacenter {
   private readonly pending: {nodeId: string; report: Report}[] = [];
   private readonly applier: ReportApplier;
   private runners = 0;
-  readonly node: Node;
+  node: Node;
   /** Nodes besides; the same agent answers for them, unless they have their own. */
   readonly others: Node[] = [];
   private readonly agents = new Map<string, FakeAgent>();
