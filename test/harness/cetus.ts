@@ -34,7 +34,7 @@ export interface Running {
 
 /** Where a test has parts of its own in mind, or one machine, it gets them. */
 const FLEET = process.env.CETUS_FLEET ? ['--nodes', process.env.CETUS_FLEET, '--endpoints', process.env.CETUS_ENDPOINTS ?? '2'] : undefined;
-const ONE_MACHINE = ['--containerd', '--postgres', '--zookeeper', '--tls-cert', '--admin-listen'];
+const ONE_MACHINE = ['--containerd', '--postgres', '--zookeeper', '--tls-cert', '--admin-listen', '--listen'];
 
 /** Parts of which a fleet has several. */
 export type Kind = 'agent' | 'containerd' | 'endpoint';
