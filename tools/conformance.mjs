@@ -20,7 +20,7 @@ if (!proxy || !fs.existsSync(proxy)) {
 }
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-conformance-'));
 const report = path.join(dir, 'answers.ndjson');
-const done = spawnSync(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', 'e2e', '--runInBand', '--testPathPatterns', pattern],
+const done = spawnSync(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', 'e2e', '--maxWorkers=2', '--testPathPatterns', pattern],
   {stdio: 'inherit', env: {...process.env, CETUS_TEST_PROXY: path.resolve(proxy), CETUS_TEST_PROXY_REPORT: report}});
 const rows = fs.existsSync(report) ? fs.readFileSync(report, 'utf8').trim().split('\n').filter(Boolean).map((line) => JSON.parse(line)) : [];
 fs.rmSync(dir, {recursive: true});
