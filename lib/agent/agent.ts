@@ -83,6 +83,7 @@ export function createAgent(options: AgentOptions): Agent {
   const log = options.log.child({component: 'agent'});
   const store = new NodeStore(options.dataDir);
   const facts: NodeFacts = {...options.facts, bootGeneration: store.nextBootGeneration()};
+  let fencedLife = 0;
   const reports = new ReportLedger(join(options.dataDir, 'ledger', 'reports.log'), clock, log, {nodeId: () => facts.nodeId, bootGeneration: () => facts.bootGeneration});
   const tasks = new TaskLedger(join(options.dataDir, 'ledger', 'tasks.log'));
   const {runtime, network, images, specs, controlPlane} = options;
@@ -129,13 +130,14 @@ export function createAgent(options: AgentOptions): Agent {
       return unit && !unit.gone ? {id, running: unit.running, pid: unit.observation.pid, ownNetwork: unit.spec.hostConfig.NetworkMode !== 'host'} : undefined;
     },
   });
-  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, build: options.build, log, ...(options.admit ? {admit: options.admit} : {})});
+  const server = new AgentServer({supervisor, stats, execs, task: run, parts, facts: () => facts, fencedLife: () => fencedLife, build: options.build, log, ...(options.admit ? {admit: options.admit} : {})});
   const heartbeat = controlPlane && new HeartbeatLoop({
     sink: controlPlane, clock, log, facts: () => facts, reportSeq: () => reports.lastSeq, running: () => supervisor.running,
     leaseClockMs: () => fencing.nowMs(),
     renewed: (sentMs, answer) => fencing.renewed(sentMs, answer),
     fenced: async () => {
-      // From here on nobody takes this life for alive; what it runs is stopped before the next one joins.
+      // From here on nobody takes this life for alive; what it runs is stopped before the next one joins, and what is still on its way to it is not done.
+      fencedLife = facts.bootGeneration;
       await fencing.lifeOver();
       facts.bootGeneration = store.nextBootGeneration();
     },

@@ -9,7 +9,7 @@ import {readBytes} from '../base/body';
 import {systemClock} from '../base/clock';
 import {CetusError, fromWire} from '../base/errors';
 import type {AttachQuery, EnsureLine, EnsureRequest, ExecObservation, ExecStartQuery, ImportLine, ImportRequest, Inventory, LoadLine, LogsQuery, NodeImages, PullLine, PullRequest, PushLine, PushRequest, RegistryAnswers, RegistryQuestion, SaveRequest, Task, TaskAnswer, TaskOutput} from '../schema/agent';
-import {LOAN_HEADER} from '../schema/agent';
+import {LIFE_HEADER, LOAN_HEADER} from '../schema/agent';
 import type {ContainerObservation} from '../schema/container';
 import type {ExecConfig, RegistryAuth} from '../schema/docker';
 import type {NodeFacts} from '../schema/node';
@@ -50,7 +50,7 @@ export class HttpAgentClient implements AgentClient {
   readonly builds: AgentBuilds;
   private readonly switched = new Set<Duplex>();
 
-  constructor(readonly node: string, url: string, private readonly tls?: AgentTls, private readonly patienceMs = PATIENCE_MS) {
+  constructor(readonly node: string, url: string, private readonly tls?: AgentTls, private readonly patienceMs = PATIENCE_MS, private readonly life?: () => number | undefined) {
     this.address = parseAgentUrl(url);
     ({calls: this.calls, streams: this.streams} = connections(this.address, tls));
     this.builds = new HttpAgentBuilds({
@@ -61,8 +61,10 @@ export class HttpAgentClient implements AgentClient {
   }
 
   async task(task: Task, options: {deadlineMs?: number; signal?: AbortSignal} = {}): Promise<TaskOutput> {
+    // For the life in which the node was asked, however late it is delivered.
+    const life = this.life?.();
     const answer = await this.json<TaskAnswer>('POST', '/v1/tasks', {
-      json: task, headers: {'x-request-id': task.requestId, 'x-cetus-epoch': String(task.epoch)},
+      json: task, headers: {'x-request-id': task.requestId, 'x-cetus-epoch': String(task.epoch), ...(life === undefined ? {} : {[LIFE_HEADER]: String(life)})},
       deadlineMs: options.deadlineMs ?? TASK_DEADLINE_MS, signal: options.signal,
       // The agent's ledger answers a repeated task with the first answer.
       repeatable: true,

@@ -137,7 +137,8 @@ export function createFleet(options: FleetOptions): RunningFleet {
     const current = connections.get(node.id);
     if (current?.url === node.facts.agentUrl) return current.client;
     if (current) void current.close();
-    const inner = options.connect?.(node) ?? new HttpAgentClient(node.name, node.facts.agentUrl, agentTls && {material: currentOf(agentTls), nodeId: node.id});
+    const inner = options.connect?.(node) ?? new HttpAgentClient(node.name, node.facts.agentUrl, agentTls && {material: currentOf(agentTls), nodeId: node.id}, undefined,
+      () => registry.stored(node.id)?.value.facts.bootGeneration);
     const client = watched(inner, outstanding);
     connections.set(node.id, {
       url: node.facts.agentUrl, client,

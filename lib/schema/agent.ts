@@ -361,6 +361,8 @@ export interface AssignmentAnswer { own: string[]; moved: string[] }
 export interface ReportBatch { nodeId: string; bootGeneration: number; reports: Report[] }
 
 export const LOAN_HEADER = 'x-cetus-loan';
+/** With a task: the boot generation of the node for which it is meant. Endpoints of earlier versions do not say it. */
+export const LIFE_HEADER = 'x-cetus-life';
 /** What says that the lent descriptor is still what it was when it was offered. */
 export const LOAN_GOOD = Buffer.from('\n');
 

@@ -1,9 +1,10 @@
 /** An agent that loses its lease, and one that comes back: over the fake runtime, with a clock of its own that tests move. */
 import {systemClock} from '../../lib/base/clock';
 import {CetusError} from '../../lib/base/errors';
-import type {AssignmentAnswer, AssignmentQuestion, Heartbeat, HeartbeatAnswer} from '../../lib/schema/agent';
+import {HttpAgentClient} from '../../lib/fleet/agent-client';
+import type {AssignmentAnswer, AssignmentQuestion, Heartbeat, HeartbeatAnswer, TaskOutput} from '../../lib/schema/agent';
 import type {NodeFacts} from '../../lib/schema/node';
-import {RecordingSink, TestNode, until} from './node';
+import {RecordingSink, task, TestNode, until} from './node';
 
 /** A control plane that can be cut off, and one that fences. */
 class FencingSink extends RecordingSink {
@@ -94,6 +95,25 @@ describe('an agent under a lease', () => {
     await systemClock.sleep(500);
     expect(node.status('unknown')).toBe('restarting');
     expect(node.agent.facts.bootGeneration).toBe(2);
+  });
+
+  test('an order of a life that was fenced is not done, however late it comes; one of the next life is', async () => {
+    node.agent.report();
+    const url = await node.listen();
+    const asked = (life: number): HttpAgentClient => new HttpAgentClient('node-1', url, undefined, undefined, () => life);
+    const [late, timely] = [asked(1), asked(2)];
+    const order = (client: HttpAgentClient, step: string): Promise<TaskOutput> => client.task(task({kind: 'volume.ensure', volumeId: step, name: step, account: 'a', options: {}}, {step}));
+    try {
+      await order(late, 'before');
+      node.sink.fencedGeneration = 1;
+      await until('joined anew', () => node.sink.joins.includes(2));
+      await expect(order(late, 'after')).rejects.toMatchObject({kind: 'stale', message: expect.stringContaining('boot generation 1')});
+      expect((await timely.inventory()).volumes).toEqual(['before']);
+      await order(timely, 'next');
+      expect((await timely.inventory()).volumes).toEqual(['before', 'next']);
+    } finally {
+      await Promise.all([late.close(), timely.close()]);
+    }
   });
 
   test('an agent that starts with containers of an older assignment starts none of them before it has asked', async () => {

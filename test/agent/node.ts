@@ -31,6 +31,7 @@ export const testImages = {
   /** A test takes the place of this. */
   commit: async (_request: CommitRequest): Promise<NodeImage> => { throw new CetusError('internal', 'no image is made here'); },
   list: async () => [],
+  lacking: async () => [],
   // Every archive turns out to be none, as soon as its first bytes are here.
   async *load(archive: Readable) {
     for await (const _chunk of archive) throw new CetusError('invalid', 'invalid archive: not a tar');

@@ -64,6 +64,22 @@ describe('HttpAgentClient over a unix socket', () => {
     expect(await client.task(task)).toEqual({mountpoint: '/m'});
   });
 
+  test('a task is for the life in which the node was asked, also where it is sent again', async () => {
+    let life = 4;
+    const lives: unknown[] = [];
+    handler = (req, res) => {
+      lives.push(req.headers['x-cetus-life']);
+      life = 5;
+      if (lives.length === 1) req.socket.destroy();
+      else res.end(JSON.stringify({ok: true, output: {}}));
+    };
+    const told = new HttpAgentClient('beta', `unix://${join(dir, 'a.sock')}`, undefined, 1_000, () => life);
+    await told.task(task);
+    await told.task(task);
+    expect(lives).toEqual(['4', '4', '5']);
+    await told.close();
+  });
+
   test('errors are the agent\'s own, in the answer and as the status', async () => {
     handler = (_req, res) => res.end(JSON.stringify({ok: false, error: {kind: 'stale', message: 'epoch 3 is old'}}));
     expect(await failure(client.task(task))).toMatchObject({kind: 'stale', message: 'epoch 3 is old'});

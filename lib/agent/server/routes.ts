@@ -3,6 +3,7 @@ import type http from 'node:http';
 import {CetusError} from '../../base/errors';
 import {uploadBody} from '../../base/upload';
 import type {EnsureRequest, ImportRequest, Inventory, PullRequest, PushRequest, RegistryQuestion, SaveRequest, Task} from '../../schema/agent';
+import {LIFE_HEADER} from '../../schema/agent';
 import type {ExecConfig, RegistryAuth} from '../../schema/docker';
 import {endedMeanwhile, notRunning} from '../container/ended';
 import {parseBound, readLogs} from '../logs/read';
@@ -97,8 +98,10 @@ function findOrder(method: string, path: string): Route {
   return (context) => item(context, id);
 }
 
-async function postTask({req, res, task: run, log}: Context): Promise<void> {
+async function postTask({req, res, task: run, log, fencedLife}: Context): Promise<void> {
   const task = await readJsonBody<Task>(req, checks.task);
+  const life = Number(req.headers[LIFE_HEADER] ?? Infinity);
+  if (fencedLife && life <= fencedLife()) throw new CetusError('stale', `the order is for boot generation ${life} of this node, which was fenced`);
   const began = performance.now();
   // Finished also where the caller hangs up: it asks again, and the ledger knows.
   const answer = await run(task);

@@ -34,6 +34,8 @@ export interface ServerParts {
   task(task: Task): Promise<TaskAnswer>;
   parts: SupervisorParts;
   facts(): NodeFacts;
+  /** The last life that was fenced, with what was ordered in it: an order of that one, or of one before, comes too late. */
+  fencedLife?(): number;
   /** Where the node builds images. */
   build?: BuildEngines;
   log: Log;
