@@ -64,7 +64,7 @@ export class Supervisor {
         if (ports.length) await this.settled();
         const unit = this.unit(body.containerId);
         if (body.reschedule !== undefined) await unit.mark(body.reschedule);
-        unit.mustBePermitted();
+        await unit.admitted();
         return {observation: await unit.handle({kind: 'start', task: key, launch: {networks, attachments, ports, ...(links?.length ? {links} : {})}})};
       }
       case 'container.stop': return {observation: await this.stop(body, key)};

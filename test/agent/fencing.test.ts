@@ -97,6 +97,20 @@ describe('an agent under a lease', () => {
     expect(node.agent.facts.bootGeneration).toBe(2);
   });
 
+  test('a start that comes between the joining and the first lease waits for it; without one it is refused after a while', async () => {
+    await node.create('early', ['sleep', '1000'], {hostConfig: {RestartPolicy: {Name: 'always'}}});
+    await node.create('vain', ['sleep', '1000'], {hostConfig: {RestartPolicy: {Name: 'always'}}});
+    const start = (containerId: string): Promise<TaskOutput> => node.task({kind: 'container.start', containerId, networks: [], attachments: [], ports: [], reschedule: true});
+    node.sink.cut = true;
+    node.agent.report();
+    await expect(start('vain')).rejects.toMatchObject({kind: 'unavailable'});
+    const early = start('early');
+    await systemClock.sleep(50);
+    node.sink.cut = false;
+    await early;
+    expect(node.status('early')).toBe('running');
+  });
+
   test('an order of a life that was fenced is not done, however late it comes; one of the next life is', async () => {
     node.agent.report();
     const url = await node.listen();

@@ -175,6 +175,11 @@ export class ContainerUnit {
     });
   }
 
+  /** As mustBePermitted, for an order to start it. */
+  async admitted(): Promise<void> {
+    if (this.record.reschedule) await this.parts.fencing.admit(this.id);
+  }
+
   /** Of a marked one: `unavailable` without a lease under which it may run. */
   mustBePermitted(): void {
     if (this.record.reschedule) this.parts.fencing.mustPermit(this.id);

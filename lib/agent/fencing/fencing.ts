@@ -23,10 +23,14 @@ export interface FencingParts {
 
 /** What was killed needs a moment to go, and what was under way is found by the next look. */
 const LOOK_MS = 200;
+/** A node can be given containers from its joining on; its first lease follows within moments. */
+const FIRST_LEASE_MS = 5_000;
 
 export class Fencing {
   private untilMs: number;
   private assigned = false;
+  /** The present life has had a lease. */
+  private leased = false;
   /** Marked ones of which the control plane knows nothing. */
   private barred: ReadonlySet<string> = new Set();
   private waiting: (() => void)[] = [];
@@ -79,6 +83,7 @@ export class Fencing {
     // First the guard: it must not strike while we believe ourselves covered.
     if (fenceAfterMs !== undefined || this.parts.guard.left()) this.parts.guard.extend(untilMs, untilMs + leaseMs / 4);
     this.untilMs = untilMs;
+    this.leased = true;
     this.wake.abort();
     this.release();
   }
@@ -88,6 +93,7 @@ export class Fencing {
     this.parts.log.warn('this life of the node was fenced: what is marked for rescheduling is stopped');
     this.untilMs = -Infinity;
     this.assigned = false;
+    this.leased = false;
     this.wake.abort();
     await this.killRunning();
   }
@@ -95,6 +101,7 @@ export class Fencing {
   /** A new life has joined. */
   joined(): void {
     this.assigned = false;
+    this.leased = false;
   }
 
   assignedTo(unknown: readonly string[]): void {
@@ -109,6 +116,17 @@ export class Fencing {
 
   mustPermit(id: string): void {
     if (!this.permits(id)) throw new CetusError('unavailable', `container ${id} may be started elsewhere: this node has no lease under which it could run here`, {shown: 'the node that has the container has no lease at present'});
+  }
+
+  /** As mustPermit, for an order. One that comes between the joining and the first lease waits for that; one that comes after the end of a lease does not. */
+  async admit(id: string): Promise<void> {
+    if (!this.leased || !this.assigned) {
+      const over = new AbortController();
+      void this.parts.clock.sleep(FIRST_LEASE_MS, over.signal).then(() => over.abort(), () => undefined);
+      await this.permitted(id, AbortSignal.any([over.signal, this.stop.signal]));
+      over.abort();
+    }
+    this.mustPermit(id);
   }
 
   /** Resolves when it may be started. */
