@@ -6,7 +6,8 @@
  */
 import type {Node} from '../../lib/schema/node';
 import {FAULTS} from '../harness/fleet-chaos/faults';
-import {FleetChaos, seeded} from '../harness/fleet-chaos/rounds';
+import {FleetChaos} from '../harness/fleet-chaos/rounds';
+import {seeded} from '../harness/seeded';
 import {until} from '../harness/wait';
 
 const ROUNDS = Number(process.env.CETUS_CHAOS_ROUNDS ?? 30);

@@ -6,6 +6,7 @@
  */
 import {FAULTS} from '../harness/manatee/faults';
 import {Chaos} from '../harness/manatee/rounds';
+import {seeded} from '../harness/seeded';
 
 const ROUNDS = Number(process.env.CETUS_CHAOS_ROUNDS ?? 50);
 const SEED = Number(process.env.CETUS_CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -15,24 +16,13 @@ const SESSION_MS = Number(process.env.CETUS_CHAOS_SESSION_MS ?? 3000);
 const SLOW_MS = Number(process.env.CETUS_CHAOS_SLOW_MS ?? Infinity);
 const WANTED = new RegExp(process.env.CETUS_CHAOS_FAULT ?? '');
 
-/** mulberry32 */
-function random(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 let chaos: Chaos | undefined;
 afterAll(() => chaos?.stop(), 120_000);
 
 test('no acknowledged write is lost or doubled, never two gates are open, and every peer comes back by itself', async () => {
   const say = (line: string): void => { process.stderr.write(`${line}\n`); };
   say(`manatee: ${ROUNDS} rounds, CETUS_CHAOS_SEED=${SEED}, ${PEERS} peers`);
-  const next = random(SEED);
+  const next = seeded(SEED);
   const faults = FAULTS.filter((fault) => WANTED.test(fault.name));
   chaos = await Chaos.start({peers: PEERS, sessionTimeoutMs: SESSION_MS});
   try {

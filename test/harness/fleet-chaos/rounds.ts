@@ -6,6 +6,7 @@ import {until} from '../wait';
 import {type Fault, livenessOf, type Scene} from './faults';
 import {type Entry, Load} from './load';
 import {runningOn, Watcher} from './running';
+import {seeded} from '../seeded';
 
 export interface Round { fault: string; wholeMs: number; standing: number }
 interface Shown { id: string; name: string; node: string; status: string; moving?: object; observation: {error: string; exitCode: number} }
@@ -13,17 +14,6 @@ interface Shown { id: string; name: string; node: string; status: string; moving
 const ENDED = ['succeeded', 'failed', 'canceled'];
 const WHOLE_MS = 150_000;
 const EMPTY_BUCKETS = ['containers', 'addresses', 'ports', 'locks', 'volumes', 'remains'] as const;
-
-/** mulberry32 */
-export function seeded(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 export class FleetChaos {
   readonly rounds: Round[] = [];
