@@ -247,7 +247,9 @@ test('what is committed and not delivered is named, also where an older transact
   const {seen} = follow(await reader!.watch<Counter>('counters', ALL, {signal: stop.signal}));
   await writer!.put<Counter>('counters', 'a', {writer: 'w', n: 1});
   await until('a to be delivered', () => seen.length === 1);
-  expect(await reader!.undelivered('counters', 10)).toEqual([]);
+  // Whoever was behind the process's own place has read a from the log; the place itself follows in a moment, and until then a is named once too often.
+  const named = async (): Promise<string[] | undefined> => reader!.undelivered('counters', 10);
+  await until('nothing to be named', async () => (await named())?.length === 0);
   const older = new pg.Client({connectionString: url});
   await older.connect();
   try {
@@ -256,7 +258,7 @@ test('what is committed and not delivered is named, also where an older transact
     await writer!.put<Counter>('counters', 'b', {writer: 'w', n: 1});
     await writer!.put<Counter>('counters', 'b', {writer: 'w', n: 2});
     await writer!.delete('counters', 'a');
-    expect((await reader!.undelivered('counters', 10))!.sort()).toEqual(['a', 'b']);
+    expect((await named())!.sort()).toEqual(['a', 'b']);
     expect(await reader!.undelivered('counters', 2)).toBeUndefined();
     expect(seen).toHaveLength(1);
   } finally {
@@ -264,5 +266,5 @@ test('what is committed and not delivered is named, also where an older transact
     await older.end();
   }
   await until('all to be delivered', () => seen.length === 4);
-  expect(await reader!.undelivered('counters', 10)).toEqual([]);
+  await until('nothing to be named at the end', async () => (await named())?.length === 0);
 });
