@@ -2,6 +2,7 @@
  * What can happen to a cluster. A fault does its harm, waits for what is to come of it, and takes back what does not heal by itself (a cut, a stopped process, a
  * full disk, a machine without power); everything else is the cluster's own business. Targets are chosen by the state of the moment.
  */
+import fs from 'node:fs';
 import type {ClusterState} from '../../../lib/manatee/state';
 import {until} from '../wait';
 import {drop, type Cluster} from './cluster';
@@ -40,6 +41,12 @@ function holds(role: Role, state: ClusterState, {id}: Machine): boolean {
 /** Until somebody else has its place, or nobody. */
 async function replaced(cluster: Cluster, role: Role, machine: Machine): Promise<void> {
   await until(`${machine.id} to lose its place as ${role}`, async () => !holds(role, await cluster.state(), machine), 60_000);
+}
+
+/** A primary that hangs for longer than its sitter's grace is ended, and begins anew in its place where nobody has taken that. */
+async function replacedOrEnded(cluster: Cluster, machine: Machine): Promise<void> {
+  const frozen = machine.postmaster();
+  await until(`${machine.id} to lose its place as primary, or the frozen Postgres to be ended`, async () => !fs.existsSync(`/proc/${frozen}`) || !holds('primary', await cluster.state(), machine), 60_000);
 }
 
 /** Longer than the session: whoever is to notice has noticed. */
@@ -95,8 +102,9 @@ const stopped = (role: Role, what: 'sitter' | 'Postgres' | 'machine'): Fault => 
     struck();
     const wake = what === 'sitter' ? machine.pauseSitter() : what === 'Postgres' ? machine.pausePostgres() : machine.pause();
     try {
-      if (what === 'Postgres' && role !== 'primary') await longer(cluster);
-      else await replaced(cluster, role, machine);
+      if (what !== 'Postgres') await replaced(cluster, role, machine);
+      else if (role === 'primary') await replacedOrEnded(cluster, machine);
+      else await longer(cluster);
     } finally {
       wake();
     }
