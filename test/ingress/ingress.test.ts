@@ -36,15 +36,21 @@ async function start(endpoint = 'e1'): Promise<Ingress> {
   return ingress;
 }
 const local = async (more: Partial<Publication> = {}): Promise<Publication> => publication({hostIp: '127.0.0.1', hostPort: await freePort(), ...more});
+/** What it said instead is in the message of whoever gives up. */
+async function leads(port: number, words: string): Promise<true> {
+  const said = await answers(port);
+  if (said !== words) throw new Error(`it says ${JSON.stringify(said)}`);
+  return true;
+}
 const answers = (port: number): Promise<string> => say(port, 'x').catch((err: NodeJS.ErrnoException) => String(err.code));
 
 test('what is published before and after the start is open, and closed when it is gone', async () => {
   const [before, after] = [await local(), await local({nodeId: 'n2'})];
   publications.put(before);
   const ingress = await start();
-  await until('the first to be open', async () => (await answers(before.hostPort)) === 'n1 x');
+  await until('the first to be open', () => leads(before.hostPort, 'n1 x'));
   publications.put(after);
-  await until('the second to be open', async () => (await answers(after.hostPort)) === 'n2 x');
+  await until('the second to be open', () => leads(after.hostPort, 'n2 x'));
   expect(ingress.state()).toMatchObject({duty: 'serving', refused: []});
   expect(ingress.state().open).toHaveLength(2);
   publications.drop(before);
@@ -56,17 +62,17 @@ test('a move, as a change of the row or as its end and a new one, never closes t
   const at = await local();
   publications.put(at);
   await start();
-  await until('it to be open', async () => (await answers(at.hostPort)) === 'n1 x');
+  await until('it to be open', () => leads(at.hostPort, 'n1 x'));
   let refused = 0;
   let over = false;
   const asking = (async () => {
     while (!over) if ((await answers(at.hostPort)) === 'ECONNREFUSED') refused += 1;
   })();
   publications.put({...at, nodeId: 'n2'});
-  await until('it to lead to the other node', async () => (await answers(at.hostPort)) === 'n2 x');
+  await until('it to lead to the other node', () => leads(at.hostPort, 'n2 x'));
   publications.drop(at);
   publications.put(at);
-  await until('it to lead back', async () => (await answers(at.hostPort)) === 'n1 x');
+  await until('it to lead back', () => leads(at.hostPort, 'n1 x'));
   over = true;
   await asking;
   expect(refused).toBe(0);
@@ -78,11 +84,11 @@ test('a port that another program has is said, hinders no other, and is opened o
   const ingress = await start();
   publications.put(taken);
   publications.put(free);
-  await until('the free one to be open', async () => (await answers(free.hostPort)) === 'n1 x');
+  await until('the free one to be open', () => leads(free.hostPort, 'n1 x'));
   await until('the other to be said', () => publications.said.get('e1')?.refused.length === 1);
   expect(publications.said.get('e1')).toMatchObject({duty: 'serving', open: 1, refused: [{protocol: 'tcp', address: '127.0.0.1', port: taken.hostPort, containerId: 'c1', reason: 'another program of this machine has the port'}]});
   await foreign.close();
-  await until('it to be open', async () => (await answers(taken.hostPort)) === 'n1 x');
+  await until('it to be open', () => leads(taken.hostPort, 'n1 x'));
   await until('it to be said', () => publications.said.get('e1')?.open === 2);
   expect(ingress.state().refused).toEqual([]);
 });
@@ -112,7 +118,7 @@ test('of two endpoints of one machine one serves; the other takes over when it e
   const at = await local();
   publications.put(at);
   const first = await start('e1');
-  await until('it to be open', async () => (await answers(at.hostPort)) === 'n1 x');
+  await until('it to be open', () => leads(at.hostPort, 'n1 x'));
   const second = await start('e2');
   expect([first.state().duty, second.state().duty]).toEqual(['serving', 'standby']);
   await until('both to have said so', () => publications.said.get('e2')?.duty === 'standby' && publications.said.get('e1')?.duty === 'serving');
