@@ -4,6 +4,12 @@ import tls from 'node:tls';
 import type {ListenAddress} from '../../lib/docker/listen';
 import {until} from './world';
 
+/** A server's end alone does not end a client that may still speak: forgotten, it would keep the tests' process. */
+const open = new Set<net.Socket>();
+afterAll(() => {
+  for (const socket of open) socket.destroy();
+});
+
 export interface RawAnswer { status: number; reason: string; headers: Record<string, string> }
 
 export class RawClient {
@@ -14,6 +20,7 @@ export class RawClient {
   keep = true;
 
   private constructor(readonly socket: net.Socket) {
+    open.add(socket.once('close', () => open.delete(socket)));
     socket.on('data', (chunk: Buffer) => {
       this.received += chunk.length;
       if (this.keep) this.chunks.push(chunk);

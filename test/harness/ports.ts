@@ -6,6 +6,8 @@ import net from 'node:net';
 
 const LOWEST = 20_000;
 const HIGHEST = 30_000;
+/** Two looks before either is used would else find the same one free. */
+const given = new Set<number>();
 
 export function freePort(): Promise<number> {
   return freePorts(1);
@@ -17,6 +19,8 @@ export async function freePorts(count: number): Promise<number> {
     const free = await Promise.all(Array.from({length: count}, (_, i) => new Promise<boolean>((resolve) => {
       const server = net.createServer().once('error', () => resolve(false)).listen(first + i, '0.0.0.0', () => server.close(() => resolve(true)));
     })));
-    if (free.every(Boolean)) return first;
+    if (!free.every(Boolean) || free.some((_, i) => given.has(first + i))) continue;
+    for (let i = 0; i < count; i += 1) given.add(first + i);
+    return first;
   }
 }

@@ -4,8 +4,9 @@ import {systemClock} from '../../lib/base/clock';
 import {silentLog} from '../../lib/base/log';
 import type {Publication} from '../../lib/datacenter/verbs';
 import {Ingress} from '../../lib/ingress/ingress';
+import {freePort} from '../harness/ports';
 import {until} from '../harness/wait';
-import {closed, connect, FakePublications, freePort, isOpen, publication, say, type Server, serveTcp, text} from './world';
+import {closed, connect, FakePublications, isOpen, publication, say, type Server, serveTcp, text} from './world';
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => { for (const close of closing.splice(0).reverse()) await close(); });
@@ -81,6 +82,7 @@ test('a move, as a change of the row or as its end and a new one, never closes t
 test('a port that another program has is said, hinders no other, and is opened once it is free', async () => {
   const [taken, free] = [await local(), await local()];
   const foreign = await serveTcp((socket) => void socket.end('foreign'), '127.0.0.1', taken.hostPort);
+  closing.push(() => foreign.close());
   const ingress = await start();
   publications.put(taken);
   publications.put(free);

@@ -6,7 +6,8 @@ import {DEFAULT_LIMITS, type Limits, Shared} from '../../lib/ingress/limits';
 import {TcpListener} from '../../lib/ingress/tcp';
 import {waysBy} from '../../lib/ingress/ways';
 import {until} from '../harness/wait';
-import {closed, connect, freePort, publication, say, type Server, serveTcp, text} from './world';
+import {freePort} from '../harness/ports';
+import {closed, connect, publication, say, type Server, serveTcp, text} from './world';
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => { for (const close of closing.splice(0)) await close(); });

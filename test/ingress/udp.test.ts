@@ -8,7 +8,8 @@ import {DEFAULT_LIMITS, type Limits, Shared} from '../../lib/ingress/limits';
 import {UdpListener} from '../../lib/ingress/udp';
 import {waysBy} from '../../lib/ingress/ways';
 import {until} from '../harness/wait';
-import {freePort, publication, type Server, serveTcp, serveUdp} from './world';
+import {freePort} from '../harness/ports';
+import {publication, type Server, serveTcp, serveUdp} from './world';
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => { for (const close of closing.splice(0)) await close(); });

@@ -68,18 +68,6 @@ export async function serveUdp(handle: (datagram: Buffer, answer: (datagram: Buf
   return {port: socket.address().port, close: () => new Promise((resolve) => socket.close(resolve))};
 }
 
-/** Free at every address of this machine, a moment ago. Below the range of which the kernel gives ports to connections: nobody else is given it in the moment before it is opened. */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 18_000 + Math.floor(Math.random() * 12_000);
-    const server = net.createServer();
-    const free = await new Promise<boolean>((resolve) => server.once('error', () => resolve(false)).listen(port, '0.0.0.0', () => resolve(true)));
-    if (!free) continue;
-    await new Promise((resolve) => server.close(resolve));
-    return port;
-  }
-}
-
 export function connect(port: number, host = '127.0.0.1'): Promise<net.Socket> {
   return new Promise((resolve, reject) => {
     const socket = net.connect({port, host, allowHalfOpen: true}, () => resolve(socket.off('error', reject).on('error', () => undefined)));
