@@ -5,7 +5,7 @@
 // at what is its own only, by its data directory, prefix or tag. Within integration one file runs at a time, because they have a control group in common; end to end
 // runs by itself: the processes of a datacenter have precedence (lib/main/priority.ts), so that beside several of them no other test would come to anything.
 // `fleet` is end to end again, on three nodes behind two endpoints, and only when it is asked for: what makes its own fleet, or is about one machine's parts, is left out.
-// Without CETUS_LONG=1 (`make test-long`) the files of the long kind are left out, and others play a short set (test/harness/long.ts).
+// Without CETUS_LONG=1 (`make test-long`) the files of the long kind (jest.config.cjs) are left out, and others play a short set (test/harness/long.ts).
 import {spawn} from 'node:child_process';
 import {once} from 'node:events';
 import fs from 'node:fs';
@@ -13,14 +13,9 @@ import os from 'node:os';
 import path from 'node:path';
 
 const WORLDS = {unit: ['--runInBand'], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=3']};
-/** What takes its minutes, most of them of processor: files of `make test-long`. Each world keeps one of every kind. */
-const OF_THE_LONG_KIND = process.env.CETUS_LONG === '1' ? {} : {
-  e2e: ['backpressure', 'behaviour', 'cluster', 'compose', 'differential', 'fleet-build', 'fleet-hosts', 'fleet-images', 'made-images', 'network', 'options', 'shared-containerd'],
-  integration: ['images-peers', 'network-nodes'],
-};
-const without = (names = []) => (names.length ? ['--testPathIgnorePatterns', '/node_modules/', `/(${names.join('|')})\\.test\\.ts$`] : []);
 const NOT_OF_A_FLEET = 'test/e2e/(fleet.*|join|cluster|failover|shared-containerd|start)\\.test\\.ts$';
 const FLEET = {project: 'e2e', args: ['--runInBand', '--testPathIgnorePatterns', '/node_modules/', NOT_OF_A_FLEET], env: {CETUS_FLEET: process.env.CETUS_FLEET ?? '3'}};
+const SHORT = process.env.CETUS_LONG === '1' ? {} : {CETUS_SHORT: '1'};
 /** What stands in one row runs at the same time. */
 const ROWS = [['unit', 'cluster', 'store', 'integration'], ['e2e'], ['fleet']];
 const SLOWEST = 5;
@@ -53,7 +48,7 @@ async function ended(child, file, world) {
 async function run(world) {
   const from = Date.now();
   const file = path.join(dir, `${world}.json`);
-  const {project, args, env} = world === 'fleet' ? FLEET : {project: world, args: [...WORLDS[world], ...without(OF_THE_LONG_KIND[world])], env: {}};
+  const {project, args, env} = world === 'fleet' ? FLEET : {project: world, args: WORLDS[world], env: SHORT};
   // Where several values follow a word of jest's, another word ends them.
   const child = spawn(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', project, ...args, '--json', '--outputFile', file],
     {stdio: ['ignore', 'ignore', 'inherit'], env: {...process.env, ...env}});
