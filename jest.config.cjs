@@ -6,6 +6,7 @@ const CLUSTER = '/test/integration/(zookeeper-harness|manatee-(zookeeper|discove
 const STORE = '/test/integration/(moray|moray-(agreement|feed|reindex|restart)|jobs-postgres|main-postgres|fleet)\\.test\\.ts$';
 /** What takes its minutes, most of them of processor: with `make test-long`, or by its name. Every room keeps one of each kind in `make test`. */
 const named = (world, names) => (process.env.CETUS_SHORT === '1' ? [`/test/${world}/(${names.join('|')})\\.test\\.ts$`] : []);
+const LONG_OF_CLUSTER = named('integration', ['manatee-postgres-chain']);
 const LONG_OF_INTEGRATION = named('integration', ['images-peers', 'network-nodes']);
 const LONG_OF_E2E = named('e2e', [
   'backpressure', 'behaviour', 'cluster', 'compose', 'differential', 'fleet-build', 'fleet-hosts', 'fleet-images', 'made-images', 'network', 'options', 'shared-containerd',
@@ -22,7 +23,7 @@ module.exports = {
   projects: [
     project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
     {...base, displayName: 'store', testRegex: [STORE]},
-    {...base, displayName: 'cluster', testRegex: [CLUSTER]},
+    {...base, displayName: 'cluster', testRegex: [CLUSTER], testPathIgnorePatterns: ['/node_modules/', ...LONG_OF_CLUSTER]},
     project('integration', ['<rootDir>/test/integration/**/*.test.ts'], {testPathIgnorePatterns: ['/node_modules/', STORE, CLUSTER, ...LONG_OF_INTEGRATION]}),
     project('e2e', ['<rootDir>/test/e2e/**/*.test.ts'], {testPathIgnorePatterns: ['/node_modules/', ...LONG_OF_E2E]}),
     project('chaos', ['<rootDir>/test/chaos/**/*.test.ts']),

@@ -5,7 +5,7 @@ import type {Mutant} from './world';
 
 jest.setTimeout(600_000);
 
-const SCHEDULES = ofLong(60, 600);
+const SCHEDULES = ofLong(20, 600);
 const AT_MOST = 2_000;
 
 test(`${SCHEDULES} schedules`, async () => {
