@@ -37,7 +37,9 @@ export interface ErrorAnswer { status: number; error: CetusError }
 export function errorAnswer(thrown: unknown, operationId?: string): ErrorAnswer {
   const error = asCetusError(thrown);
   const unclassified = operationId !== undefined && UNCLASSIFIED[operationId]?.includes(error.kind);
-  return {status: unclassified ? 500 : STATUS[error.kind], error};
+  // Not a node or a registry but our own store, which another server takes over: to be asked again, as any other moment without one.
+  const overdue = error.kind === 'timeout' && error.info['late'] === 'store';
+  return {status: unclassified ? 500 : overdue ? STATUS.unavailable : STATUS[error.kind], error};
 }
 
 /** The Engine's error document. */

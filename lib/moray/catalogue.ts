@@ -72,8 +72,9 @@ export class Catalogue {
   /** Creates or extends the bucket under its lock; answers what the catalogue says afterwards. */
   private async define(connection: Connection, definition: BucketDefinition, deadline: Deadline): Promise<Entry> {
     const {name, version} = definition;
-    await connection.script(`BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '${DDL_DEADLINE_MS}'; SELECT pg_advisory_xact_lock(${LOCK_CLASS.definition}, hashtext('${name}'))`, deadline);
     try {
+      // Within the try: where others hold the lock for too long, this fails with the transaction open.
+      await connection.script(`BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '${DDL_DEADLINE_MS}'; SELECT pg_advisory_xact_lock(${LOCK_CLASS.definition}, hashtext('${name}'))`, deadline);
       const found = await read(connection, name);
       if (found && isCurrent(found, definition)) {
         await connection.script('COMMIT', deadline);

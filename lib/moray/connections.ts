@@ -47,7 +47,7 @@ export class Deadline {
     let onAbort: (() => void) | undefined;
     try {
       return await new Promise<T>((resolve, reject) => {
-        timer = setTimeout(() => reject(new CetusError('timeout', `${what} took longer than ${this.totalMs} ms`, {shown: LATE})), Math.max(0, Math.min(this.leftMs(), 2 ** 31 - 1)));
+        timer = setTimeout(() => reject(new CetusError('timeout', `${what} took longer than ${this.totalMs} ms`, LATE)), Math.max(0, Math.min(this.leftMs(), 2 ** 31 - 1)));
         if (this.signal) {
           onAbort = () => reject(new CetusError('canceled', 'the caller gave up', {cause: this.signal!.reason}));
           this.signal.addEventListener('abort', onAbort, {once: true});

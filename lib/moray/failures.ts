@@ -16,7 +16,7 @@ const SHOWN = {
   value: 'a value that cannot be stored',
 };
 
-export const LATE = SHOWN.late;
+export const LATE = {shown: SHOWN.late, info: {late: 'store'}} as const;
 
 interface PgError extends Error { code?: string; detail?: string; constraint?: string; severity?: string }
 
@@ -64,7 +64,7 @@ export function translate(err: unknown, doing: string, op?: BatchOp): CetusError
   if (code === '23505' && inner?.constraint) return unique(inner, op, err);
   if (isConnectionFailure(err)) return new CetusError('unavailable', `${doing}: the store cannot be reached (${inner?.message ?? 'connection lost'})`, {cause: err, shown: SHOWN.away});
   if (isRolledBack(err)) return new CetusError('unavailable', `${doing}: others are writing the same objects`, {cause: err, shown: SHOWN.crowded});
-  if (code === '57014') return new CetusError('timeout', `${doing}: the store did not answer in time`, {cause: err, shown: SHOWN.late});
+  if (code === '57014') return new CetusError('timeout', `${doing}: the store did not answer in time`, {cause: err, ...LATE});
   if (code.startsWith('53')) return new CetusError('unavailable', `${doing}: the store is out of resources (${inner!.message})`, {cause: err, shown: SHOWN.full});
   if (code.startsWith('22') || code.startsWith('54')) return new CetusError('invalid', `${doing}: ${inner!.message}`, {cause: err, shown: SHOWN.value});
   return new CetusError('internal', `${doing}: ${inner?.message ?? String(err)}`, {cause: err, shown: INTERNAL});

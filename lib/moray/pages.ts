@@ -97,6 +97,8 @@ export class Pages {
         if (connection && !connection.broken) await finish().catch(() => { if (connection) connection.broken = true; });
       }
     } catch (err) {
+      // Also one whose transaction did not begin: nobody knows what it is amid of.
+      if (connection) connection.broken = true;
       throw translate(err, doing);
     } finally {
       free();

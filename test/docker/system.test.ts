@@ -3,6 +3,7 @@ import http from 'node:http';
 import net from 'node:net';
 import request from 'supertest';
 import {errorLine} from '../../lib/docker/errors';
+import {LATE} from '../../lib/moray/failures';
 import {requireTlsUnlessLoopback} from '../../lib/docker/listen';
 import {OPERATIONS} from '../../lib/docker/operations';
 import {createDockerServer} from '../../lib/docker/server';
@@ -189,6 +190,8 @@ describe('errors', () => {
     ['a file of ours', Object.assign(new Error("ENOENT: no such file or directory, open '/proc/1/root'"), {code: 'ENOENT'}), 500, /^internal error; the logs of the datacenter say more$/],
     ['a bug', new TypeError("Cannot read properties of undefined (reading 'x')"), 500, /^internal error/],
     ['the store\'s insides', new CetusError('etagConflict', 'images/default: expected etag 7, found etag 8', {shown: 'others were faster'}), 409, /^others were faster$/],
+    ['a store that is late', new CetusError('timeout', 'put containers/c1 took longer than 10000 ms', LATE), 503, /^the store of the datacenter did not answer in time; try again$/],
+    ['a node that is late', new CetusError('timeout', 'node n1 did not answer in time'), 504, /^node n1 did not answer in time$/],
     ['what was worded for clients', new CetusError('conflict', 'container x is paused'), 409, /^container x is paused$/],
   ])('%s: the client gets words for it, the log the cause', async (_what, thrown, status, message) => {
     const got = await refusal(thrown);

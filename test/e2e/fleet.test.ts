@@ -15,7 +15,7 @@ import {startRegistry, type TestRegistry} from '../harness/registry';
 import {until} from '../harness/wait';
 
 const NODES = 4;
-const MANY = ofLong(30, 200);
+const MANY = ofLong(60, 200);
 let fleet: TestFleet;
 let registry: TestRegistry;
 let empty: Record<string, number>[];

@@ -3,6 +3,7 @@ import {isCetusError} from '../../lib/base/errors';
 import {ALL, eq} from '../../lib/moray/filter';
 import type {Moray} from '../../lib/moray/moray';
 import {createMoray} from '../../lib/moray/postgres';
+import {LOCK_CLASS} from '../../lib/moray/store';
 import type {BucketDefinition} from '../../lib/schema/bucket';
 import {usePostgres} from '../harness/postgres';
 import {until} from '../harness/wait';
@@ -148,4 +149,28 @@ test('twenty processes open the same new buckets at once', async () => {
   await Promise.all(opened.map((moray, n) => moray.put('things', `k${n}`, thing(n))));
   await whenReady(opened[1]!, eq('size', 5), 1);
   expect(await opened[0]!.count('things', ALL)).toBe(20);
+});
+
+test('another has the bucket\'s lock for longer than one waits for it: it is asked for again, and the connection is good afterwards', async () => {
+  const url = await postgres.freshDatabase();
+  await open(url, V1);
+  const other = new pg.Client({connectionString: url});
+  await other.connect();
+  try {
+    await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${LOCK_CLASS.definition}, hashtext('things'))`);
+    const moray = createMoray({url, poolSize: 1});
+    stores.push(moray);
+    const opening = moray.open(V2);
+    opening.catch(() => undefined);
+    const waits = new Set<string>();
+    await until('it to have given up waiting, and to wait again', async () => {
+      for (const {since} of (await other.query<{since: string}>(`SELECT waitstart::text AS since FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND waitstart IS NOT NULL`)).rows) waits.add(since);
+      return waits.size >= 2;
+    });
+    await other.query('COMMIT');
+    await opening;
+    await moray.put('things', 'k', thing(1));
+  } finally {
+    await other.end();
+  }
 });
