@@ -9,7 +9,8 @@ const named = (world, names) => (process.env.CETUS_SHORT === '1' ? [`/test/${wor
 const LONG_OF_CLUSTER = named('integration', ['manatee-postgres-chain']);
 const LONG_OF_INTEGRATION = named('integration', ['images-peers', 'network-nodes']);
 const LONG_OF_E2E = named('e2e', [
-  'backpressure', 'behaviour', 'cluster', 'compose', 'differential', 'fleet-build', 'fleet-hosts', 'fleet-images', 'made-images', 'network', 'options', 'shared-containerd',
+  'backpressure', 'bad-clients', 'bad-registries', 'behaviour', 'cluster', 'comeback', 'compose', 'differential', 'dockerode', 'drift', 'fleet-build', 'fleet-hosts', 'fleet-images',
+  'fleet-ingress', 'fleet-network', 'made-images', 'network', 'never-reading', 'options', 'restarted-agent', 'shared-containerd',
 ]);
 const base = {
   testEnvironment: 'node',
