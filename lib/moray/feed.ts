@@ -38,7 +38,10 @@ interface Page {
   pending: boolean;
 }
 
-/** One statement, so that entries, horizon and the trimming mark are of one snapshot. */
+/**
+ * One statement, so that entries, horizon and the trimming mark are of one snapshot. Each part asks for an order that only the index has: prepared while the log was empty, a mere condition
+ * is planned as a look at every row, and stays that until the server has analyzed the table.
+ */
 function pageStatement(bucket: string, after: Place): Statement {
   return {
     name: `feed_${bucket}`,
@@ -46,7 +49,7 @@ function pageStatement(bucket: string, after: Place): Statement {
         WHERE (txid, seq) > ($1::xid8, $2::bigint) AND txid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY txid, seq LIMIT ${PAGE})
       UNION ALL
       (SELECT 1, pg_snapshot_xmin(pg_current_snapshot()), trimmed_seq, 0, 0,
-        EXISTS (SELECT FROM ${logTable(bucket)} WHERE txid >= pg_snapshot_xmin(pg_current_snapshot())), trimmed_txid::text || ' ' || pg_snapshot_xmax(pg_current_snapshot())::text, NULL
+        (SELECT txid FROM ${logTable(bucket)} ORDER BY txid DESC, seq DESC LIMIT 1) >= pg_snapshot_xmin(pg_current_snapshot()), trimmed_txid::text || ' ' || pg_snapshot_xmax(pg_current_snapshot())::text, NULL
         FROM moray.buckets WHERE name = '${bucket}')`,
     values: [String(after.txid), String(after.seq)],
   };
@@ -163,7 +166,7 @@ export class Feed {
     const {txid, seq} = this.head;
     const statement: Statement = {
       name: `undelivered_${this.bucket}`,
-      text: `SELECT key FROM ${logTable(this.bucket)} WHERE (txid, seq) > ($1::xid8, $2::bigint) LIMIT $3::int`,
+      text: `SELECT key FROM ${logTable(this.bucket)} WHERE (txid, seq) > ($1::xid8, $2::bigint) ORDER BY txid, seq LIMIT $3::int`,
       values: [String(txid), String(seq), String(most + 1)],
     };
     const [rows] = await this.connections.with(new Deadline(), (connection) => connection.run([statement], new Deadline())).catch((err: unknown) => {

@@ -268,3 +268,28 @@ test('what is committed and not delivered is named, also where an older transact
   await until('all to be delivered', () => seen.length === 4);
   await until('nothing to be named at the end', async () => (await named())?.length === 0);
 });
+
+test('no poll looks at the whole log, also where its plan was made while that was empty', async () => {
+  const url = await postgres.freshDatabase();
+  const moray = await open(url);
+  const {seen} = follow(await moray.watch<Counter>('counters', ALL, {signal: stop.signal}));
+  // Fewer than make the server analyze the table.
+  for (let n = 1; n <= 20; n += 1) {
+    await moray.put<Counter>('counters', 'a', {writer: 'w', n});
+    await until('it to be delivered', () => seen.length === n);
+    await moray.undelivered('counters', 10);
+  }
+  const looker = new pg.Client({connectionString: url});
+  await looker.connect();
+  try {
+    const counted = async (): Promise<{rows: string; scans: string}> =>
+      (await looker.query<{rows: string; scans: string}>(`SELECT n_tup_ins AS rows, seq_scan AS scans FROM pg_stat_user_tables WHERE relname = 'counters__log'`)).rows[0]!;
+    await until('the server to have counted', async () => Number((await counted()).rows) >= 20);
+    // What was told as undelivered comes from another connection, which counts apart.
+    await moray.close();
+    // The making of its two indexes.
+    expect(Number((await counted()).scans)).toBeLessThanOrEqual(2);
+  } finally {
+    await looker.end();
+  }
+});

@@ -15,6 +15,8 @@ import type {Datacenter} from './datacenter';
 import {spread, type Spread} from './measure';
 
 const PLACEMENTS = 5_000;
+/** Not counted: code that runs for the first time, as no endpoint's does after its first second. */
+const WARM_UP = 500;
 const BATCH = 250;
 const ACCOUNTS = 100;
 
@@ -24,15 +26,15 @@ export async function placements({moray}: Datacenter, imageId: string, imageRefe
   const index = createPlacementIndex();
   await feedPlacement(moray, index, DEFAULT_JOB_CONFIG, silentLog(), stop.signal);
   const samples: number[] = [];
-  for (let n = 0; n < PLACEMENTS; n += 1) {
+  for (let n = -WARM_UP; n < PLACEMENTS; n += 1) {
     const request = {
       account: 'default', containerName: `p-${n}`, labels: {}, platform: 'linux/amd64', reservation: {...NOTHING_RESERVED, memoryBytes: 64 * 2 ** 20}, imageReference, imageId, pinnedNodes: [], ports: [],
       // Every other one wants a rack.
-      expressions: n % 2 ? [`constraint:rack==~${rackOf(n * 7)}`] : [],
+      expressions: n % 2 ? [`constraint:rack==~${rackOf((n + WARM_UP) * 7)}`] : [],
     };
     const from = performance.now();
     index.place(request);
-    samples.push(performance.now() - from);
+    if (n >= 0) samples.push(performance.now() - from);
   }
   stop.abort(new Error('placed'));
   return spread(samples);
