@@ -49,7 +49,8 @@ const MAX_STRANGER_BYTES = 16 * 1024;
 const MAX_STRANGERS = 16;
 const ENROLL = '/v1/enroll';
 
-interface Route { validate: Check; answer(body: never, peer: Peer | undefined): unknown }
+/** `held`: its answer is only waited for, with nothing of it in hand. */
+interface Route { validate: Check; held?: boolean; answer(body: never, peer: Peer | undefined): unknown }
 
 export class Listener {
   private readonly server: http.Server;
@@ -63,7 +64,8 @@ export class Listener {
     const ajv = new Ajv({discriminator: true, allErrors: false, strictTypes: false, strictRequired: false});
     this.routes = new Map<string, Route>([
       ['/v1/join', {validate: lateCheck(ajv, NODE_FACTS_SCHEMA), answer: (facts: NodeFacts) => calls.join(facts)}],
-      ['/v1/heartbeat', {validate: lateCheck(ajv, HEARTBEAT_SCHEMA), answer: (beat: Heartbeat) => calls.heartbeat(beat)}],
+      // Until its lease's row is written, a fifth of the time between two: of 10,000 nodes 2,000 wait at any moment, each on its one connection.
+      ['/v1/heartbeat', {validate: lateCheck(ajv, HEARTBEAT_SCHEMA), held: true, answer: (beat: Heartbeat) => calls.heartbeat(beat)}],
       ['/v1/assignments', {validate: lateCheck(ajv, ASSIGNMENT_SCHEMA), answer: (question: AssignmentQuestion) => calls.assignments(question)}],
       ['/v1/reports', {validate: lateCheck(ajv, REPORT_BATCH_SCHEMA), answer: (batch: ReportBatch) => calls.reports(batch)}],
     ]);
@@ -178,12 +180,17 @@ export class Listener {
     const peer = this.caller(req);
     if (this.underWay >= MAX_UNDER_WAY) throw new CetusError('unavailable', 'too many agents report at once');
     this.underWay += 1;
+    let counted = 1;
     try {
       const message = checked(req, route, await readJson(req));
       if (peer && message.nodeId !== peer.id) throw new CetusError('forbidden', `node ${peer.id} may not speak for node ${message.nodeId}`);
+      if (route.held) {
+        counted = 0;
+        this.underWay -= 1;
+      }
       return await route.answer(message as never, peer);
     } finally {
-      this.underWay -= 1;
+      this.underWay -= counted;
     }
   }
 
