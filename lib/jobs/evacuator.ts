@@ -49,7 +49,10 @@ const AGAIN_MS = 1_000;
 /** Without news of nodes: for what a failed job left. */
 const SWEEP_MS = 15_000;
 
-interface Work { workflow: 'container.evacuate' | 'container.move'; container: Container; from: string }
+/** Nodes whose containers are begun in turn. */
+const NODES_IN_TURN = 64;
+
+interface Work { workflow: 'container.evacuate' | 'container.move'; container: Pick<Container, 'id' | 'account' | 'name'>; from: string }
 
 export function createEvacuator(options: EvacuatorOptions): Evacuator {
   return new Mover(options);
@@ -129,12 +132,14 @@ class Mover implements Evacuator {
       await this.run({workflow: c.moving.leaving && !fenced ? 'container.move' : 'container.evacuate', container: c, from: c.moving.from});
     }
     await this.clear(byId);
+    const fenced: Node[] = [];
     for (const node of byId.values()) {
       if (node.liveness === 'fenced') {
         const seen = this.seen.get(node.id);
-        if (seen?.node !== node || !seen.empty) await this.evacuate(node);
+        if (seen?.node !== node || !seen.empty) fenced.push(node);
       } else if (node.availability === 'draining' && node.liveness === 'alive') await this.drain(node, drainParallel);
     }
+    for (let n = 0; n < fenced.length; n += NODES_IN_TURN) await this.evacuate(fenced.slice(n, n + NODES_IN_TURN));
   }
 
   private async clear(byId: ReadonlyMap<string, Node>): Promise<void> {
@@ -152,14 +157,24 @@ class Mover implements Evacuator {
     }
   }
 
-  private async evacuate(node: Node): Promise<void> {
-    let empty = true;
-    for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) {
-      if (!goesElsewhere(c)) continue;
-      empty = false;
-      await this.run({workflow: 'container.evacuate', container: c, from: node.id});
+  /** One of each node, then the next of each: those of one node wait for each other, for each gives its capacity back in the same row. */
+  private async evacuate(nodes: readonly Node[]): Promise<void> {
+    const lists = await Promise.all(nodes.map((node) => this.toEvacuate(node)));
+    for (let n = 0, more = true; more; n += 1) {
+      more = false;
+      for (const [i, list] of lists.entries()) {
+        const container = list[n];
+        if (container) await this.run({workflow: 'container.evacuate', container, from: nodes[i]!.id});
+        more ||= container !== undefined;
+      }
     }
-    this.seen.set(node.id, {node, empty});
+  }
+
+  private async toEvacuate(node: Node): Promise<Work['container'][]> {
+    const list: Work['container'][] = [];
+    for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) if (goesElsewhere(c)) list.push({id: c.id, account: c.account, name: c.name});
+    this.seen.set(node.id, {node, empty: list.length === 0});
+    return list;
   }
 
   private async drain(node: Node, most: number): Promise<void> {

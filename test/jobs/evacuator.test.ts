@@ -210,3 +210,20 @@ test('a container that went elsewhere and was removed there is nobody\'s on its 
   expect([...other.containers.keys()]).toEqual(['c2']);
   expect(await dc.leaks({blobs: true})).toEqual([]);
 });
+
+test('of several fenced nodes one container each is begun before the next of any: those of one node wait for each other', async () => {
+  const other = {...dc.node, id: 'node-2', name: 'node-2', liveness: 'fenced' as const};
+  for (const [node, ids] of [[dc.node.id, ['a1', 'a2', 'a3']], [other.id, ['b1', 'b2']]] as const)
+    for (const id of ids) await dc.store.put(BUCKETS.containers.name, id, {...dc.draft(id, id), ...always(), node, nodeId: node, status: 'running', reschedule: true, observation: {...dc.draft(id, id).observation, status: 'running'}});
+  Object.assign(dc.node, {liveness: 'fenced'});
+  const begun: string[] = [];
+  const run = async ({params}: {params: {containerId: string; from: string}}): Promise<{node: string}> => {
+    begun.push(`${params.containerId} of ${params.from}`);
+    return {node: 'another'};
+  };
+  const both = createEvacuator({moray: dc.store, workflow: {run} as never, log: silentLog(), clock: dc.clock, nodes: () => [dc.node, other], acts: () => true});
+  await dc.clock.until(both.look());
+  expect(begun).toHaveLength(5);
+  expect(begun.map((each) => each.split(' of ')[1])).toEqual([dc.node.id, other.id, dc.node.id, other.id, dc.node.id]);
+  expect(new Set(begun.map((each) => each.slice(0, 2))).size).toBe(5);
+});
