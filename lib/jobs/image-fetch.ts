@@ -13,6 +13,7 @@ import type {Image, ImageRef} from '../schema/objects';
 import {normalizeReference} from '../schema/reference';
 import {formatNs} from '../base/clock';
 import {candidates, copiesLacking, peersOf, rendezvous, schedulable} from './image-copies';
+import {MOST_HOLDERS} from './image-holders';
 import {NOTHING_RESERVED, type Ctx} from './services';
 import {IMAGES, undoTask, usersOfImage} from './steps';
 
@@ -21,11 +22,6 @@ export const IMAGE_REFS = BUCKETS.image_refs.name;
 /** Of what exists only inside: losing any one machine loses none of it. */
 const INSIDE_COPIES = 2;
 const COPY_TRIES = 3;
-/**
- * An image that everybody uses comes to be on every node, and its object is read by each create: of so many holders more would only make it larger (and the store's index takes no more
- * than 1,000). A node beyond them has the image, but does not count: it is asked for it at each container, and where nobody uses it there the keeper takes it away.
- */
-const MOST_HOLDERS = 512;
 /** Accounts that have an image by the same name; who is beyond it is not asked. */
 const MOST_NAMESAKES = 64;
 const LEAVING_WAIT_MS = 30_000;
@@ -248,11 +244,10 @@ export async function dropUnrecorded(ctx: Ctx<{account: string}>, step: string, 
   }
 }
 
-/** The write that counts these nodes among those that have the container's image. */
-export async function imageNowOn(ctx: Ctx<unknown>, {account, imageId}: Pick<Container, 'account' | 'imageId'>, nodeIds: string[]): Promise<BatchOp[]> {
-  const key = `${account}/${imageId}`;
-  const image = await ctx.moray.peek<Image>(IMAGES, key);
-  const nodes = [...new Set([...image?.value.nodes ?? [], ...nodeIds])];
-  if (!image || image.value.nodes.length >= MOST_HOLDERS || nodes.length === image.value.nodes.length) return [];
-  return [{op: 'put', bucket: IMAGES, key, value: {...image.value, nodes}, etag: image.etag}];
+/** Once the image is there (`holdOnNode`): resolves when its new nodes are counted. */
+export function countHolders(ctx: Ctx<unknown>, {account, imageId}: Pick<Container, 'account' | 'imageId'>, nodeIds: readonly string[]): Promise<void> {
+  const counted = ctx.services.holders.count(ctx.moray, `${account}/${imageId}`, nodeIds);
+  // Awaited behind the node's work, which goes on meanwhile.
+  counted.catch(() => undefined);
+  return counted;
 }

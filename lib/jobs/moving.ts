@@ -17,7 +17,7 @@ import type {Image} from '../schema/objects';
 import {hardwareOf, type PlacementDecision, type PlacementRequest} from '../schema/placement';
 import type {PlanStep, Step} from '../workflow/chain';
 import {hold} from './attach';
-import {holdOnNode, imageNowOn} from './image-fetch';
+import {countHolders, holdOnNode} from './image-fetch';
 import {isWanted, pinnedBy} from '../fleet/movable';
 import {reserve} from './reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from './services';
@@ -25,7 +25,6 @@ import {startAt} from './starting';
 import {container, IMAGES, noteRemains, putContainer, task, undoTask} from './steps';
 
 interface Placed extends MovedResult { placement: PlacementDecision }
-interface Ran extends TaskOutput { imageOn?: string[] }
 type Moving = Ctx<EvacuateParams>;
 
 const NODES = BUCKETS.nodes.name;
@@ -113,23 +112,23 @@ async function moveReservation(ctx: Moving, c: Container, to: string): Promise<B
 }
 
 /** Made and started in one act: alone, neither is of use to anybody. */
-async function run(ctx: Moving): Promise<Ran> {
+async function run(ctx: Moving): Promise<TaskOutput> {
   const {nodeId} = placed(ctx);
   const {value: c} = await container(ctx, ctx.params.containerId);
-  const imageOn = await holdOnNode(ctx, nodeId, c, undefined);
+  const counted = countHolders(ctx, c, await holdOnNode(ctx, nodeId, c, undefined));
   const {observation} = await task(ctx, nodeId, 'run.create', {kind: 'container.create', spec: c.spec, volumes: [], reschedule: true});
-  const there = imageOn.length ? {imageOn} : {};
-  if (!c.moving?.start) return {observation, ...there};
-  return {...await startAt(ctx, c, 'run.start'), ...there};
+  const ran = c.moving?.start ? await startAt(ctx, c, 'run.start') : {observation};
+  await counted;
+  return ran;
 }
 
 async function moved(ctx: Moving): Promise<{writes: BatchOp[]}> {
   const stored = await container(ctx, ctx.params.containerId);
-  const {observation, imageOn} = ctx.outputs['run'] as Ran;
+  const {observation} = ctx.outputs['run'] as TaskOutput;
   // Reports of the new node may have been faster: then only the mark goes.
   const seen = (observation && applyObservation(stored.value, observation)) ?? stored.value;
   const {moving: _over, ...there} = seen;
-  return {writes: [putContainer(stored, there), ...(imageOn ? await imageNowOn(ctx, there, imageOn) : [])]};
+  return {writes: [putContainer(stored, there)]};
 }
 
 /** A task to a node that may be fenced meanwhile: of what is marked nothing runs there then, so it is done. */

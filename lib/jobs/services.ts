@@ -7,6 +7,7 @@ import type {NodeView, PlacementIndex} from '../placement/placement';
 import type {Reservation} from '../schema/container';
 import type {Node, NodeReservations} from '../schema/node';
 import type {StepContext} from '../workflow/chain';
+import {ImageHolders} from './image-holders';
 import {DEFAULT_POOLS, type SubnetPool} from './subnets';
 
 export interface JobConfig {
@@ -28,6 +29,7 @@ export interface JobServices {
   config: JobConfig;
   /** Addresses that this process gave away a moment ago: others who ask meanwhile take the next, instead of colliding at the commit. */
   recent: Recent;
+  holders: ImageHolders;
 }
 
 export type Ctx<P> = StepContext<P, JobServices>;
@@ -52,7 +54,7 @@ export function createJobServices(options: JobServicesOptions): JobServices {
   const clock = options.clock ?? systemClock;
   return {
     fleet: options.fleet, placement: options.placement, clock, ids: options.ids ?? systemIds, random: options.random ?? Math.random,
-    config: {...DEFAULT_JOB_CONFIG, ...options.config}, recent: new Recent(clock),
+    config: {...DEFAULT_JOB_CONFIG, ...options.config}, recent: new Recent(clock), holders: new ImageHolders(),
   };
 }
 

@@ -97,7 +97,8 @@ describe.each(ALL)('$as', ({name, scene}) => {
     expect(plain.error).toBeUndefined();
     expect(plain.leaks).toEqual([]);
     expect(plain.digest === plain.before).toBe(name === 'container.restart');
-    expect(plain.writes).toBeLessThanOrEqual(name === 'container.restart' || name === 'container.move' ? 3 : 2);
+    // One that moves comes to a node that has not had the image: that is counted in a write of its own, which chains share.
+    expect(plain.writes).toBeLessThanOrEqual(name === 'container.move' ? 4 : name === 'container.restart' ? 3 : 2);
   });
 
   it('leaves its events, once each, and those of the node', async () => {

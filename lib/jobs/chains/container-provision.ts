@@ -11,7 +11,7 @@ import type {Container, ContainerObservation, ResolvedMount} from '../../schema/
 import type {Image, Volume} from '../../schema/objects';
 import type {PlacementDecision} from '../../schema/placement';
 import type {Chain} from '../../workflow/chain';
-import {holdOnNode, imageNowOn} from '../image-fetch';
+import {countHolders, holdOnNode} from '../image-fetch';
 import {mayLeave} from '../marks';
 import {reserve} from '../reservations';
 import {NOTHING_RESERVED, type Ctx, type JobServices} from '../services';
@@ -26,7 +26,7 @@ interface Placed extends ProvisionResult {
 /** The draft with the ids of volumes that exist by now, those volumes, and the ones to make. */
 interface Volumes { draft: ProvisionParams['container']; existing: Stored<Volume>[]; created: Volume[] }
 interface Settled extends Volumes { decision: PlacementDecision; reservation: BatchOp | undefined }
-interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; /** its node knows that it may go elsewhere */ marked?: boolean; /** nodes that have the image now and had not */ imageOn?: string[] }
+interface Created { observation?: ContainerObservation; mountpoints: Record<string, string>; /** its node knows that it may go elsewhere */ marked?: boolean }
 
 export const provision: Chain<ProvisionParams, JobServices> = {
   name: 'container.provision',
@@ -131,6 +131,7 @@ async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
   const [{value: container}, imageOn] = await Promise.all([
     ctx.moray.get<Container>(CONTAINERS, containerId), holdOnNode(ctx, nodeId, {...ctx.params.container, node}, ctx.secrets as PullSecrets | undefined),
   ]);
+  const counted = countHolders(ctx, container, imageOn);
   const volumes = await Promise.all(container.volumeIds.map(async (id) => (await ctx.moray.get<Volume>(VOLUMES, id)).value));
   const mountpoints: Record<string, string> = {};
   for (const {id, mountpoint, ...volume} of volumes) {
@@ -142,7 +143,8 @@ async function create(ctx: Ctx<ProvisionParams>): Promise<Created> {
   const {observation} = await task(ctx, nodeId, 'create', {
     kind: 'container.create', spec: container.spec, volumes: volumes.map((volume) => ({id: volume.id, ...forNode(volume)})), ...(marked ? {reschedule: true} : {}),
   });
-  return {observation, mountpoints, ...(marked ? {marked} : {}), ...(imageOn.length ? {imageOn} : {})};
+  await counted;
+  return {observation, mountpoints, ...(marked ? {marked} : {})};
 }
 
 function forNode({name, account, options, within}: Pick<Volume, 'name' | 'account' | 'options' | 'within'>): Pick<Volume, 'name' | 'account' | 'options' | 'within'> {
@@ -159,7 +161,7 @@ async function uncreate(ctx: Ctx<ProvisionParams>): Promise<void> {
 
 async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
   const {containerId, newVolumeIds} = ctx.outputs['place'] as Placed;
-  const {observation, mountpoints, marked, imageOn} = ctx.outputs['create'] as Created;
+  const {observation, mountpoints, marked} = ctx.outputs['create'] as Created;
   const stored = await ctx.moray.get<Container>(CONTAINERS, containerId);
   const {provisioning: _hidden, ...seen} = (observation && applyObservation(stored.value, observation)) ?? stored.value;
   const shown: Container = {...seen, ...(marked ? {reschedule: true} : {})};
@@ -170,7 +172,6 @@ async function show(ctx: Ctx<ProvisionParams>): Promise<{writes: BatchOp[]}> {
     if (mountpoints[id]) writes.push({op: 'put', bucket: VOLUMES, key: id, value: {...volume.value, mountpoint: mountpoints[id]}, etag: volume.etag});
     if (newVolumeIds.includes(id)) writes.push(eventPut(ctx, shown.account, 'volume', 'create', volume.value.name, {driver: volume.value.driver}));
   }
-  if (imageOn) writes.push(...(await imageNowOn(ctx, shown, imageOn)));
   writes.push(containerPut(ctx, shown, 'create'));
   return {writes};
 }
