@@ -61,7 +61,8 @@ export function createEvacuator(options: EvacuatorOptions): Evacuator {
 class Mover implements Evacuator {
   private readonly clock: Clock;
   private readonly stopping = new AbortController();
-  private readonly under = new Map<string, Promise<void>>();
+  /** What is under way, by what it is about; `from`: which node it leaves, or left, for another. */
+  private readonly under = new Map<string, {from?: string; over: Promise<void>}>();
   private readonly failed = new Map<string, {untilMs: number; delayMs: number}>();
   private loop: Promise<void> = Promise.resolve();
   private sweptMs = -Infinity;
@@ -92,12 +93,12 @@ class Mover implements Evacuator {
   async stop(): Promise<void> {
     this.stopping.abort(new Error('the evacuator stops'));
     await this.loop;
-    await Promise.allSettled([...this.under.values()]);
+    await Promise.allSettled(this.overs());
   }
 
   async look(): Promise<void> {
     await this.begin(true);
-    await Promise.all([...this.under.values()]);
+    await Promise.all(this.overs());
   }
 
   /** A fleet in which all is well costs one question to the store now and then, and so does a rack that has been gone for days. */
@@ -178,12 +179,12 @@ class Mover implements Evacuator {
   }
 
   private async drain(node: Node, most: number): Promise<void> {
-    let moving = 0;
+    // Also those that have left and not arrived yet.
+    const moving = [...this.under.values()].filter(({from}) => from === node.id).length;
     const ready: Container[] = [];
     for await (const {value: c} of this.options.moray.find<Container>(CONTAINERS, eq('nodeId', node.id))) {
-      if (this.under.has(c.id)) moving += 1;
       // Of those that nobody can take just now none must stand before the others.
-      else if (goesElsewhere(c) && c.status !== 'paused' && pinnedBy(c) === undefined && !this.rests(c.id) && ready.length < most) ready.push(c);
+      if (!this.under.has(c.id) && goesElsewhere(c) && c.status !== 'paused' && pinnedBy(c) === undefined && !this.rests(c.id) && ready.length < most) ready.push(c);
     }
     for (const container of ready.slice(0, Math.max(0, most - moving))) await this.run({workflow: 'container.move', container, from: node.id});
   }
@@ -194,14 +195,18 @@ class Mover implements Evacuator {
   }
 
   private run({workflow, container: {id, account, name}, from}: Work): Promise<void> {
-    return this.begun(id, {workflow, account, params: {containerId: id, from}}, {
+    return this.begun(id, {workflow, account, params: {containerId: id, from}, from}, {
       done: ({node}: MovedResult) => this.options.log.info({containerId: id, container: name, from, to: node}, `a container of ${workflow === 'container.move' ? 'a node that is drained' : 'a fenced node'} runs elsewhere`),
       failed: (err, againInMs) => this.options.log.warn({err, containerId: id, container: name, from, againInMs}, 'a container could not be started elsewhere; trying again'),
     });
   }
 
+  private overs(): Promise<void>[] {
+    return [...this.under.values()].map(({over}) => over);
+  }
+
   /** Begins it, unless it is under way or has just failed. Memory stays bounded whatever the number: the next ones wait for these. */
-  private async begun<R>(id: string, job: Pick<RunRequest, 'workflow' | 'account' | 'params'>, told: {done(result: R): void; failed(err: unknown, againInMs: number): void}): Promise<void> {
+  private async begun<R>(id: string, {from, ...job}: Pick<RunRequest, 'workflow' | 'account' | 'params'> & {from?: string}, told: {done(result: R): void; failed(err: unknown, againInMs: number): void}): Promise<void> {
     const before = this.failed.get(id);
     if (this.under.has(id) || this.stopping.signal.aborted || this.rests(id)) return;
     const work = this.options.workflow.run<R>({...job, requestId: `${job.workflow.slice('container.'.length)}-${id.slice(0, 12)}`, lockWaitMs: 0})
@@ -215,7 +220,7 @@ class Mover implements Evacuator {
         if (!isCetusError(err, 'conflict') && !isCetusError(err, 'notFound')) told.failed(err, delayMs);
       })
       .finally(() => this.under.delete(id));
-    this.under.set(id, work);
-    if (this.under.size >= PARALLEL) await Promise.race([...this.under.values()]);
+    this.under.set(id, {from, over: work});
+    if (this.under.size >= PARALLEL) await Promise.race(this.overs());
   }
 }

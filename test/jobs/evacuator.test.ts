@@ -97,6 +97,37 @@ test('a drain takes so many at a time, stops them first, keeps their addresses, 
   expect(await dc.leaks({blobs: true})).toEqual([]);
 });
 
+test('one that has left and not arrived yet counts among those that a drain has on their way', async () => {
+  for (const n of [1, 2, 3, 4, 5]) await dc.container(`c${n}`, `web${n}`, true, of(`c${n}`, `web${n}`, always()));
+  const other = await pair({availability: 'draining'});
+  let goOn!: () => void;
+  const gate = new Promise<void>((resolve) => { goOn = resolve; });
+  let both!: () => void;
+  const bothThere = new Promise<void>((resolve) => { both = resolve; });
+  const task = other.task.bind(other);
+  let making = 0;
+  other.task = async (order) => {
+    if (order.body.kind === 'container.create') {
+      making += 1;
+      if (making === 2) both();
+      await gate;
+    }
+    return task(order);
+  };
+  const first = evacuator.look();
+  await dc.clock.until(bothThere);
+  // Both are the other node's by now.
+  expect([(await get('c1')).nodeId, (await get('c2')).nodeId]).toEqual(['node-2', 'node-2']);
+  const second = evacuator.look();
+  await dc.clock.pass(500);
+  expect(dc.agent.tasks.filter(({body}) => body.kind === 'container.stop')).toHaveLength(2);
+  goOn();
+  await dc.clock.until(Promise.all([first, second]));
+  await look();
+  await look();
+  expect(other.containers.size).toBe(5);
+});
+
 test('those that nobody else can take do not stand before the others of a drain', async () => {
   const held = {labels: {'com.docker.swarm.constraints': JSON.stringify([`node==${dc.node.name}`])}};
   for (const n of [1, 2]) await dc.container(`c${n}`, `held${n}`, true, {...of(`c${n}`, `held${n}`, always()), ...held});
