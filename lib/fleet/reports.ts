@@ -1,6 +1,6 @@
 /**
  * Applies agents' reports to the store. Per container in order, different containers in parallel; what a container's pending reports change is
- * one batch: the container (on its etag), the leases it lets go, the events. A repeated report changes nothing: state goes by generation, and
+ * one batch: the container (on its etag), the leases it lets go, the events; events alone share one with those of other containers. A repeated report changes nothing: state goes by generation, and
  * an event's key is made from the report. Called by the listener; the hooks are for waiters and auto-remove in this process.
  */
 import {type Clock} from '../base/clock';
@@ -12,6 +12,7 @@ import type {Report, ReportBatch} from '../schema/agent';
 import {BUCKETS} from '../schema/buckets';
 import type {Container} from '../schema/container';
 import type {Exec} from '../schema/objects';
+import {EventWriter} from './event-writer';
 import {containerEvent, disconnectEvents, nsOf, putEvent, reportedEvent, volumeEvents} from './events';
 import {applyObservation, holdsNothing, letsGo, releaseLeases} from './observe';
 import type {OutstandingTransitions} from './outstanding';
@@ -34,9 +35,12 @@ export class ReportApplier {
   private readonly lanes = new Map<string, Lane>();
   private readonly listeners = new Set<ContainerListener>();
   private readonly waiting: (() => void)[] = [];
+  private readonly events: EventWriter;
   private running = 0;
 
-  constructor(private readonly services: {moray: Moray; log: Log; clock: Clock; outstanding: OutstandingTransitions}) {}
+  constructor(private readonly services: {moray: Moray; log: Log; clock: Clock; outstanding: OutstandingTransitions}) {
+    this.events = new EventWriter(services.moray);
+  }
 
   onContainerChange(listener: ContainerListener): () => void {
     this.listeners.add(listener);
@@ -122,7 +126,8 @@ export class ReportApplier {
     const state: BatchOp[] = changed && !leave
       ? [{op: 'put', bucket: BUCKETS.containers.name, key: containerId, value: after, etag: stored.etag}, ...(released ? releaseLeases(containerId) : [])]
       : [];
-    await this.commit([...state, ...events], events);
+    if (state.length) await this.commit([...state, ...events], events);
+    else await this.events.write(events);
     // On a later attempt the conflict may have been with our own write, whose answer was lost: nothing is left to write, and nobody was told yet.
     if (changed && !leave || attempt > 1) this.announce({container: after, actions});
   }

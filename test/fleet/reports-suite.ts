@@ -136,6 +136,24 @@ export function reportsSuite(makeMoray: () => Promise<Moray>): void {
     expect(await container('c2')).toMatchObject({status: 'exited'});
   });
 
+  test('events alone of many containers share a write; what is known already is written no second time, and a refusal is nobody else\'s', async () => {
+    const ids = Array.from({length: 20}, (_, n) => `c${n}`);
+    for (const id of ids) await running({id, name: id, accountName: `default/${id}`});
+    const said = (id: string, seq: number): Report => report(seq, 'kill', {containerId: id, generation: 2, status: 'running'}, {signal: 'SIGHUP'});
+    await applier.apply(batch(said('c3', 3)));
+    batches = [];
+    await Promise.all(ids.map((id, n) => applier.apply(batch(said(id, n)))));
+    // The first may have left before the others came, and the one with the known event is written again without it.
+    expect(batches.length).toBeLessThanOrEqual(4);
+    expect((await events()).map((e) => e.actorId).sort()).toEqual([...ids].sort());
+    beforeBatch = async (ops) => { if (JSON.stringify(ops).includes('"c7"')) throw new CetusError('invalid', 'not this one'); };
+    expect(await Promise.all(ids.map((id, n) => applier.apply(batch(said(id, n + 100)))))).toEqual(ids.map((_, n) => ({ackedSeq: n + 100})));
+    expect(await events()).toHaveLength(2 * ids.length - 1);
+    beforeBatch = async () => { throw new CetusError('unavailable', 'no primary'); };
+    const told = await Promise.allSettled(ids.map((id, n) => applier.apply(batch(said(id, n + 200)))));
+    expect(told.every((one) => one.status === 'rejected')).toBe(true);
+  });
+
   test('reports of a container that is gone are acknowledged', async () => {
     expect(await applier.apply(batch(report(1, 'die', {generation: 3, status: 'exited'})))).toEqual({ackedSeq: 1});
     expect(await events()).toEqual([]);
