@@ -71,6 +71,8 @@ export class Execution {
   private readonly lost = new AbortController();
   private readonly canceled = new AbortController();
   private readonly own: OwnWrites;
+  /** Of the lock, where it was taken here and the store's answer was heard. */
+  private lockEtag: Etag | undefined;
 
   /** `job` is claimed already; `etag` null where it is not in the store yet. */
   constructor(
@@ -208,6 +210,8 @@ export class Execution {
       const {cancelSeen, results} = await commitJob(this.deps, this.saved, job, ops);
       if (results) this.own.committed(ops, results);
       else this.own.forget();
+      // The first of the ops, where it is a put and no check.
+      if (creating) this.lockEtag = results?.[0]?.etag;
       if (cancelSeen) {
         // Our segment was decided without knowing of the cancel: between steps is the place to see it.
         this.base = {...this.base, cancelRequested: true};
@@ -215,7 +219,8 @@ export class Execution {
         return false;
       }
     } catch (err) {
-      if (!(err instanceof Refused) || err.why === 'locked') throw err;
+      // Who has the target and finds the lock gone goes on: it is the end that lets go of it.
+      if (!(err instanceof Refused) || (err.why === 'locked' && creating)) throw err;
       await this.refused(err);
       return false;
     } finally {
@@ -229,6 +234,8 @@ export class Execution {
   }
 
   private async refused(refusal: Refused): Promise<void> {
+    // Gone, or another's, by an operator's hand: what is ours of it is looked for.
+    if (refusal.error.info['bucket'] === BUCKETS.locks.name) this.lockEtag = undefined;
     const culprits = this.pending;
     const context = this.context(this.replans + 1, this.lost.signal);
     this.rollback();
@@ -260,7 +267,8 @@ export class Execution {
   }
 
   private unlock(): BatchOp[] {
-    // By job, not by target: it can then never be another job's lock, and its absence (an operator's hand) is no error.
+    // By its etag, or by job, and never by target alone: it can then never be another job's lock. The former is the cheaper; by job its absence (an operator's hand) is no error.
+    if (this.lockEtag !== undefined) return [{op: 'delete', bucket: BUCKETS.locks.name, key: this.job.target, etag: this.lockEtag}];
     return [{op: 'deleteMany', bucket: BUCKETS.locks.name, filter: `(jobId=${this.job.id})`}];
   }
 

@@ -20,6 +20,18 @@ describe('the fast path', () => {
     expect(await world.jobs()).toMatchObject([{execution: 'succeeded', lease: null, result: {made: 'a'}}]);
   });
 
+  it.each([['gone', undefined], ['another job\'s', '00000000-0000-4000-8000-00000000beef']])('ends also where an operator\'s hand has been at its lock: %s', async (_what, jobId) => {
+    const world = await new World().open();
+    world.script.act = async (ctx) => {
+      await world.store.delete('locks', ctx.job.target);
+      if (jobId) await world.store.put('locks', ctx.job.target, {target: ctx.job.target, jobId, takenAt: ''});
+    };
+    await expect(world.make(world.runner())).resolves.toMatchObject({made: 'a'});
+    expect(await world.jobs()).toMatchObject([{execution: 'succeeded', lease: null}]);
+    expect((await world.locks()).map((l) => l.jobId)).toEqual(jobId ? [jobId] : []);
+    expect(world.script.log).toEqual(['plan', 'act 1.1']);
+  });
+
   it('hands secrets to the steps and writes them nowhere', async () => {
     const world = await new World().open();
     let seen: unknown;
