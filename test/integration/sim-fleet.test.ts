@@ -10,9 +10,11 @@ import {until} from '../harness/wait';
 
 const NODES = 50;
 const CONTAINERS = 100;
+/** In two processes, as a fleet is that needs more descriptors than one may have. */
+const PER_PROCESS = 30;
 
 describe('a simulated fleet', () => {
-  const datacenter = new Datacenter({nodes: NODES});
+  const datacenter = new Datacenter({nodes: NODES, perProcess: PER_PROCESS});
   let docker: Docker;
 
   beforeAll(async () => {
@@ -34,6 +36,7 @@ describe('a simulated fleet', () => {
     for await (const {value} of datacenter.moray.find<Node>(BUCKETS.nodes.name, ALL)) nodes.push(value);
     expect(nodes.map((node) => node.liveness)).toEqual(Array(NODES).fill('alive'));
 
+    expect(datacenter.fleet.pids).toHaveLength(2);
     // By the word of those who run them, who report to the endpoint, which tells the client.
     const running = await datacenter.fleet.running();
     expect([...running.keys()].sort()).toEqual([...ids].sort());

@@ -25,10 +25,14 @@ export interface DatacenterOptions {
   postgresUrl?: string;
   /** For the endpoint's process: --cpu-prof and the like. */
   nodeFlags?: string[];
+  /** Nodes in one process of the simulated fleet, at most. */
+  perProcess?: number;
 }
 
 /** A fleet's store is sized by its operator: this one has room for its tables. Durability is as everywhere. */
 const FLEET_STORE = {shared_buffers: '512MB', max_wal_size: '4GB'};
+/** So is its endpoint: with the young generation of a machine's own (4 MB) what is under way in a fleet is taken for old, and a tenth of its time goes into that. */
+const FLEET_ENDPOINT = ['--max-semi-space-size=32'];
 
 export class Datacenter {
   private readonly undo: (() => Promise<unknown> | void)[] = [];
@@ -50,7 +54,7 @@ export class Datacenter {
 
   /** Resolves when all nodes have joined. `stop` is the caller's, also where this fails. */
   async start(): Promise<void> {
-    const {nodes, postgresUrl, nodeFlags = []} = this.options;
+    const {nodes, postgresUrl, nodeFlags = [], perProcess} = this.options;
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-bench-fleet-'));
     this.directory = dir;
     this.undo.push(() => fs.rmSync(dir, {recursive: true, force: true}));
@@ -77,7 +81,7 @@ export class Datacenter {
     fs.writeFileSync(configFile, JSON.stringify(config), {mode: 0o600});
     this.child = new SupervisedChild({
       name: 'endpoint', log: silentLog(), readyTimeoutMs: 60_000, stopTimeoutMs: 20_000, logFile: path.join(dir, 'log', 'endpoint.log'),
-      args: [...NODE_FLAGS, ...nodeFlags, PROGRAM, 'endpoint', '--config', configFile],
+      args: [...NODE_FLAGS, ...FLEET_ENDPOINT, ...nodeFlags, PROGRAM, 'endpoint', '--config', configFile],
     });
     this.undo.push(() => this.child.stop());
     const ready = await this.child.start();
@@ -85,7 +89,7 @@ export class Datacenter {
     this.moray = createMoray({url: this.storeUrl, log: silentLog()});
     this.undo.push(() => this.moray.close());
     await this.moray.open(...Object.values(BUCKETS));
-    this.fleet = new SimFleet({count: nodes, controlPlane: `https://${fleetListen}`, signer});
+    this.fleet = new SimFleet({count: nodes, controlPlane: `https://${fleetListen}`, signer, perProcess});
     this.undo.push(() => this.fleet.stop());
     await this.fleet.start();
   }

@@ -17,6 +17,8 @@ export interface SimFleetOptions {
   signer: Signer;
   /** Whose 127.NETWORK.x.y the nodes listen on. Default: from the process id, so that several fleets on one machine are apart. */
   network?: number;
+  /** Nodes in one process, at most. Default: as many as its limit of open files allows. */
+  perProcess?: number;
 }
 
 const DESCRIPTORS_PER_NODE = 5;
@@ -41,8 +43,8 @@ export class SimFleet {
 
   /** Resolves when every node has joined. `stop` is the caller's, also where this fails. */
   async start(): Promise<void> {
-    const {count, controlPlane, signer, network = 16 + (process.pid % 200)} = this.options;
-    const each = Math.max(1, Math.floor((openFilesLimit() - DESCRIPTORS_APART) / DESCRIPTORS_PER_NODE));
+    const {count, controlPlane, signer, network = 16 + (process.pid % 200), perProcess = Infinity} = this.options;
+    const each = Math.max(1, Math.min(perProcess, Math.floor((openFilesLimit() - DESCRIPTORS_APART) / DESCRIPTORS_PER_NODE)));
     const processes = Math.ceil(count / each);
     const share = Math.ceil(count / processes);
     for (let first = 0; first < count; first += share) this.hosts.push(this.host(first, Math.min(share, count - first)));
