@@ -2,12 +2,12 @@
  * `unit` needs nothing but Node; `store` a Postgres that it brings; `cluster` ZooKeeper and the distribution's Postgres; `integration` and `e2e` need root and the
  * real programs; `chaos` as well, and minutes: `make chaos` runs it.
  */
-const CLUSTER = '/test/integration/(zookeeper-harness|manatee-(zookeeper|discover|postgres).*|moray-failover|moray-copy)\\.test\\.ts$';
-const STORE = '/test/integration/(moray|moray-(agreement|feed|reindex|restart)|jobs-postgres|main-postgres|fleet)\\.test\\.ts$';
+const CLUSTER = '/test/integration/(zookeeper-harness|manatee-(zookeeper|discover|postgres).*|manatee-chaos|moray-failover|moray-copy)\\.test\\.ts$';
+const STORE = '/test/integration/(moray|moray-(agreement|feed|reindex|restart)|jobs-postgres|main-postgres|fleet|authority|sim-fleet)\\.test\\.ts$';
 /** What takes its minutes, most of them of processor: with `make test-long`, or by its name. Every room keeps one of each kind in `make test`. */
 const named = (world, names) => (process.env.CETUS_SHORT === '1' ? [`/test/${world}/(${names.join('|')})\\.test\\.ts$`] : []);
 const LONG_OF_CLUSTER = named('integration', ['manatee-postgres-chain']);
-const LONG_OF_INTEGRATION = named('integration', ['images-peers', 'network-nodes']);
+const LONG_OF_INTEGRATION = named('integration', ['images', 'images-peers', 'network-nodes']);
 const LONG_OF_E2E = named('e2e', [
   'backpressure', 'bad-clients', 'bad-registries', 'behaviour', 'cluster', 'comeback', 'compose', 'differential', 'dockerode', 'drift', 'fleet-build', 'fleet-hosts', 'fleet-images',
   'fleet-ingress', 'fleet-network', 'made-images', 'network', 'never-reading', 'options', 'restarted-agent', 'shared-containerd',

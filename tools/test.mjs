@@ -12,7 +12,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
-const WORLDS = {unit: ['--runInBand'], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=3']};
+const WORLDS = {unit: ['--maxWorkers=2'], cluster: ['--runInBand'], store: ['--runInBand'], integration: ['--runInBand'], e2e: ['--maxWorkers=3']};
 const NOT_OF_A_FLEET = 'test/e2e/(fleet.*|join|cluster|failover|shared-containerd|start)\\.test\\.ts$';
 const FLEET = {project: 'e2e', args: ['--runInBand', '--testPathIgnorePatterns', '/node_modules/', NOT_OF_A_FLEET], env: {CETUS_FLEET: process.env.CETUS_FLEET ?? '3'}};
 const SHORT = process.env.CETUS_LONG === '1' ? {} : {CETUS_SHORT: '1'};
