@@ -1,7 +1,7 @@
 # make run    everything on this machine, in the foreground: the Docker endpoint at $(LISTEN)
 # make cluster  the same on a replicated store: three ZooKeeper servers and three Postgres peers on this machine; PEERS=N for another number
 # make fleet N=4   several nodes on this machine, each with a namespace, a containerd and an agent of its own; ENDPOINTS=M before them, on successive ports from $(LISTEN) on
-# make test   the tests, with all that they need: a quarter of an hour on two processors
+# make test   the tests, with all that they need: about twenty minutes on two processors
 # make test-long   all of them, also the files that it leaves out (tools/test.mjs names them), and of a long proof the whole: about an hour
 # make test-fleet   the end-to-end tests again, on three nodes behind two endpoints (about an hour)
 # make conformance PROXY=FILE   end to end again, each answer checked against the Engine API's schema by that proxy
