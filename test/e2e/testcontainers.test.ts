@@ -112,9 +112,10 @@ describe('a container', () => {
   });
 
   test('a PostgreSQL, as most people meet Testcontainers', async () => {
+    // Ready twice, as the usual image is: the first server runs the scripts and nobody else reaches it.
     const postgres = await new lib.GenericContainer(POSTGRES).withEnvironment({POSTGRES_PASSWORD: 'test', POSTGRES_DB: 'app'}).withExposedPorts(5432)
       .withCopyContentToContainer([{content: 'CREATE TABLE whales (name text)', target: '/docker-entrypoint-initdb.d/1.sql'}])
-      .withWaitStrategy(lib.Wait.forAll([lib.Wait.forListeningPorts(), lib.Wait.forLogMessage(/listening on IPv4/)])).start();
+      .withWaitStrategy(lib.Wait.forAll([lib.Wait.forListeningPorts(), lib.Wait.forLogMessage(/database system is ready to accept connections/, 2)])).start();
     const client = new Client({host: postgres.getHost(), port: postgres.getMappedPort(5432), user: 'postgres', password: 'test', database: 'app'});
     await client.connect();
     await client.query("INSERT INTO whales VALUES ('cetus')");
