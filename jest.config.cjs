@@ -10,7 +10,7 @@ const LONG_OF_CLUSTER = named('integration', ['manatee-postgres-chain']);
 const LONG_OF_INTEGRATION = named('integration', ['images', 'images-peers', 'network-nodes']);
 const LONG_OF_E2E = named('e2e', [
   'backpressure', 'bad-clients', 'bad-registries', 'behaviour', 'cluster', 'comeback', 'compose', 'differential', 'dockerode', 'drift', 'fleet-build', 'fleet-hosts', 'fleet-images',
-  'fleet-ingress', 'fleet-network', 'made-images', 'network', 'never-reading', 'options', 'restarted-agent', 'shared-containerd',
+  'fleet-ingress', 'fleet-loss', 'fleet-network', 'made-images', 'network', 'never-reading', 'options', 'restarted-agent', 'shared-containerd',
 ]);
 const base = {
   testEnvironment: 'node',

@@ -103,6 +103,10 @@ export const OPENAPI = {
         properties: {
           id: string, name: string, availability: {enum: ['active', 'cordoned', 'draining']}, liveness: {enum: ['alive', 'suspect', 'lost', 'fenced']},
           livenessReason: string, livenessAt: string, joinedAt: string, labels, availabilityReason: string, availabilityAt: string, removing: {type: 'boolean'},
+          claim: {
+            type: 'object', required: ['at', 'nodeId', 'message'], properties: {at: string, nodeId: string, message: string},
+            description: 'The last who showed a good join token in this node\'s name or id without its key, and was refused.',
+          },
           facts: {type: 'object', required: ['cpus', 'memoryBytes', 'diskBytes', 'containerdVersion', 'kernelVersion'], properties: {cpus: {type: 'number'}, memoryBytes: integer, diskBytes: integer}},
         },
       },

@@ -113,7 +113,12 @@ export interface Node {
   fencedGeneration?: number;
   /** The last comparison that found something; absent where the node has what it should. Written by the reconciliation only, when it changes. */
   drift?: NodeDrift;
+  /** The last who showed a good token in this node's name or id and has not its key, and was refused: often the machine itself, with a new disk. Gone when the node joins again. */
+  claim?: NodeClaim;
 }
+
+/** `nodeId`: what the claimant calls itself. `message`: what it was answered. */
+export interface NodeClaim { at: string; nodeId: string; message: string }
 
 /**
  * Bucket `remains`, key = NODE/CONTAINER or NODE/VOLUME: what a node that was fenced may still have of what is no more, written in the commit that forgot it. Once the node is back it is taken away there, and then here.

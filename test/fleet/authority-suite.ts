@@ -92,7 +92,10 @@ export function authoritySuite(makeMoray: () => Promise<Moray>): void {
       const node = await world.node(endpoint, 'node-1');
       const {token} = await endpoint.authority.tokens.create({});
       await expect(world.enrol(endpoint.url, token, 'node-1', world.files('thief'), 'thief')).rejects.toMatchObject({kind: 'conflict', message: expect.stringContaining('another key')});
+      const claim = async (): Promise<unknown> => (await world.moray.get<Node>(BUCKETS.nodes.name, 'node-1')).value.claim;
+      expect(await claim()).toMatchObject({nodeId: 'node-1', message: expect.stringContaining('another key')});
       await expect(world.enrol(endpoint.url, token, 'node-2', world.files('node-2'), 'node-1')).rejects.toMatchObject({kind: 'conflict', message: expect.stringContaining('another node is called node-1')});
+      expect(await claim()).toMatchObject({nodeId: 'node-2', message: expect.stringContaining('another node is called node-1')});
       await world.moray.put(BUCKETS.nodes.name, 'old', {...(await world.moray.get<Node>(BUCKETS.nodes.name, 'node-1')).value, id: 'old', name: 'old'});
       await expect(world.enrol(endpoint.url, token, 'old')).rejects.toMatchObject({kind: 'conflict', message: expect.stringContaining('without a certificate')});
       // None of them has spent the token.

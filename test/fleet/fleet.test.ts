@@ -71,10 +71,11 @@ describe('a fleet', () => {
   test('joining again keeps what the operator set, and a new address makes a new client', async () => {
     await call('/v1/join', someFacts());
     const stored = await moray.get<Node>(BUCKETS.nodes.name, 'n1');
-    await moray.put(BUCKETS.nodes.name, 'n1', {...stored.value, availability: 'cordoned', labels: {rack: 'r1'}});
+    await moray.put(BUCKETS.nodes.name, 'n1', {...stored.value, availability: 'cordoned', labels: {rack: 'r1'}, claim: {at: '2026-01-01T00:00:00Z', nodeId: 'n7', message: 'refused'}});
     const client = await fleet.agent('n1');
     await call('/v1/join', someFacts({bootGeneration: 2, agentUrl: 'unix:///elsewhere.sock'}));
     expect(await fleet.node('n1')).toMatchObject({availability: 'cordoned', labels: {rack: 'r1'}, facts: {bootGeneration: 2}});
+    expect(await fleet.node('n1')).not.toHaveProperty('claim');
     expect(await fleet.agent('n1')).not.toBe(client);
     expect(await beat(1)).toMatchObject({status: 409, body: {kind: 'stale'}});
     expect(await call('/v1/join', someFacts())).toMatchObject({status: 409, body: {kind: 'stale'}});

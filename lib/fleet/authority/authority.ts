@@ -19,7 +19,7 @@ import type {BatchOp, Moray, Stored} from '../../moray/moray';
 import type {Authority, CertificateAnswer, EnrollRequest, IssuedCertificate, NodeIdentity, RenewRequest, TokenRecord} from '../../schema/authority';
 import {BUCKETS} from '../../schema/buckets';
 import {parseJoinToken} from '../../schema/join-token';
-import type {Node} from '../../schema/node';
+import type {Node, NodeClaim} from '../../schema/node';
 import {Revocations} from './revocations';
 import {makeKeyFile, readKeyFile, seal, unseal} from './seal';
 import {TOKENS, Tokens} from './tokens';
@@ -27,6 +27,7 @@ import {TOKENS, Tokens} from './tokens';
 const AUTHORITY = BUCKETS.authority.name;
 const KEY = 'ca';
 const IDENTITIES = BUCKETS.identities.name;
+const NODES = BUCKETS.nodes.name;
 const DAY_MS = 24 * 3_600_000;
 const AUTHORITY_LIFE_MS = 20 * 365 * DAY_MS;
 const CERTIFICATE_LIFE_MS = 90 * DAY_MS;
@@ -34,6 +35,7 @@ const CERTIFICATE_LIFE_MS = 90 * DAY_MS;
 const SKEW_MS = 3_600_000;
 const MAX_CERTIFICATES = 16;
 const TRIES = 5;
+const CLAIM_EVERY_MS = 60_000;
 const RETRY_MS = 60_000;
 
 export interface AuthorityOptions {
@@ -106,7 +108,7 @@ export class FleetAuthority {
       if (again) return this.answer(again);
       if (used.value.used) throw new CetusError('unauthorized', 'this join token was used, and its node has been removed since: make another with `cetus node token`');
       if (identity && !identity.value.certificates.some((c) => c.publicKey === hash))
-        throw new CetusError('conflict', `node ${request.nodeId} is a member already, with another key; if that machine is gone for good, \`cetus node rm\` it first`);
+        throw await this.claimed(await moray.peek<Node>(NODES, request.nodeId), request.nodeId, `node ${request.nodeId} is a member already, with another key; if that machine is gone for good, \`cetus node rm\` it first`);
       await this.refuseTaken(request, identity !== undefined);
       const {writes, issued} = await this.issueTo(request.nodeId, publicKey, hash, addresses, identity, used.value.labels);
       const mark: TokenRecord = {...used.value, used: {nodeId: request.nodeId, publicKey: hash, at: formatNs(clock.nowNs())}};
@@ -162,9 +164,20 @@ export class FleetAuthority {
   /** So that a token is not spent on a node that could not join, nor makes anybody one that is there without a certificate of this authority. */
   private async refuseTaken({nodeId, name}: EnrollRequest, isMember: boolean): Promise<void> {
     const {moray} = this.options;
-    const [found, there] = await Promise.all([moray.list<Node>(BUCKETS.nodes.name, eq('name', name), {limit: 1}), moray.peek<Node>(BUCKETS.nodes.name, nodeId)]);
-    if (found[0] && found[0].key !== nodeId) throw new CetusError('conflict', `another node is called ${name}; if that machine is gone for good, \`cetus node rm\` it first`);
-    if (there && !isMember) throw new CetusError('conflict', `node ${nodeId} is a member already, without a certificate of this authority; \`cetus node rm\` it first`);
+    const [[namesake], there] = await Promise.all([moray.list<Node>(NODES, eq('name', name), {limit: 1}), moray.peek<Node>(NODES, nodeId)]);
+    if (namesake && namesake.key !== nodeId) throw await this.claimed(namesake, nodeId, `another node is called ${name}; if that machine is gone for good, \`cetus node rm\` it first`);
+    if (there && !isMember) throw await this.claimed(there, nodeId, `node ${nodeId} is a member already, without a certificate of this authority; \`cetus node rm\` it first`);
+  }
+
+  /** Noted in the node, for the operator who asks why its machine does not come back. A claimant that tries again and again is noted once in a while. */
+  private async claimed(node: Stored<Node> | undefined, nodeId: string, message: string): Promise<CetusError> {
+    const {moray, clock, log} = this.options;
+    const refusal = new CetusError('conflict', message);
+    const old = node?.value.claim;
+    if (!node || (old?.nodeId === nodeId && old.message === message && clock.now() - Date.parse(old.at) < CLAIM_EVERY_MS)) return refusal;
+    const claim: NodeClaim = {at: formatNs(clock.nowNs()), nodeId, message};
+    await moray.put(NODES, node.key, {...node.value, claim}, {etag: node.etag}).catch((err: unknown) => log.warn({err, nodeId: node.key, claim}, 'a claim to a node was refused and could not be noted'));
+    return refusal;
   }
 
   private async issueTo(nodeId: string, publicKey: KeyObject, hash: string, addresses: string[], identity: Stored<NodeIdentity> | undefined, labels: Record<string, string>): Promise<{writes: BatchOp[]; issued: IssuedCertificate}> {

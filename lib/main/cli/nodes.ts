@@ -78,6 +78,7 @@ function inspected({node: n, reserved, containers, running, certificates, stayin
     ['reserved', `${bytes(reserved.memoryBytes)} memory, ${cpus(reserved.nanoCpus)} cpus, ${bytes(reserved.diskBytes)} disk, ${reserved.pids} pids`],
     ['joined', `${n.joinedAt}, boot generation ${f.bootGeneration}`],
     ...certificates.map((c): [string, string] => ['certificate', `${c.serial} until ${c.notAfter}`]),
+    ...(n.claim ? [['claimed', `at ${n.claim.at} by ${n.claim.nodeId}, with a good token and another key, and refused: ${n.claim.message}`] as [string, string]] : []),
     ['drift', n.drift?.findings.length ? `found at ${n.drift.at}` : 'none'],
   ];
   return [...rows.map(([name, text]) => `${name.padEnd(14)}${text}`),
