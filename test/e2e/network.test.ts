@@ -4,6 +4,7 @@ import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
 import {decode, encode} from 'dns-packet';
+import {listenElsewhere} from '../harness/foreign';
 import {freePort, freePorts} from '../harness/ports';
 import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
@@ -103,9 +104,10 @@ describe('user-defined networks', () => {
     const at = await addressOn('server', 'one');
     await eventually('near', `http://${at}/`, 'hello');
     const gateways = await Promise.all([['server', 'one'], ['far', 'two']].map(([name, network]) => inspect<string>(name!, `(index .NetworkSettings.Networks "${network}").Gateway`)));
+    // The server's own word is asked for: where its network is not on the node of `far`, what has its address leaves the machine, and whoever stands there may take every connection.
     const scan = async (): Promise<string> => dc.ok(['exec', 'far', 'sh', '-c', [
       `ping -c 1 -W 1 ${at} >/dev/null && echo ping &`,
-      ...[at, ...gateways].flatMap((host) => [80, port].map((p) => `timeout 1 nc -w 1 ${host} ${p} </dev/null >/dev/null 2>&1 && echo ${host}:${p} &`)), 'wait',
+      ...[at, ...gateways].flatMap((host) => [80, port].map((p) => `timeout 2 wget -qO- http://${host}:${p}/ 2>/dev/null | grep -q hello && echo ${host}:${p} &`)), 'wait',
     ].join('\n')]);
     expect(await scan()).toBe('');
     // As if the other network's hosts were on this one's wire, or behind its own gateway.
@@ -197,13 +199,13 @@ describe('outwards and inwards', () => {
 
     const first = await freePorts(3);
     const range = `${first}-${first + 2}:80`;
-    const foreign = net.createServer().listen(first + 1, '0.0.0.0');
+    const foreign = await listenElsewhere(first + 1, dc.running.nodes);
     await dc.ok(['run', '-d', '--name', 'r0', '-p', range, 'busybox', ...SERVER('r0')]);
     await dc.ok(['run', '-d', '--name', 'r1', '-p', range, 'busybox', ...SERVER('r1')]);
     expect(await dc.ok(['port', 'r0'])).toBe(`80/tcp -> 0.0.0.0:${first}`);
     // The one in the middle is held by a foreign program.
     expect(await dc.ok(['port', 'r1'])).toBe(`80/tcp -> 0.0.0.0:${first + 2}`);
-    foreign.close();
+    await foreign.close();
     await dc.ok(['run', '-d', '--name', 'r2', '-p', range, 'busybox', ...SERVER('r2')]);
     expect(await dc.ok(['port', 'r2'])).toBe(`80/tcp -> 0.0.0.0:${first + 1}`);
     expect((await dc.docker(['run', '--rm', '-p', range, 'busybox', 'true'])).stderr).toContain('all ports are allocated');
@@ -218,7 +220,7 @@ describe('outwards and inwards', () => {
 
   test('a taken port is refused at the start in the Engine\'s words; the container stays, and nothing is held', async () => {
     const port = await freePort();
-    const foreign = net.createServer().listen(port, '0.0.0.0');
+    const foreign = await listenElsewhere(port, dc.running.nodes);
     const other = await freePort();
     // The free one before the taken one: it must be let go of again.
     const refused = await dc.docker(['run', '-d', '--name', 'late', '-p', `${other}:81`, '-p', `${port}:80`, 'busybox', ...SERVER('late')]);
@@ -226,7 +228,7 @@ describe('outwards and inwards', () => {
     expect(refused.stderr).toMatch(new RegExp(`driver failed programming external connectivity on endpoint late \\([0-9a-f]{64}\\): failed to bind port 0\\.0\\.0\\.0:${port}/tcp: listen tcp4 0\\.0\\.0\\.0:${port}: bind: address already in use`));
     expect(await inspect('late', '.State')).toMatchObject({Status: 'created', ExitCode: 128});
     expect(await dc.ok(['port', 'late'])).toBe('');
-    await new Promise((resolve) => foreign.close(resolve));
+    await foreign.close();
 
     await dc.ok(['run', '-d', '--name', 'first', '-p', `${port}:80`, '-p', `${other}:80`, 'busybox', ...SERVER('first')]);
     const second = await dc.docker(['start', 'late']);
@@ -245,9 +247,8 @@ describe('modes', () => {
 
   test('host: the machine\'s own interfaces, and its name', async () => {
     const printed = await dc.ok(['run', '--rm', '--network', 'host', 'busybox', 'sh', '-c', 'hostname; ip -4 -o address']);
-    expect(printed.split('\n')[0]).toBe(os.hostname());
-    const machines = dc.running.nodes?.map(({address}) => address) ?? [hostAddress()];
-    expect(machines.filter((address) => printed.includes(` ${address}/`))).toHaveLength(1);
+    const machines = dc.running.nodes ?? [{name: os.hostname(), address: hostAddress()}];
+    expect(machines.filter(({name, address}) => printed.startsWith(`${name}\n`) && printed.includes(` ${address}/`))).toHaveLength(1);
   });
 
   test('container:X: one network for two', async () => {
