@@ -1,6 +1,6 @@
 /** How containers live and end, with the stock client: restart policies, health, init, signals, memory, updates, waits. */
 import {spawn} from 'node:child_process';
-import {datacenterWithBusybox, removeContainersAfterEach} from '../harness/suite';
+import {datacenterWithBusybox, onlyOnOneMachine, removeContainersAfterEach} from '../harness/suite';
 import {until} from '../harness/wait';
 
 const dc = datacenterWithBusybox();
@@ -57,7 +57,7 @@ describe('restart policies', () => {
     expect(await refused(['create', '--restart', 'sometimes', 'busybox'])).toMatch(/invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'/);
   });
 
-  test('over a restart of Cetus: what runs goes on, what ended meanwhile comes back, what a person stopped stays', async () => {
+  onlyOnOneMachine('whoever stops a fleet of test hosts switches them off')('over a restart of Cetus: what runs goes on, what ended meanwhile comes back, what a person stopped stays', async () => {
     await run('steady', ['--restart', 'unless-stopped'], 'sleep', '1000');
     await run('killed', ['--restart', 'unless-stopped'], 'sleep', '1000');
     await run('stopped', ['--restart', 'unless-stopped'], 'sleep', '1000');
