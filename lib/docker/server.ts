@@ -61,6 +61,8 @@ export interface DockerServer {
 
 /** Headers must arrive within this time; bodies have bounds of their own (transport.ts), streams have none. */
 const HEADERS_TIMEOUT_MS = 30_000;
+/** Half-open, a connection whose client left amid the handshake would stay for two minutes. */
+const HANDSHAKE_MS = 10_000;
 /** Of a request's line and headers: build arguments and filters are in the one, the credentials of all registries of a client in the other. Node's own is 16 KiB. */
 const MAX_HEAD_BYTES = 128 * 1024;
 /** Clients keep pools of idle connections; the Engine never closes them, a bounded time is close enough. */
@@ -88,7 +90,7 @@ export function createDockerServer(options: DockerServerOptions): DockerServer {
     log: log as never,
     handleUpgrades: true,
     // Half-close over TLS needs it; over TCP Node's HTTP server does so by itself.
-    ...(tls ? {httpsServerOptions: {...tls, allowHalfOpen: true, requestCert: tls.ca !== undefined, rejectUnauthorized: tls.ca !== undefined}} : {}),
+    ...(tls ? {httpsServerOptions: {...tls, allowHalfOpen: true, handshakeTimeout: HANDSHAKE_MS, requestCert: tls.ca !== undefined, rejectUnauthorized: tls.ca !== undefined}} : {}),
   } as Parameters<typeof restify.createServer>[0]);
   const http = (server as unknown as {server: HttpServer}).server;
   tuneTimeouts(http);
@@ -204,9 +206,12 @@ function tuneTimeouts(http: HttpServer): void {
 
 function trackSockets(http: HttpServer, secure: boolean): Set<Socket> {
   const sockets = new Set<Socket>();
-  http.on(secure ? 'secureConnection' : 'connection', (socket: Socket) => {
+  // Of TLS the one below: it is there before the handshake is done, and also where that never is.
+  http.on('connection', (socket: Socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
+  });
+  http.on(secure ? 'secureConnection' : 'connection', (socket: Socket) => {
     socket.setNoDelay(true);
     claimHijacks(socket);
   });

@@ -47,6 +47,8 @@ const KEEP_ALIVE_MS = 60_000;
 const STRANGER_MS = 30_000;
 const MAX_STRANGER_BYTES = 16 * 1024;
 const MAX_STRANGERS = 16;
+/** Half-open, a connection that its client has closed before it was secure stays until then. */
+const HANDSHAKE_MS = 10_000;
 const ENROLL = '/v1/enroll';
 
 /** `held`: its answer is only waited for, with nothing of it in hand. */
@@ -55,6 +57,7 @@ interface Route { validate: Check; held?: boolean; answer(body: never, peer: Pee
 export class Listener {
   private readonly server: http.Server;
   private readonly routes: Map<string, Route>;
+  private readonly sockets = new Set<Socket>();
   private underWay = 0;
   private strangers = 0;
   /** What an agent is configured with; '' before `listen`. */
@@ -77,9 +80,15 @@ export class Listener {
     const options = {keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 60_000, headersTimeout: 20_000, noDelay: true};
     this.server = 'socketPath' in at
       ? http.createServer(options, handle)
-      : https.createServer({...options, ...currentOf(at.tls), minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: !membership}, handle);
+      // Half-open, for a container's client that ends its stdin and waits for the rest of the output; over TCP Node's HTTP server does so by itself.
+      : https.createServer({...options, ...currentOf(at.tls), allowHalfOpen: true, handshakeTimeout: HANDSHAKE_MS, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: !membership} as https.ServerOptions, handle);
     if (membership) this.watchSockets(membership);
     this.server.maxConnections = MAX_CONNECTIONS;
+    // Also those of which Node's HTTP server knows nothing: still shaking hands, or switched to another protocol.
+    this.server.on('connection', (socket: Socket) => {
+      this.sockets.add(socket);
+      socket.once('close', () => this.sockets.delete(socket));
+    });
     this.server.on('upgrade', (req, socket, head) => void this.upgrade(req, socket as Socket, head));
   }
 
@@ -91,7 +100,7 @@ export class Listener {
   async close(): Promise<void> {
     this.server.closeIdleConnections();
     const closed = new Promise<void>(resolve => this.server.close(() => resolve()));
-    const timer = setTimeout(() => this.server.closeAllConnections(), 2_000);
+    const timer = setTimeout(() => { for (const socket of this.sockets) socket.destroy(); }, 2_000);
     await closed;
     clearTimeout(timer);
   }

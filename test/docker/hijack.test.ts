@@ -1,5 +1,7 @@
 /** Hijacked streams over real sockets, in every combination that clients use. */
+import {once} from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import type {ListenAddress} from '../../lib/docker/listen';
@@ -222,8 +224,20 @@ it('only clients from 1.42 on are told of frames, and never with a terminal', as
   expect(await typeFor('1.51', tty.id)).toBe('application/vnd.docker.raw-stream');
 });
 
-it('closing the edge ends hijacked connections too', async () => {
-  const {fake, connect, edge} = await over('tcp');
+it('a client that left amid its handshake does not hold up the end', async () => {
+  const {port, edge} = await over('tls');
+  const socket = net.connect({host: '127.0.0.1', port, allowHalfOpen: true});
+  await once(socket, 'connect');
+  // The first record of a handshake, of which nothing more comes.
+  socket.end(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]));
+  // Another connection's whole handshake: the server has seen the first one by then.
+  await RawClient.connect({host: '127.0.0.1', port}, true).then((client) => clients.push(client));
+  await edge.close();
+  await once(socket, 'close');
+}, 30_000);
+
+it.each(['tcp', 'tls'] as const)('closing the edge ends hijacked connections too, over %s', async (carrier) => {
+  const {fake, connect, edge} = await over(carrier);
   const {container} = fake.add(fakeContainer({}, {Cmd: ['sleep']}));
   const client = await connect();
   client.send(`POST /containers/${container.id}/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n`);

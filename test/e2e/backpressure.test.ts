@@ -55,7 +55,8 @@ test('clients that stop reading cost no memory and stop no container for ever', 
   const fed = client(['run', '-i', '--name', 'deaf', 'busybox', 'sleep', '1000'], ['pipe', 'ignore', 'ignore']);
   const fedBytes = feed(fed);
   await steady('what the deaf container was sent', fedBytes);
-  expect(fedBytes()).toBeLessThan(20 * MB);
+  // What the kernel holds between processes; of a fleet there are a balancer and a node's network more on the way.
+  expect(fedBytes()).toBeLessThan((dc.isFleet ? 40 : 20) * MB);
 
   sizesAreBounded();
 

@@ -3,6 +3,7 @@ import {spawnSync} from 'node:child_process';
 import {chmodSync, readdirSync, readFileSync, statSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import net from 'node:net';
+import {text} from 'node:stream/consumers';
 import tls from 'node:tls';
 import {Pool} from 'undici';
 import {enroll, meet} from '../../lib/agent/identity/enroll';
@@ -54,6 +55,20 @@ export function authoritySuite(makeMoray: () => Promise<Moray>): void {
       for (const file of ['node.pem', 'authority.pem']) expect(statSync(join(node.files.directory, file)).mode & 0o777).toBe(0o600);
       const stored = JSON.stringify(await Promise.all(['authority', 'tokens', 'identities'].map((bucket) => world.moray.list(bucket, '(&)'))));
       expect(stored).not.toContain('PRIVATE KEY');
+    });
+
+    test('a container\'s connection to the Docker API is half-open: what is answered behind the client\'s end arrives', async () => {
+      await fresh();
+      const endpoint = await world.endpoint();
+      const node = await world.node(endpoint, 'node-1');
+      await world.moray.put(BUCKETS.containers.name, 'c1', aContainer({account: 'jill', nodeId: 'node-1'}));
+      endpoint.fleet.onDocker((socket, account) => {
+        let said = '';
+        socket.on('data', (more: Buffer) => { said += more.toString(); }).once('end', () => setImmediate(() => socket.end(`${account}: ${said}`)));
+      });
+      const stream = await node.link.docker!('c1');
+      stream.end('all that I have to say');
+      expect(await text(stream)).toBe('jill: all that I have to say');
     });
 
     test('one token makes one node, also where several machines show it at once; and the one that won may ask again', async () => {

@@ -30,7 +30,8 @@ export function meet(url: string, fingerprint: string): Promise<Met> {
     const done = (): void => {
       clearTimeout(timer);
       socket.on('error', () => undefined);
-      socket.destroy();
+      // In order: one that went before its last word of the handshake was out would be waited for there.
+      socket.end(() => socket.destroy());
     };
     socket.once('error', (err) => { done(); reject(fault(err.message, err)); });
     socket.once('close', () => { clearTimeout(timer); reject(fault('it closed the connection')); });
