@@ -150,6 +150,13 @@ export const DIVERGENCES: readonly Divergence[] = [
 
 ];
 
+/** And on a fleet (CETUS_FLEET), which one machine cannot be like. */
+export const OF_A_FLEET: readonly Divergence[] = [
+  {step: 'system: info', at: /^body\.(NCPU|MemTotal)$/, what: 'processors and memory are those of all nodes', why: 'a datacenter answers as one host'},
+  {step: 'images: import', at: /^body\.0\.(status|id)$/, cetus: /Copying to|<id>/, what: 'the copy to a second node is shown', why: 'what exists only inside is on two nodes before the call answers'},
+  {step: /^volumes: /, at: /\.Status$/, docker: /absent/, cetus: /"node"/, what: 'a volume says on which node it is', why: 'its containers have to be there'},
+];
+
 export function explains({step, at, docker, cetus, rewrite}: Divergence, d: Difference): boolean {
   const matches = (pattern: string | RegExp | undefined, text: string): boolean => pattern === undefined || (typeof pattern === 'string' ? pattern === text : pattern.test(text));
   if (!matches(step, `${d.noun}: ${d.step}`) || !matches(at, d.at) || !matches(docker, JSON.stringify(d.docker) ?? '') || !matches(cetus, JSON.stringify(d.cetus) ?? '')) return false;

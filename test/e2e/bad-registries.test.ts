@@ -153,12 +153,15 @@ describe('a registry that stalls', () => {
     clients[0].abort();
     expect(await first).toBe('AbortError');
     expect((await ask('GET', '/_ping')).status).toBe(200);
+    // At another endpoint the second waited for the first one's job, and has its own now.
+    if (datacenter().isFleet) await until('the second to ask for the layer', () => open.size === 1);
     expect(open.size).toBe(1);
     clients[1].abort();
     expect(await second).toBe('AbortError');
     await until('the download to end', () => open.size === 0, 15_000);
-    await until('the job to be canceled', async () => (await jobs(`${registry.host}/halting`)).join() === 'canceled', 15_000);
-    expect(registry.to(path)).toHaveLength(1);
+    await until('each job to be canceled', async () => new Set(await jobs(`${registry.host}/halting`)).size === 1 && (await jobs(`${registry.host}/halting`))[0] === 'canceled', 15_000);
+    expect(registry.to(path)).toHaveLength((await jobs(`${registry.host}/halting`)).length);
+    if (!datacenter().isFleet) expect(registry.to(path)).toHaveLength(1);
     await registry.stop();
   });
 

@@ -27,6 +27,8 @@ const V2 = fs.existsSync('/sys/fs/cgroup/cgroup.controllers');
 const cgroup = (v1: string, v2: string): string => `cat /sys/fs/cgroup/${V2 ? v2 : v1}`;
 const KERNEL = (v1: string): boolean => V2 || fs.existsSync(`/sys/fs/cgroup/${v1}`);
 
+const MACHINE = process.env.CETUS_FLEET ? /^node-\d+$/ : new RegExp(`^${os.hostname()}$`);
+
 /** [flags, command inside, what it prints] */
 type Seen = [flags: string[], command: string, prints: RegExp];
 const SEEN: Seen[] = [
@@ -76,7 +78,7 @@ const SEEN: Seen[] = [
   [['--oom-score-adj', '567'], 'cat /proc/self/oom_score_adj', /^567$/],
   [['--device', '/dev/null:/dev/hole:rw'], 'echo x > /dev/hole && ls /dev/hole', /^\/dev\/hole$/],
   [['--network', 'none'], 'ls /sys/class/net', /^lo$/],
-  [['--network', 'host'], 'hostname', new RegExp(`^${os.hostname()}$`)],
+  [['--network', 'host'], 'hostname', MACHINE],
   [['--network', 'container:other'], 'hostname -i 2>/dev/null; ls /sys/class/net', /eth0/],
   [['--network', 'own', '--ip', '10.213.0.77'], 'ip -4 addr show eth0', /10\.213\.0\.77/],
   [['--mac-address', '02:42:ac:11:00:99'], 'cat /sys/class/net/eth0/address', /^02:42:ac:11:00:99$/],
@@ -87,7 +89,7 @@ const SEEN: Seen[] = [
   [['--ipc', 'private'], 'ls /dev/shm | wc -l; df -k /dev/shm | tail -1', /^0\n.*\b65536\b/],
   [['--ipc', 'shareable', '--shm-size', '8m'], 'df -k /dev/shm | tail -1', /\b8192\b/],
   [['--ipc', 'none'], 'mount | grep -c " /dev/shm "; touch /dev/shm/x 2>&1', /^0\n.*nonexistent directory|^0\n.*No such file/],
-  [['--uts', 'host'], 'hostname', new RegExp(`^${os.hostname()}$`)],
+  [['--uts', 'host'], 'hostname', MACHINE],
   [['--cgroupns', 'host'], 'cat /proc/self/cgroup', /[0-9a-f]{64}/],
   [['-t'], 'tty', /^\/dev\/(pts\/\d+|console)\r?$/],
   [['--entrypoint', 'echo'], '', /^sh -c$/],

@@ -32,6 +32,8 @@ const dc = datacenterWithBusybox({
   prepare: async () => {
     await dc.ok(['run', '-d', '--name', 'bystander', 'busybox', 'sh', '-c', 'i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done']);
     bystanderPid = await dc.ok(['inspect', '-f', '{{.State.Pid}}', 'bystander']);
+    // What a node has from its first container on, a bridge for one, is no leak of the second.
+    for (const {name} of dc.running.nodes ?? []) await dc.ok(['run', '--rm', '-e', `constraint:node==${name}`, 'busybox', 'true']);
     alone = await after.marksAtRest();
   },
   cleanUp: async () => {

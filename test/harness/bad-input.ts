@@ -71,7 +71,7 @@ export function nothingIsLeft(): void {
       return true;
     });
     expect(await whereKept(dc, [SECRET])).toEqual([]);
-  }, 240_000);
+  }, 330_000);
 }
 
 export interface Footprint { objects: Record<string, number>; node: Record<string, number>; files: string[]; descriptors: Record<string, number>; rss: Record<string, number> }
