@@ -1,4 +1,5 @@
 /** Each planted mistake is found, as what it is, within so many schedules. How many it took is printed. */
+import {ofLong} from '../../harness/long';
 import {planted} from './mutants';
 import {planOf, runPlan} from './schedule';
 
@@ -6,8 +7,8 @@ jest.setTimeout(300_000);
 
 const AT_MOST = 1_500;
 
-test.each(planted.map((one) => [one.mutant.name, one] as const))('%s', async (name, {mutant, kinds, faults}) => {
-  for (let seed = 1; seed <= AT_MOST; seed += 1) {
+test.each(planted.map((one) => [one.mutant.name, one] as const))('%s', async (name, {mutant, kinds, faults, from = 1}) => {
+  for (let seed = ofLong(from, 1); seed <= AT_MOST; seed += 1) {
     const {violation} = await runPlan(planOf(seed, faults), mutant);
     if (!violation || !kinds.includes(violation.kind)) continue;
     process.stdout.write(`    ${name}: found in schedule ${seed} (${violation.kind}: ${violation.what})\n`);

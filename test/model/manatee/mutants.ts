@@ -162,10 +162,18 @@ function twoTakeoversInARow(random: Random): Fault[] {
   ];
 }
 
-export interface Planted { mutant: Mutant; /** As what it has to be found. */ kinds: readonly string[]; /** What its schedules are made of, where a thing has to come together that chance alone brings once in 1,300. */ faults?: (random: Random) => Fault[] }
+export interface Planted {
+  mutant: Mutant;
+  /** As what it has to be found. */
+  kinds: readonly string[];
+  /** What its schedules are made of, where a thing has to come together that chance alone brings once in 1,300. */
+  faults?: (random: Random) => Fault[];
+  /** Where the short set begins to look; the schedules before are known to show nothing. */
+  from?: number;
+}
 
 export const planted: readonly Planted[] = [
-  {mutant: staleVersion, kinds: ['step']},
+  {mutant: staleVersion, kinds: ['step'], from: 280},
   {mutant: takeoverWhileStreaming, kinds: ['I5', 'initWal', 'lost']},
   {mutant: opensEarly, kinds: ['I4']},
   {mutant: gateByDefault, kinds: ['gate']},
@@ -173,6 +181,6 @@ export const planted: readonly Planted[] = [
   {mutant: asyncTakesOver, kinds: ['step']},
   {mutant: directChange, kinds: ['rule', 'unsafe', 'lost']},
   {mutant: reloadBelieved, kinds: ['rule', 'unsafe', 'lost']},
-  {mutant: leaseFromAnswer, kinds: ['fence'], faults: stoppedWithAQuestion},
+  {mutant: leaseFromAnswer, kinds: ['fence'], faults: stoppedWithAQuestion, from: 495},
   {mutant: sameTimelines, kinds: ['corruption', 'lost', 'I4'], faults: twoTakeoversInARow},
 ];
