@@ -23,6 +23,7 @@ import {FIND_PAGE, Pages} from './pages';
 import {StatementError, type Row, type Statement} from './pipeline';
 import {afterSnapshot, BARRIER, comparePlaces, parseCursor, type Position} from './position';
 import {discoveryOf, type Discover, type Discovery} from './primary';
+import {apart, joinPuts} from './puts';
 import {Retention} from './retention';
 import {orderBy, Parameters, where} from './sql';
 import {table, writer} from './store';
@@ -178,7 +179,8 @@ class PostgresMoray implements Moray {
   private async write(ops: readonly BatchOp[], options: CallOptions, doing: string): Promise<Row[][]> {
     const statements: Statement[] = [];
     for (const op of ops) statements.push(await this.statement(op));
-    const rows = await this.call(doing, statements, options, 'write', ops);
+    const joined = joinPuts(ops, statements);
+    const rows = apart(await this.call(doing, joined.statements, options, 'write', joined.ops), joined);
     for (const op of ops) if (op.op !== 'check') this.hints.committed(op.bucket);
     return rows;
   }

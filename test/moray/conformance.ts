@@ -2,7 +2,7 @@
 import {setTimeout as delay} from 'node:timers/promises';
 import {isCetusError, type ErrorKind} from '../../lib/base/errors';
 import {ALL, and, contains, endsWith, eq, ge, le, NONE, not, oneOf, or, present, startsWith} from '../../lib/moray/filter';
-import type {Change, Moray} from '../../lib/moray/moray';
+import type {BatchOp, Change, Moray} from '../../lib/moray/moray';
 import type {BucketDefinition} from '../../lib/schema/bucket';
 
 export const ANIMALS: BucketDefinition = {
@@ -221,6 +221,29 @@ export function conformance(makeStore: () => Promise<Moray>): void {
       expect((await moray.get('other_things', 'x')).etag).toBe(results[2]!.etag);
       expect(await keys(ALL)).toEqual(['old']);
       expect(await moray.batch([])).toEqual([]);
+    });
+
+    test('puts that follow each other in one bucket are written one by one, whatever is in their keys and values', async () => {
+      const odd = ['plain', '"', '\\', '{', '},{', ',', 'NULL', 'null', "'", ' ', 'ä\u{1f433}'];
+      const put = (key: string, value: unknown, etag?: string | null): BatchOp => ({op: 'put', bucket: 'animals', key, value, ...(etag === undefined ? {} : {etag})});
+      const made = await moray.batch(odd.map((key) => put(key, {tag: key, list: [key, null, 1e21, {}]}, null)));
+      for (const [n, key] of odd.entries()) expect(await moray.get('animals', key)).toMatchObject({value: {tag: key, list: [key, null, 1e21, {}]}, etag: made[n]!.etag});
+      // Each condition is its own, the later of two puts sees the earlier, and a run ends where another kind of operation or another bucket stands.
+      const again = await moray.batch([
+        put('plain', {tag: 'first'}, made[0]!.etag), put('plain', {tag: 'second'}), put('new', {}, null),
+        {op: 'delete', bucket: 'animals', key: '"'}, put('"', {tag: 'after'}, null), {op: 'put', bucket: 'other_things', key: 'x', value: {}}, put('new', {tag: 'last'}),
+      ]);
+      expect(again.map(({etag, count}) => etag !== undefined ? 'etag' : count)).toEqual(['etag', 'etag', 'etag', 1, 'etag', 'etag', 'etag']);
+      expect(await moray.get('animals', 'plain')).toMatchObject({value: {tag: 'second'}, etag: again[1]!.etag});
+      expect(await moray.get('animals', '"')).toMatchObject({value: {tag: 'after'}, etag: again[4]!.etag});
+      expect(await moray.get('animals', 'new')).toMatchObject({value: {tag: 'last'}, etag: again[6]!.etag});
+      // Which one of them failed is said, and none of them was written.
+      await expect(moray.batch([put('a', {}), put('plain', {}, made[0]!.etag), put('b', {})])).rejects.toMatchObject({kind: 'etagConflict', info: {bucket: 'animals', key: 'plain', expected: made[0]!.etag, actual: again[1]!.etag}});
+      expect(await moray.peek('animals', 'a')).toBeUndefined();
+      // More than goes as one statement.
+      const large = Array.from({length: 5}, (_, n) => put(`large-${n}`, {text: 'x'.repeat(400_000), n}));
+      await moray.batch(large);
+      expect((await moray.get<{n: number}>('animals', 'large-4')).value.n).toBe(4);
     });
 
     test('a batch that fails at any op leaves nothing', async () => {
