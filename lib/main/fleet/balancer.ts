@@ -1,9 +1,10 @@
 /**
  * One address in front of several endpoints, as any TCP balancer: a connection goes to the next endpoint in turn, or to another where that one does not
- * listen. Half-closed connections stay half-closed, which hijacked streams need.
+ * listen. Half-closed connections stay half-closed, which hijacked streams need; a client that is gone altogether takes its connection to the endpoint along.
  */
 import net from 'node:net';
 import {CetusError} from '../../base/errors';
+import {noticeHangUp} from '../../base/hang-up';
 import type {ListenAddress} from '../address';
 import type {Part} from '../up/foreground';
 
@@ -45,7 +46,10 @@ export class Balancer {
         // One that is gone wholly takes the other along; the end of one direction is only that.
         client.once('close', () => upstream.destroy());
         upstream.once('close', () => client.destroy());
-        for (const socket of [client, upstream]) socket.setNoDelay(true);
+        for (const socket of [client, upstream]) {
+          socket.setNoDelay(true);
+          noticeHangUp(socket);
+        }
         client.pipe(upstream);
         upstream.pipe(client);
         return;
