@@ -16,8 +16,8 @@ export class Gates {
     return this.lines.get(key)?.holder;
   }
 
-  /** The function that leaves (repeatable), or undefined where `waitMs` passed first. */
-  async enter(key: string, label: string, waitMs: number): Promise<(() => void) | undefined> {
+  /** The function that leaves (repeatable), or undefined where `waitMs` passed, or the signal was aborted, first. */
+  async enter(key: string, label: string, waitMs: number, signal?: AbortSignal): Promise<(() => void) | undefined> {
     const line = this.lines.get(key);
     if (!line) {
       this.lines.set(key, {holder: label, waiters: []});
@@ -30,7 +30,7 @@ export class Gates {
       done.abort();
     }};
     line.waiters.push(waiter);
-    await this.clock.sleep(waitMs, done.signal).catch(() => undefined);
+    await this.clock.sleep(waitMs, signal ? AbortSignal.any([done.signal, signal]) : done.signal).catch(() => undefined);
     if (entered) return this.leaver(key);
     line.waiters = line.waiters.filter((w) => w !== waiter);
     return undefined;

@@ -134,7 +134,7 @@ class Engine implements RunningWorkflow {
     const chain = this.registry.current(request.workflow);
     const job = newJob(request, chain, this.clock, this.ids);
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
-    return this.inLine(job, untilMs, async () => {
+    return this.inLine(job, untilMs, request.signal, async () => {
       const lock: Lock = {target: job.target, jobId: job.id, takenAt: job.createdAt};
       for (;;) {
         try {
@@ -146,7 +146,7 @@ class Engine implements RunningWorkflow {
           return job;
         } catch (err) {
           if (!isCetusError(err, 'etagConflict') || err.info['bucket'] !== LOCKS) throw err;
-          await this.targetFree(job, untilMs);
+          await this.targetFree(job, untilMs, request.signal);
         }
       }
     });
@@ -201,13 +201,13 @@ class Engine implements RunningWorkflow {
 
   private async runInline(chain: Chain, job: Job, request: RunRequest, hooks: Pick<Inline, 'onUnwinding' | 'onDecided'>): Promise<[Job, CetusError | undefined]> {
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
-    return this.inLine(job, untilMs, async () => {
+    return this.inLine(job, untilMs, request.signal, async () => {
       for (;;) {
-        if (request.signal?.aborted) throw new CetusError('canceled', `${job.workflow} on ${job.target} was canceled before it began`);
+        if (request.signal?.aborted) throw canceledBefore(job);
         const claimed = must(job, {type: 'claim', runner: this.options.runnerId, untilMs: this.clock.now() + this.leaseMs, at: formatNs(this.clock.nowNs())});
         const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request), ...hooks});
         if (ending.kind === 'ended') return [ending.job, ending.error];
-        if (ending.kind === 'locked') await this.targetFree(job, untilMs);
+        if (ending.kind === 'locked') await this.targetFree(job, untilMs, request.signal);
         else if (this.stopped) throw new CetusError('unavailable', `this runner stops; job ${job.id} goes on elsewhere`, {info: {jobId: job.id}});
         else return [await this.waitForever(job.id), undefined];
       }
@@ -242,9 +242,10 @@ class Engine implements RunningWorkflow {
   // ---- targets
 
   /** First come, first served within this process: only the head of the line tries for the store's lock. */
-  private async inLine<T>(job: Job, untilMs: number, body: () => Promise<T>): Promise<T> {
+  private async inLine<T>(job: Job, untilMs: number, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
     const line = `line/${job.target}`;
-    const leave = await this.gates.enter(line, `${job.workflow} ${job.id}`, Math.max(0, untilMs - this.clock.now()));
+    const leave = await this.gates.enter(line, `${job.workflow} ${job.id}`, Math.max(0, untilMs - this.clock.now()), signal);
+    if (!leave && signal?.aborted) throw canceledBefore(job);
     if (!leave) throw busy(job.target, this.gates.holder(line) ?? 'a job that has just ended');
     try {
       return await body();
@@ -253,12 +254,13 @@ class Engine implements RunningWorkflow {
     }
   }
 
-  /** Resolves when it is worth trying for the lock again; `conflict`, naming the holder, when the time is up. */
-  private async targetFree(job: Job, untilMs: number): Promise<void> {
+  /** Resolves when it is worth trying for the lock again; `conflict`, naming the holder, when the time is up; `canceled` as soon as nobody waits any more. */
+  private async targetFree(job: Job, untilMs: number, signal: AbortSignal | undefined): Promise<void> {
     for (;;) {
+      if (signal?.aborted) throw canceledBefore(job);
       const leftMs = untilMs - this.clock.now();
       const look = new AbortController();
-      const noticed = this.notices.next(targetFreed(job.target), Math.max(0, Math.min(leftMs, this.pollMs)), look.signal);
+      const noticed = this.notices.next(targetFreed(job.target), Math.max(0, Math.min(leftMs, this.pollMs)), signal ? AbortSignal.any([look.signal, signal]) : look.signal);
       try {
         const lock = await this.options.moray.peek<Lock>(LOCKS, job.target);
         if (!lock) return;
@@ -293,6 +295,10 @@ class Engine implements RunningWorkflow {
   private refuseWhenStopped(): void {
     if (this.stopped) throw new CetusError('unavailable', 'this runner stops');
   }
+}
+
+function canceledBefore({workflow, target}: Job): CetusError {
+  return new CetusError('canceled', `${workflow} on ${target} was canceled before it began`);
 }
 
 function busy(target: string, holder: string): CetusError {

@@ -148,6 +148,22 @@ describe('the target\'s lock', () => {
   });
 });
 
+it('who leaves while the target is another\'s waits for it no longer, at the store\'s lock and in line before it', async () => {
+  const world = await new World().open();
+  world.script.act = () => world.clock.sleep(40_000);
+  const first = world.runner().run({workflow: 'thing.make', account: 'default', params: {id: 'a'}, requestId: 'r'});
+  await world.clock.pass(10);
+  const other = world.runner();
+  const leaving = new AbortController();
+  const waiting = ['at the lock', 'in line'].map((requestId) => other.run({workflow: 'thing.make', account: 'default', params: {id: 'a'}, requestId, lockWaitMs: 3_600_000, signal: leaving.signal}).then(() => 'made', (err: CetusError) => err.kind));
+  await world.clock.pass(10);
+  leaving.abort(new Error('the client left'));
+  await world.clock.pass(10);
+  expect(await Promise.all(waiting)).toEqual(['canceled', 'canceled']);
+  expect((await world.jobs()).map(({execution}) => execution)).toEqual(['running']);
+  await world.clock.until(first);
+});
+
 describe('others\' writes', () => {
   it('makes a plan decide again when what it read has changed', async () => {
     const world = await new World().open();

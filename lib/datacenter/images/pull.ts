@@ -9,6 +9,9 @@ import type {Caller} from '../verbs';
 import {tagsOf} from './registry';
 import {SharedPulls} from './shared-pulls';
 
+/** Another endpoint's clients, or other credentials, may be at the same name: as long as a pull may take. Who leaves waits no longer. */
+const LOCK_WAIT_MS = 6 * 3_600_000;
+
 interface PullOptions { platform?: string; allTags?: boolean }
 type Result = ChainResult<'image.pull'>;
 
@@ -35,7 +38,7 @@ export class Pulls {
     let begun = false;
     const said = new Set<string>();
     const params = {account: caller.account, reference: formatReference(reference), ...(options.platform ? {platform: options.platform} : {})};
-    const follow = this.shared.follow(pullKey(params, auth), caller.signal, (onProgress, signal) => this.context.run(caller, 'image.pull', params, {secrets: {auth}, onProgress, signal}));
+    const follow = this.shared.follow(pullKey(params, auth), caller.signal, (onProgress, signal) => this.context.run(caller, 'image.pull', params, {secrets: {auth}, onProgress, signal, lockWaitMs: LOCK_WAIT_MS}));
     for (;;) {
       const next = await follow.next();
       if (!begun && (!next.done ? !next.value.status?.startsWith('Pulling from ') : true))
