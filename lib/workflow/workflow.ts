@@ -6,6 +6,7 @@ import type {Log} from '../base/log';
 import type {Etag, Moray} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Job, Lock} from '../schema/job';
+import {busy} from './busy';
 import type {Chain, RunRequest, Workflow} from './chain';
 import {amend, Claims} from './claims';
 import {Execution, type Ending, type ExecutionLimits, type Inline} from './execution';
@@ -299,10 +300,6 @@ class Engine implements RunningWorkflow {
 
 function canceledBefore({workflow, target}: Job): CetusError {
   return new CetusError('canceled', `${workflow} on ${target} was canceled before it began`);
-}
-
-function busy(target: string, holder: string): CetusError {
-  return new CetusError('conflict', `${target} is busy: job ${holder} is at work on it`, {info: {target, holder}});
 }
 
 function resultOf<R>(job: Job, cause: CetusError | undefined): R {

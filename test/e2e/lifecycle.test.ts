@@ -72,6 +72,21 @@ describe('states', () => {
     await dc.ok(['rm', '-f', 'busy']);
   });
 
+  test('a stop that is ready to wait long holds up neither a removal by force nor a stop with a grace of its own', async () => {
+    const deaf = ['busybox', 'sh', '-c', 'trap "" TERM; echo deaf; while :; do sleep 1; done'];
+    for (const [second, bound] of [[['rm', '-f'], 5_000], [['stop', '-t', '1'], 8_000], [['restart', '-t', '0'], 8_000]] as const) {
+      await dc.ok(['run', '-d', '--name', 'patient', ...deaf]);
+      await until('it to be deaf', async () => (await dc.ok(['logs', 'patient'])) === 'deaf');
+      const first = dc.docker(['stop', '-t', '300', 'patient']);
+      await until('the signal to be sent', async () => (await dc.admin<{workflow: string; execution: string}[]>('/v1/jobs?limit=1000')).some((job) => job.workflow === 'container.stop' && job.execution === 'running'));
+      const from = performance.now();
+      await dc.ok([...second, 'patient']);
+      expect(performance.now() - from).toBeLessThan(bound);
+      expect((await first).status).toBe(0);
+      await dc.docker(['rm', '-f', 'patient']);
+    }
+  });
+
   test('on-failure restarts as often as it says, and counts', async () => {
     await dc.ok(['run', '-d', '--name', 'flaky', '--restart', 'on-failure:2', 'busybox', 'sh', '-c', 'echo try; exit 5']);
     await until('the policy to give up', async () => (await inspect('flaky', '.State.Status')) === 'exited' && (await inspect<number>('flaky', '.RestartCount')) === 2);

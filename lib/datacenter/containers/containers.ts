@@ -23,6 +23,7 @@ import type {PredefinedNetworks} from '../networks-predefined';
 import {unlessAway} from '../sizes';
 import type {Caller, ContainerVerbs} from '../verbs';
 import {linkNames, linkOwner, unlink} from './links';
+import {A_MOMENT_MS, graceMs, hastened} from './hasten';
 import {checkListFilters, selectContainers} from './list';
 import {allSeen, mustReach, seen, unreached} from './lost';
 import {isUp, notRunning, peekContainer, requireRunning, resolveContainer, restarting} from './resolve';
@@ -105,14 +106,16 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       const c = await resolve(caller, nameOrId);
       if (options.signal) checkSignal(options.signal);
       if (!isUp(c) && c.status !== 'restarting') throw notModified();
-      await order(c, () => context.run(caller, 'container.stop', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}));
+      const stop = (lockWaitMs?: number): Promise<unknown> => context.run(caller, 'container.stop', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}, {lockWaitMs});
+      await order(c, () => hastened(context, caller, c, graceMs(c, options.timeoutSeconds), stop));
     },
 
     async restart(caller, nameOrId, options) {
       const c = await resolve(caller, nameOrId);
       if (options.signal) checkSignal(options.signal);
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'container is marked for removal and cannot be started');
-      await order(c, () => context.run(caller, 'container.restart', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}));
+      const restart = (lockWaitMs?: number): Promise<unknown> => context.run(caller, 'container.restart', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}, {lockWaitMs});
+      await order(c, () => (isUp(c) ? hastened(context, caller, c, graceMs(c, options.timeoutSeconds), restart) : restart()));
     },
 
     async kill(caller, nameOrId, signal) {
@@ -174,7 +177,8 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       if (await forget(caller, c, options.volumes)) return;
       if (!options.force && c.status === 'paused') throw refused('container is paused and must be unpaused first');
       if (!options.force && (c.status === 'running' || c.status === 'restarting')) throw refused(`container is ${c.status}: stop the container before removing or force remove`);
-      await change(c, () => context.run(caller, 'container.destroy', {containerId: c.id, force: options.force, removeVolumes: options.volumes}));
+      const destroy = (lockWaitMs?: number): Promise<unknown> => context.run(caller, 'container.destroy', {containerId: c.id, force: options.force, removeVolumes: options.volumes}, {lockWaitMs});
+      await change(c, () => (options.force && isUp(c) ? hastened(context, caller, c, A_MOMENT_MS, destroy) : destroy()));
     },
 
     linkNames: async (caller) => linkNames(await context.views.list(caller.account)),
