@@ -257,17 +257,20 @@ class Engine implements RunningWorkflow {
 
   /** Resolves when it is worth trying for the lock again; `conflict`, naming the holder, when the time is up; `canceled` as soon as nobody waits any more. */
   private async targetFree(job: Job, untilMs: number, signal: AbortSignal | undefined): Promise<void> {
+    const patientUntilMs = this.clock.now() + DEFAULT_LOCK_WAIT_MS;
     for (;;) {
       if (signal?.aborted) throw canceledBefore(job);
       const leftMs = untilMs - this.clock.now();
+      const over = leftMs <= 0 || this.stopped;
       const look = new AbortController();
       const noticed = this.notices.next(targetFreed(job.target), Math.max(0, Math.min(leftMs, this.pollMs)), signal ? AbortSignal.any([look.signal, signal]) : look.signal);
       try {
         const lock = await this.options.moray.peek<Lock>(LOCKS, job.target);
         if (!lock) return;
-        if (leftMs <= 0 || this.stopped) {
+        if (over || this.clock.now() >= patientUntilMs) {
           const holder = await this.options.moray.peek<Job>(JOBS, lock.value.jobId);
-          throw busy(job.target, holder ? `${holder.value.workflow} ${holder.key} (${holder.value.execution})` : lock.value.jobId);
+          // One that is stuck keeps its target until an operator has looked at it: however patient who asks is, he is told.
+          if (over || holder?.value.execution === 'stuck') throw busy(job.target, holder ? `${holder.value.workflow} ${holder.key} (${holder.value.execution})` : lock.value.jobId);
         }
         await noticed;
       } finally {

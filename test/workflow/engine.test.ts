@@ -89,6 +89,10 @@ describe('failure', () => {
     const [job] = await world.jobs();
     expect(job).toMatchObject({execution: 'stuck', steps: [{}, {state: 'undo-failed', tries: 6}]});
     expect(await world.locks()).toHaveLength(1);
+    // However patient who comes next is, he is told.
+    const askedMs = world.clock.now();
+    await expect(world.make(workflow, undefined, {lockWaitMs: 3_600_000})).rejects.toMatchObject({kind: 'conflict', message: expect.stringContaining(`${job!.id} (stuck)`)});
+    expect(world.clock.now() - askedMs).toBeLessThan(60_000);
     world.script.undoAct = undefined;
     await workflow.retryStuck(job!.id);
     await expect(world.clock.until(workflow.wait(job!.id))).resolves.toMatchObject({execution: 'failed'});
