@@ -61,8 +61,8 @@ export interface DockerServer {
 
 /** Headers must arrive within this time; bodies have bounds of their own (transport.ts), streams have none. */
 const HEADERS_TIMEOUT_MS = 30_000;
-/** Half-open, a connection whose client left amid the handshake would stay for two minutes. */
-const HANDSHAKE_MS = 10_000;
+/** Half-open, a connection whose client left amid the handshake stays until then; Node's own is two minutes. */
+const HANDSHAKE_MS = 30_000;
 /** Of a request's line and headers: build arguments and filters are in the one, the credentials of all registries of a client in the other. Node's own is 16 KiB. */
 const MAX_HEAD_BYTES = 128 * 1024;
 /** Clients keep pools of idle connections; the Engine never closes them, a bounded time is close enough. */

@@ -47,8 +47,8 @@ const KEEP_ALIVE_MS = 60_000;
 const STRANGER_MS = 30_000;
 const MAX_STRANGER_BYTES = 16 * 1024;
 const MAX_STRANGERS = 16;
-/** Half-open, a connection that its client has closed before it was secure stays until then. */
-const HANDSHAKE_MS = 10_000;
+/** Half-open, a connection that its client has closed before it was secure stays until then. Not shorter: 10,000 agents that come back at once are shaken hands with for half of it. */
+const HANDSHAKE_MS = 60_000;
 const ENROLL = '/v1/enroll';
 
 /** `held`: its answer is only waited for, with nothing of it in hand. */
