@@ -20,6 +20,8 @@ const SHORT = process.env.CETUS_LONG === '1' ? {} : {CETUS_SHORT: '1'};
 const ROWS = [['unit', 'cluster', 'store', 'integration'], ['e2e'], ['fleet']];
 const SLOWEST = 5;
 const LINGER_MS = 30_000;
+/** No file takes as long: a loop that some failed test has left turns round on itself. */
+const SILENT_MS = process.env.CETUS_LONG === '1' ? 3_600_000 : 900_000;
 const wanted = process.argv.slice(2).length ? process.argv.slice(2) : Object.keys(WORLDS);
 for (const world of wanted) if (!(world in WORLDS) && world !== 'fleet') throw new Error(`no such world: ${world} (${[...Object.keys(WORLDS), 'fleet'].join(', ')})`);
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'cetus-tests-'));
@@ -31,10 +33,17 @@ const took = [];
 /** A socket that some test has forgotten would keep jest, and everybody who waits for it, for ever: its results are written, so that is said, and it is ended. */
 async function ended(child, file, world) {
   const end = once(child, 'exit');
+  let heardMs = Date.now();
+  child.stderr.on('data', () => { heardMs = Date.now(); }).pipe(process.stderr, {end: false});
   for (let writtenMs; ;) {
     const exit = await Promise.race([end, new Promise((resolve) => setTimeout(resolve, 1000))]);
     if (exit) return exit;
-    if (!fs.existsSync(file)) continue;
+    if (!fs.existsSync(file)) {
+      if (Date.now() - heardMs < SILENT_MS) continue;
+      console.log(`${world}: no file has ended for ${SILENT_MS / 60_000} minutes; it is ended`);
+      child.kill('SIGKILL');
+      return end;
+    }
     writtenMs ??= Date.now();
     if (Date.now() - writtenMs < LINGER_MS) continue;
     console.log(`${world}: something that a test has opened keeps its process; it is ended`);
@@ -51,7 +60,7 @@ async function run(world) {
   const {project, args, env} = world === 'fleet' ? FLEET : {project: world, args: WORLDS[world], env: SHORT};
   // Where several values follow a word of jest's, another word ends them.
   const child = spawn(process.execPath, ['node_modules/jest/bin/jest.js', '--selectProjects', project, ...args, '--json', '--outputFile', file],
-    {stdio: ['ignore', 'ignore', 'inherit'], env: {...process.env, ...env}});
+    {stdio: ['ignore', 'ignore', 'pipe'], env: {...process.env, ...env}});
   const [status] = await ended(child, file, world);
   const result = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, 'utf8')) : undefined;
   passed += result?.numPassedTests ?? 0;
