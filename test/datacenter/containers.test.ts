@@ -1,4 +1,5 @@
 /** The verbs on containers: names and ids, read-your-writes, states, waits, --rm. */
+import {CetusError} from '../../lib/base/errors';
 import type {Caller} from '../../lib/datacenter/verbs';
 import {collect, createWorld, failure, until, type World} from './world';
 
@@ -167,6 +168,18 @@ describe('wait', () => {
     expect(await (await world.dc.containers.wait(me, id, 'not-running')).outcome).toEqual({exitCode: 128, error: message});
     await world.dc.containers.remove(me, id, {force: false, volumes: false, link: false});
     expect(await waiting.outcome).toEqual({exitCode: 128});
+  });
+
+  test.each(['start', 'restart'] as const)('a %s whose port was ours to choose and is a foreign program\'s has another one', async (verb) => {
+    const id = await create('web', {HostConfig: {PortBindings: {'80/tcp': [{HostPort: ''}]}}});
+    const port = async (): Promise<number> => (await world.dc.containers.get(me, id)).publishedPorts[0]!.hostPort;
+    await world.dc.containers.start(me, id);
+    const first = await port();
+    if (verb === 'start') await world.dc.containers.stop(me, id, {timeoutSeconds: 0});
+    world.agent.fail({kind: 'container.start', when: 'refuse', error: new CetusError('conflict', 'failed to bind port', {info: {port: `tcp/0.0.0.0/${first}`}})});
+    await world.dc.containers[verb](me, id, {timeoutSeconds: 0});
+    expect((await world.dc.containers.get(me, id)).status).toBe('running');
+    expect(await port()).not.toBe(first);
   });
 
   test('ends when the client goes away', async () => {

@@ -114,7 +114,13 @@ export function containerVerbs(context: Context, predefined: PredefinedNetworks)
       const c = await resolve(caller, nameOrId);
       if (options.signal) checkSignal(options.signal);
       if (c.status === 'removing' || c.status === 'dead') throw new CetusError('conflict', 'container is marked for removal and cannot be started');
-      const restart = (lockWaitMs?: number): Promise<unknown> => context.run(caller, 'container.restart', {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null}, {lockWaitMs});
+      const params = {containerId: c.id, timeoutSeconds: options.timeoutSeconds ?? null, signal: options.signal || null};
+      const restart = (lockWaitMs?: number): Promise<unknown> => context.run(caller, 'container.restart', params, {lockWaitMs}).catch(async (err: unknown) => {
+        if (!wantsAnotherPort(c, err)) throw err;
+        // It is stopped by now: what is left is a start.
+        await startWithFreePorts(context, caller, c);
+        emit(caller, c, 'restart');
+      });
       await order(c, () => (isUp(c) ? hastened(context, caller, c, graceMs(c, options.timeoutSeconds), restart) : restart()));
     },
 
@@ -312,14 +318,15 @@ async function startWithFreePorts(context: Context, caller: Caller, c: Container
       await context.run(caller, 'container.start', {containerId: c.id});
       return;
     } catch (err) {
-      const port = isCetusError(err, 'conflict') ? err.info['port'] : undefined;
-      if (typeof port !== 'string' || attempt >= MAX_PORT_ATTEMPTS || !chosenByUs(c, port)) throw err;
+      if (attempt >= MAX_PORT_ATTEMPTS || !wantsAnotherPort(c, err)) throw err;
     }
   }
 }
 
-/** `port`: "tcp/0.0.0.0/49153". */
-function chosenByUs(c: Container, port: string): boolean {
+function wantsAnotherPort(c: Container, err: unknown): boolean {
+  const port = isCetusError(err, 'conflict') ? err.info['port'] : undefined;
+  if (typeof port !== 'string') return false;
+  // "tcp/0.0.0.0/49153"
   const [protocol, , hostPort] = port.split('/');
   const fixed = c.requestedPorts.some((p) => p.protocol === protocol && p.hostPort === Number(hostPort));
   return !fixed && c.requestedPorts.some((p) => p.protocol === protocol && p.hostPort === 0);
