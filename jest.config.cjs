@@ -7,8 +7,6 @@ const STORE = '/test/integration/(moray|moray-(agreement|feed|reindex|restart)|j
 /** What takes its minutes, most of them of processor: with `make test-long`, or by its name. Every room keeps one of each kind in `make test`. */
 const named = (world, names) => (process.env.CETUS_SHORT === '1' ? [`/test/${world}/(${names.join('|')})\\.test\\.ts$`] : []);
 const LONG_OF_CLUSTER = named('integration', ['manatee-postgres-chain']);
-// Over the store in memory they are unit tests.
-const LONG_OF_STORE = named('integration', ['authority']);
 const LONG_OF_INTEGRATION = named('integration', ['images', 'images-peers', 'network-nodes']);
 const LONG_OF_E2E = named('e2e', [
   'backpressure', 'bad-clients', 'bad-registries', 'behaviour', 'cluster', 'comeback', 'compose', 'differential', 'dockerode', 'drift', 'fleet-build', 'fleet-hosts', 'fleet-images',
@@ -25,7 +23,7 @@ module.exports = {
   testSequencer: '<rootDir>/test/order.cjs',
   projects: [
     project('unit', ['<rootDir>/test/{base,schema,moray,workflow,jobs,placement,fleet,agent,docker,datacenter,admin,ingress,manatee,main,model}/**/*.test.ts']),
-    {...base, displayName: 'store', testRegex: [STORE], testPathIgnorePatterns: ['/node_modules/', ...LONG_OF_STORE]},
+    {...base, displayName: 'store', testRegex: [STORE]},
     {...base, displayName: 'cluster', testRegex: [CLUSTER], testPathIgnorePatterns: ['/node_modules/', ...LONG_OF_CLUSTER]},
     project('integration', ['<rootDir>/test/integration/**/*.test.ts'], {testPathIgnorePatterns: ['/node_modules/', STORE, CLUSTER, ...LONG_OF_INTEGRATION]}),
     project('e2e', ['<rootDir>/test/e2e/**/*.test.ts'], {testPathIgnorePatterns: ['/node_modules/', ...LONG_OF_E2E]}),

@@ -104,10 +104,11 @@ describe('user-defined networks', () => {
     const at = await addressOn('server', 'one');
     await eventually('near', `http://${at}/`, 'hello');
     const gateways = await Promise.all([['server', 'one'], ['far', 'two']].map(([name, network]) => inspect<string>(name!, `(index .NetworkSettings.Networks "${network}").Gateway`)));
-    // The server's own word is asked for: where its network is not on the node of `far`, what has its address leaves the machine, and whoever stands there may take every connection.
+    // In a fleet the server's own word is asked for: where its network is not on the node of `far`, what has its address leaves the machine, and whoever stands there may take every connection.
+    const reach = (host: string, p: number): string => (dc.isFleet ? `timeout 2 wget -qO- http://${host}:${p}/ 2>/dev/null | grep -q hello` : `timeout 1 nc -w 1 ${host} ${p} </dev/null >/dev/null 2>&1`);
     const scan = async (): Promise<string> => dc.ok(['exec', 'far', 'sh', '-c', [
       `ping -c 1 -W 1 ${at} >/dev/null && echo ping &`,
-      ...[at, ...gateways].flatMap((host) => [80, port].map((p) => `timeout 2 wget -qO- http://${host}:${p}/ 2>/dev/null | grep -q hello && echo ${host}:${p} &`)), 'wait',
+      ...[at, ...gateways].flatMap((host) => [80, port].map((p) => `${reach(host, p)} && echo ${host}:${p} &`)), 'wait',
     ].join('\n')]);
     expect(await scan()).toBe('');
     // As if the other network's hosts were on this one's wire, or behind its own gateway.

@@ -1,4 +1,6 @@
 /** The node's network for real: needs root, iproute2, nftables and iptables; touches nothing outside namespaces of its own. */
+import {spawn} from 'node:child_process';
+import {once} from 'node:events';
 import {aNetwork, anAttachment, aSandbox, type Driver, HOST, INTERNET, sh, World} from './network/world';
 
 async function until(what: string, condition: () => boolean): Promise<void> {
@@ -296,14 +298,18 @@ describe('the network of a node', () => {
     const one = net(1);
     await driver.ensureNetwork(one);
     const before = await driver.toolsStarted();
+    const programMs: number[] = [];
     for (let i = 0; i < 10; i += 1) {
       await driver.createSandbox(aSandbox(`c${i}`, [one], 10 + i, [{hostPort: 9000 + i}]));
       await driver.removeSandbox(`c${i}`);
+      const from = performance.now();
+      await once(spawn('true'), 'exit');
+      programMs.push(performance.now() - from);
     }
-    const sorted = [...driver.sandboxMs].sort((x, y) => x - y);
+    const median = (times: readonly number[]): number => [...times].sort((x, y) => x - y)[5]!;
     // The one that waits in the namespace which is prepared behind each use, and none for the container itself: that would cost more than all the rest.
     expect(await driver.toolsStarted()).toBeLessThanOrEqual(before + 10);
-    // Measured 2 ms with a published port on 2 idle cores. The best of ten and no close bound: other tests keep the machine busy. `make bench` has the figures.
-    expect(sorted[0]).toBeLessThan(250);
+    // Measured 2 ms with a published port on 2 idle cores. Where other tests keep the machine busy, a program that does nothing says how busy: the bound is some of those, as `ip` and `nft` would be.
+    expect(median(driver.sandboxMs)).toBeLessThan(Math.max(25, 4 * median(programMs)));
   });
 });
