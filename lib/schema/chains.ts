@@ -35,6 +35,12 @@ export interface ProvisionResult { containerId: string; nodeId: string; node: st
 export interface StartParams { containerId: string }
 /** timeoutSeconds null: the container's own; -1 waits for ever. stop: notModified where nothing runs; restart starts what is stopped. */
 export interface StopParams { containerId: string; timeoutSeconds: number | null; signal: string | null }
+/** What a stop gives the container before it kills: what was asked for, else the container's own, else the Engine's 10 s. "For ever" is what a timer can hold. */
+export function graceMsOf(asked: number | null | undefined, own: number | null | undefined): number {
+  const seconds = asked ?? own ?? 10;
+  return seconds < 0 ? MAX_GRACE_MS : Math.min(seconds * 1000, MAX_GRACE_MS);
+}
+export const MAX_GRACE_MS = 24 * 3_600_000;
 /** conflict: not running. */
 export interface KillParams { containerId: string; signal: string }
 export interface PauseParams { containerId: string }

@@ -14,6 +14,7 @@ import type {CertificateAnswer, EnrollRequest} from '../../schema/authority';
 import {parseJoinToken} from '../../schema/join-token';
 
 const DEADLINE_MS = 15_000;
+const LEAVE_MS = 1_000;
 const MAX_ANSWER_BYTES = 64 * 1024;
 
 /** Who is at `url`, as far as it can be said without trusting it: the authority's certificate, and by which address of ours it is reached. */
@@ -31,7 +32,7 @@ export function meet(url: string, fingerprint: string): Promise<Met> {
       clearTimeout(timer);
       socket.on('error', () => undefined);
       // In order: one that went before its last word of the handshake was out would be waited for there.
-      socket.end(() => socket.destroy());
+      socket.end(() => socket.destroy()).setTimeout(LEAVE_MS, () => socket.destroy());
     };
     socket.once('error', (err) => { done(); reject(fault(err.message, err)); });
     socket.once('close', () => { clearTimeout(timer); reject(fault('it closed the connection')); });

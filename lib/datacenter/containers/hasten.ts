@@ -3,6 +3,7 @@
  * the container its own grace. So whoever comes second waits for the lock as long as that allows, and then kills, which has a lock of its own: the first stop ends with it.
  */
 import {isCetusError} from '../../base/errors';
+import {graceMsOf} from '../../schema/chains';
 import type {Container} from '../../schema/container';
 import {isBusy} from '../../workflow/busy';
 import type {Context} from '../context';
@@ -10,14 +11,9 @@ import type {Caller} from '../verbs';
 
 /** For what lasts a moment: nobody is killed for its sake. */
 export const A_MOMENT_MS = 250;
-const DEFAULT_GRACE_SECONDS = 10;
-const FOREVER_MS = 24 * 3_600_000;
 
-/** As a stop that finds nobody in its way would give the container; negative seconds are for ever. */
-export function graceMs(c: Container, timeoutSeconds: number | undefined): number {
-  const seconds = timeoutSeconds ?? c.spec.config.StopTimeout ?? DEFAULT_GRACE_SECONDS;
-  return seconds < 0 ? FOREVER_MS : Math.min(seconds * 1000 + A_MOMENT_MS, FOREVER_MS);
-}
+/** As a stop that finds nobody in its way would give the container. */
+export const graceMs = (c: Container, timeoutSeconds: number | undefined): number => graceMsOf(timeoutSeconds, c.spec.config.StopTimeout) + A_MOMENT_MS;
 
 /** `work` gets how long it may wait for the lock; undefined: as long as others do. */
 export async function hastened(context: Context, caller: Caller, c: Container, waitMs: number, work: (lockWaitMs?: number) => Promise<unknown>): Promise<void> {
@@ -28,6 +24,7 @@ export async function hastened(context: Context, caller: Caller, c: Container, w
     // It may have ended by now, or be out of reach, which `work` says in its own words.
     await context.run(caller, 'container.kill', {containerId: c.id, signal: 'KILL'}).catch((failed: unknown) => {
       if (!isCetusError(failed)) throw failed;
+      context.log.debug({err: failed, containerId: c.id, requestId: caller.requestId}, 'killing what another job waits for');
     });
     await work();
   }
