@@ -1,7 +1,9 @@
+import {spawn} from 'node:child_process';
 import {createHash} from 'node:crypto';
 import fs from 'node:fs';
 import http2 from 'node:http2';
 import net from 'node:net';
+import path from 'node:path';
 import {answers} from '../../lib/agent/containerd/answers';
 import {connectContainerd} from '../../lib/agent/containerd/connect';
 import {startContainerd} from '../../lib/agent/containerd/process';
@@ -80,6 +82,25 @@ test('a second start adopts the running one; after kill -9 the client finds the 
   other.close();
   world.process = third;
   expect(fs.existsSync(`/proc/${third.pid()}`)).toBe(true);
+});
+
+test('one that ends while it is asked whether it serves is not adopted: the next one is started', async () => {
+  const directory = fs.mkdtempSync('/tmp/cetus-ctrd-');
+  const dying = spawn('sleep', ['infinity'], {argv0: path.join(directory, 'config.toml')});
+  fs.writeFileSync(path.join(directory, 'containerd.pid'), String(dying.pid));
+  const mute = net.createServer(socket => {
+    socket.on('error', () => undefined).destroy();
+    mute.close();
+    dying.kill('SIGKILL');
+  });
+  await new Promise<void>(resolve => { mute.listen(path.join(directory, 'containerd.sock'), resolve); });
+
+  const next = await startContainerd({directory, log: silentLog(), supervise: false});
+  expect(dying.signalCode).toBe('SIGKILL');
+  expect(next.started).toBe(true);
+  expect(next.pid()).not.toBe(dying.pid);
+  await next.stop();
+  fs.rmSync(directory, {recursive: true});
 });
 
 test('a path too long for a socket is refused', async () => {

@@ -104,10 +104,8 @@ async function ensure(options: ContainerdProcessOptions, directory: string, sock
   const pidFile = path.join(directory, 'containerd.pid');
   const known = Number(await fs.readFile(pidFile, 'utf8').catch(() => '0'));
   const timeoutMs = options.startTimeoutMs ?? START_TIMEOUT_MS;
-  if (known > 0 && await isOurs(known, directory)) {
-    await serving(options.log, socket, timeoutMs, known);
-    return {pid: known, started: false};
-  }
+  // One that ends before it has answered was on its way out (a killed process keeps its command line for a moment): not adopted, followed.
+  if (known > 0 && await isOurs(known, directory) && await serving(options.log, socket, timeoutMs, known)) return {pid: known, started: false};
   await fs.writeFile(path.join(directory, 'config.toml'), config(directory, socket, options.oomScore ?? -999), {mode: 0o600});
   const logFile = path.join(directory, 'containerd.log');
   const size = await fs.stat(logFile).then(stat => stat.size, () => 0);
@@ -125,7 +123,7 @@ async function ensure(options: ContainerdProcessOptions, directory: string, sock
     child.unref();
     const pid = child.pid!;
     await fs.writeFile(pidFile, String(pid));
-    await serving(options.log, socket, timeoutMs, pid);
+    if (!await serving(options.log, socket, timeoutMs, pid)) throw new CetusError('unavailable', `containerd ended at once; its log is beside its socket, ${socket}`);
     options.log.info({pid, socket}, 'containerd serves');
     return {pid, started: true};
   } finally {
@@ -133,18 +131,19 @@ async function ensure(options: ContainerdProcessOptions, directory: string, sock
   }
 }
 
-/** Answers to a call, not merely accepts: its plugins are up. */
-async function serving(log: Log, socket: string, timeoutMs: number, pid: number): Promise<void> {
+/** Once it answers to a call, not merely accepts: its plugins are up. False where the process ends first. */
+async function serving(log: Log, socket: string, timeoutMs: number, pid: number): Promise<boolean> {
   const until = systemClock.now() + timeoutMs;
   for (;;) {
     if (await fs.access(socket).then(() => true, () => false)) {
       try {
-        return await answers(socket, ANSWER_MS);
+        await answers(socket, ANSWER_MS);
+        return true;
       } catch (err) {
         log.debug({err}, 'containerd does not answer yet');
       }
     }
-    if (!alive(pid)) throw new CetusError('unavailable', `containerd ended at once; its log is beside its socket, ${socket}`);
+    if (!alive(pid)) return false;
     if (systemClock.now() > until) throw new CetusError('unavailable', `containerd did not answer within ${timeoutMs} ms; its log is beside its socket, ${socket}`);
     await systemClock.sleep(POLL_MS);
   }
