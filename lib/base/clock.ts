@@ -53,6 +53,9 @@ class SystemClock implements Clock {
   }
 }
 
+/** Why a wait of one's own was ended: it is not needed any more. `abort()` without a reason makes an error with a stack each time, a fiftieth of what a busy endpoint does. */
+export const OVER = new Error('nobody waits any more');
+
 export const systemClock: Clock = new SystemClock();
 
 /** RFC 3339 with nanoseconds, as the Engine prints times: 2026-01-02T03:04:05.123456789Z */

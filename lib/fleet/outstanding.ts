@@ -3,7 +3,7 @@
  * both would write the same container: one would lose on the etag and cost the client a round trip. So the report path asks here, and
  * leaves a transition to the job that asked for it, by generation. Only an economy: without it everything is still right.
  */
-import type {Clock} from '../base/clock';
+import {OVER, type Clock} from '../base/clock';
 import type {TaskBody, TaskOutput} from '../schema/agent';
 
 /** How long an answer is remembered: reports follow the answer within milliseconds. */
@@ -41,7 +41,7 @@ export class OutstandingTransitions {
       const answered = await Promise.race([entry.generation, this.clock.sleep(WAIT_MS, giveUp.signal).then(() => 0, () => 0)]);
       return generation <= answered;
     } finally {
-      giveUp.abort();
+      giveUp.abort(OVER);
     }
   }
 }

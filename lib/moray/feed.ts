@@ -21,6 +21,8 @@ import {BARRIER, below, comparePlaces, cursorOf, sees, type Place, type Position
 import {logTable} from './store';
 
 const POLL_EVERY_MS = 1000;
+/** After a poll its feed rests for as long as it took, no longer than this: on a quiet machine nothing, on a busy one polls are no more than half of what keeps it busy, and bring more each. */
+const MOST_REST_MS = 25;
 /** Before a reader whose horizon is older than the ring's beginning asks again. */
 const BEHIND_MS = 20;
 const PAGE = 500;
@@ -79,6 +81,8 @@ export class Feed {
   private hinted = false;
   private timer: NodeJS.Timeout | undefined;
   private retryMs = 1;
+  /** Of performance.now(). */
+  private restsUntilMs = 0;
   private closed = false;
   private changed: {promise: Promise<void>; resolve(): void} = gate();
 
@@ -102,9 +106,10 @@ export class Feed {
       return;
     }
     clearTimeout(this.timer);
-    if (ms === 0) void this.poll();
+    const waitMs = Math.max(ms, this.restsUntilMs - performance.now());
+    if (waitMs <= 0) void this.poll();
     else {
-      this.timer = setTimeout(() => void this.poll(), ms);
+      this.timer = setTimeout(() => void this.poll(), waitMs);
       this.timer.unref();
     }
   }
@@ -113,16 +118,20 @@ export class Feed {
     this.polling = true;
     this.hinted = false;
     let nextMs = POLL_EVERY_MS;
+    const began = performance.now();
+    this.restsUntilMs = 0;
     try {
       const start = this.head ?? (await this.now());
       const page = await this.page(start);
       this.append(start, page);
       if (page.entries.length === PAGE) nextMs = 0;
-      else if (page.pending) {
+      else {
+        const now = performance.now();
+        this.restsUntilMs = now + Math.min(now - began, MOST_REST_MS);
         // What we were told of is committed and hidden behind an older transaction, which will end in a moment.
-        nextMs = this.retryMs;
-        this.retryMs = Math.min(this.retryMs * 2, 50);
-      } else this.retryMs = 1;
+        if (page.pending) nextMs = this.retryMs;
+        this.retryMs = page.pending ? Math.min(this.retryMs * 2, 50) : 1;
+      }
     } catch (err) {
       if (isCetusError(err, 'stale')) {
         // We were away for longer than the retention. Watchers before this point will be told so when they ask the database.

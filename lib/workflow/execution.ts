@@ -3,7 +3,7 @@
  * It ends in one of three ways: the job ended; the lease is lost (nothing more is written); or, for a job not yet in the store, the
  * target's lock is somebody else's and nothing was written at all.
  */
-import {formatNs, type Clock} from '../base/clock';
+import {formatNs, OVER, type Clock} from '../base/clock';
 import {asCetusError, CetusError, fromWire, isCetusError, unreachable} from '../base/errors';
 import type {Log} from '../base/log';
 import type {BatchOp, Etag, Moray} from '../moray/moray';
@@ -309,7 +309,7 @@ export class Execution {
       const aborted = new Promise<never>((_resolve, reject) => over.signal.addEventListener('abort', () => reject(over.signal.reason as Error), {once: true}));
       return await Promise.race([call(over.signal), aborted]);
     } finally {
-      finished.abort();
+      finished.abort(OVER);
       outer.removeEventListener('abort', onOuter);
     }
   }

@@ -2,7 +2,7 @@
  * First-come-first-served queues by key, inside one process. Two uses: the line before a target (at most one of this process's requests
  * tries for the store's lock), and the gate before a hot object. Neither carries correctness; etags do.
  */
-import type {Clock} from '../base/clock';
+import {OVER, type Clock} from '../base/clock';
 
 interface Waiter { enter(): void; label: string }
 
@@ -27,7 +27,7 @@ export class Gates {
     const done = new AbortController();
     const waiter: Waiter = {label, enter: () => {
       entered = true;
-      done.abort();
+      done.abort(OVER);
     }};
     line.waiters.push(waiter);
     await this.clock.sleep(waitMs, signal ? AbortSignal.any([done.signal, signal]) : done.signal).catch(() => undefined);

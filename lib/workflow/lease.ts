@@ -1,5 +1,5 @@
 /** Keeps a lease alive while a step runs; aborts `lost` once the lease is no longer provably ours. */
-import type {Clock} from '../base/clock';
+import {OVER, type Clock} from '../base/clock';
 import type {Moray} from '../moray/moray';
 import {LeaseLost, renewLease, type Saved} from './commit';
 
@@ -37,7 +37,7 @@ export function keepLease(deps: {moray: Moray; clock: Clock; leaseMs: number}, s
   return {
     lost: rejected,
     stop: async () => {
-      stopped.abort();
+      stopped.abort(OVER);
       await running;
     },
   };

@@ -1,5 +1,5 @@
 /** Wakes whoever waits in this process for a job's end or for a target's release. A hint only: waiters look at the store again. */
-import type {Clock} from '../base/clock';
+import {OVER, type Clock} from '../base/clock';
 
 export class Notices {
   private readonly waiters = new Map<string, Set<() => void>>();
@@ -15,7 +15,7 @@ export class Notices {
   /** Resolves at the next notify after this call, or after `ms`, or when the signal is aborted. Listens at once, synchronously. */
   next(key: string, ms: number, signal?: AbortSignal): Promise<void> {
     const over = new AbortController();
-    const wake = (): void => over.abort();
+    const wake = (): void => over.abort(OVER);
     const waiting = this.waiters.get(key) ?? new Set();
     this.waiters.set(key, waiting);
     waiting.add(wake);
