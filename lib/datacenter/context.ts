@@ -50,5 +50,5 @@ export interface Context extends Services {
   views: ContainerViews;
   events: EventLog;
   /** Runs a chain for the caller; its params and result are those of lib/schema/chains.ts. */
-  run<N extends ChainName>(caller: Caller, workflow: N, params: ChainParams<N>, more?: {secrets?: unknown; signal?: AbortSignal; lockWaitMs?: number; onProgress?(message: unknown): void}): Promise<ChainResult<N>>;
+  run<N extends ChainName>(caller: Caller, workflow: N, params: ChainParams<N>, more?: {secrets?: unknown; signal?: AbortSignal; lockWaitMs?: number; onProgress?(message: unknown): void; onWaiting?(): void}): Promise<ChainResult<N>>;
 }

@@ -99,6 +99,8 @@ export interface RunRequest<P = unknown> {
   requestId: string;
   secrets?: unknown;
   onProgress?(message: unknown): void;
+  /** Another job has the target: said once, when waiting for it begins. */
+  onWaiting?(): void;
   /** How long to wait for the target's lock when another job holds it; then `conflict` naming that job. Default 30 s. */
   lockWaitMs?: number;
   /** How long the caller waits for the outcome; the job goes on by itself afterwards. */

@@ -1,5 +1,5 @@
 /** The room's front door: accepts jobs, runs them inline or leaves them to any runner, waits for them, and starts and stops this process's runner. */
-import {formatNs, systemClock, type Clock} from '../base/clock';
+import {formatNs, OVER, systemClock, type Clock} from '../base/clock';
 import {CetusError, fromWire, isCetusError} from '../base/errors';
 import {systemIds, type Ids} from '../base/ids';
 import type {Log} from '../base/log';
@@ -97,7 +97,7 @@ class Engine implements RunningWorkflow {
     this.stopped = true;
     await this.claims.stop();
     const over = new AbortController();
-    const idle = Promise.all([Promise.allSettled([...this.inline]), this.claims.idle()]).then(() => over.abort());
+    const idle = Promise.all([Promise.allSettled([...this.inline]), this.claims.idle()]).then(() => over.abort(OVER));
     await this.clock.sleep(graceMs, over.signal).catch(() => undefined);
     for (const execution of this.active.values()) execution.abandon();
     await idle;
@@ -117,7 +117,7 @@ class Engine implements RunningWorkflow {
       this.clock.sleep(UNWINDING_PATIENCE_MS, ended.signal).then(() => early(failureOf({...job, execution: 'unwinding'}, err, err)), () => undefined);
     };
     const outcome = this.runInline(chain, job, request, {onUnwinding, onDecided: (result) => decide((result ?? null) as R)}).finally(() => {
-      ended.abort();
+      ended.abort(OVER);
       this.inline.delete(outcome);
     });
     this.inline.add(outcome);
@@ -135,7 +135,7 @@ class Engine implements RunningWorkflow {
     const chain = this.registry.current(request.workflow);
     const job = newJob(request, chain, this.clock, this.ids);
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
-    return this.inLine(job, untilMs, request.signal, async () => {
+    return this.inLine(job, untilMs, request, async () => {
       const lock: Lock = {target: job.target, jobId: job.id, takenAt: job.createdAt};
       for (;;) {
         try {
@@ -166,7 +166,7 @@ class Engine implements RunningWorkflow {
         if (leftMs <= 0) throw new CetusError('timeout', `job ${jobId} (${job.workflow} on ${job.target}) is still ${job.execution}`, {info: {jobId}});
         await noticed;
       } finally {
-        look.abort();
+        look.abort(OVER);
       }
     }
   }
@@ -202,14 +202,19 @@ class Engine implements RunningWorkflow {
 
   private async runInline(chain: Chain, job: Job, request: RunRequest, hooks: Pick<Inline, 'onUnwinding' | 'onDecided'>): Promise<[Job, CetusError | undefined]> {
     const untilMs = this.clock.now() + (request.lockWaitMs ?? DEFAULT_LOCK_WAIT_MS);
-    return this.inLine(job, untilMs, request.signal, async () => {
+    let waited = false;
+    return this.inLine(job, untilMs, request, async (inLine) => {
+      waited = inLine;
       for (;;) {
         if (request.signal?.aborted) throw canceledBefore(job);
         const claimed = must(job, {type: 'claim', runner: this.options.runnerId, untilMs: this.clock.now() + this.leaseMs, at: formatNs(this.clock.nowNs())});
         const ending = await this.execute(chain, claimed, null, {secrets: request.secrets, onProgress: request.onProgress?.bind(request), ...hooks});
         if (ending.kind === 'ended') return [ending.job, ending.error];
-        if (ending.kind === 'locked') await this.targetFree(job, untilMs, request.signal);
-        else if (this.stopped) throw new CetusError('unavailable', `this runner stops; job ${job.id} goes on elsewhere`, {info: {jobId: job.id}});
+        if (ending.kind === 'locked') {
+          if (!waited) request.onWaiting?.();
+          waited = true;
+          await this.targetFree(job, untilMs, request.signal);
+        } else if (this.stopped) throw new CetusError('unavailable', `this runner stops; job ${job.id} goes on elsewhere`, {info: {jobId: job.id}});
         else return [await this.waitForever(job.id), undefined];
       }
     });
@@ -243,13 +248,15 @@ class Engine implements RunningWorkflow {
   // ---- targets
 
   /** First come, first served within this process: only the head of the line tries for the store's lock. */
-  private async inLine<T>(job: Job, untilMs: number, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
+  private async inLine<T>(job: Job, untilMs: number, {signal, onWaiting}: Pick<RunRequest, 'signal' | 'onWaiting'>, body: (waited: boolean) => Promise<T>): Promise<T> {
     const line = `line/${job.target}`;
+    const waits = this.gates.holder(line) !== undefined;
+    if (waits) onWaiting?.();
     const leave = await this.gates.enter(line, `${job.workflow} ${job.id}`, Math.max(0, untilMs - this.clock.now()), signal);
     if (!leave && signal?.aborted) throw canceledBefore(job);
     if (!leave) throw busy(job.target, this.gates.holder(line) ?? 'a job that has just ended');
     try {
-      return await body();
+      return await body(waits);
     } finally {
       leave();
     }
@@ -274,7 +281,7 @@ class Engine implements RunningWorkflow {
         }
         await noticed;
       } finally {
-        look.abort();
+        look.abort(OVER);
       }
     }
   }
@@ -292,7 +299,7 @@ class Engine implements RunningWorkflow {
     try {
       return await Promise.race([outcome, late]);
     } finally {
-      done.abort();
+      done.abort(OVER);
     }
   }
 

@@ -181,6 +181,16 @@ describe('images', () => {
     expect(everything).not.toContain('secret');
   });
 
+  test('a pull of what somebody else is pulling says that it waits', async () => {
+    const found = {imageId: `sha256:${'a'.repeat(64)}`, manifest: {mediaType: 'm', digest: `sha256:${'d'.repeat(64)}`, size: 1}, resolvedDigest: `sha256:${'d'.repeat(64)}`, config: busybox.config, layers: [], size: 1, references: []};
+    world.agent.registry.set('docker.io/me/app:2', found);
+    // Other credentials share no job.
+    const [first, second] = await Promise.all(['one', 'two'].map((password) => collect(world.dc.images.pull(me, 'me/app:2', {}, {username: 'u', password}))));
+    expect(first!.map(({status}) => status)).not.toContain('Waiting for another pull of this image');
+    expect(second!.slice(0, 2)).toEqual([{status: 'Pulling from me/app', id: '2'}, {status: 'Waiting for another pull of this image', id: '2'}]);
+    expect(second!.at(-1)).toEqual({status: 'Status: Image is up to date for me/app:2'});
+  });
+
   test('load and save', async () => {
     world.agent.load = async function* (archive) {
       archive.resume();

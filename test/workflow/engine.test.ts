@@ -152,6 +152,22 @@ describe('the target\'s lock', () => {
   });
 });
 
+it('who waits for a target is told so, once, at the store\'s lock as in line before it; who need not wait is not', async () => {
+  const world = await new World().open();
+  world.script.act = () => world.clock.sleep(10_000);
+  const told: string[] = [];
+  const other = world.runner();
+  const begin = (runner: typeof other, requestId: string): Promise<unknown> =>
+    runner.run({workflow: 'thing.make', account: 'default', params: {id: 'a'}, requestId, lockWaitMs: 3_600_000, onWaiting: () => told.push(requestId)});
+  const jobs = [begin(world.runner(), 'first')];
+  await world.clock.pass(10);
+  jobs.push(begin(other, 'at the lock'), begin(other, 'in line'));
+  await world.clock.pass(10);
+  expect(told.sort()).toEqual(['at the lock', 'in line']);
+  await world.clock.until(Promise.all(jobs));
+  expect(told).toHaveLength(2);
+});
+
 it('who leaves while the target is another\'s waits for it no longer, at the store\'s lock and in line before it', async () => {
   const world = await new World().open();
   world.script.act = () => world.clock.sleep(40_000);

@@ -37,12 +37,15 @@ export class Pulls {
   private async *one(caller: Caller, reference: Reference, shown: string, options: PullOptions, auth?: RegistryAuth): AsyncGenerator<ProgressMessage, Result> {
     let begun = false;
     const said = new Set<string>();
+    const id = reference.digest ?? reference.tag;
     const params = {account: caller.account, reference: formatReference(reference), ...(options.platform ? {platform: options.platform} : {})};
-    const follow = this.shared.follow(pullKey(params, auth), caller.signal, (onProgress, signal) => this.context.run(caller, 'image.pull', params, {secrets: {auth}, onProgress, signal, lockWaitMs: LOCK_WAIT_MS}));
+    const follow = this.shared.follow(pullKey(params, auth), caller.signal, (onProgress, signal) => this.context.run(caller, 'image.pull', params, {
+      secrets: {auth}, onProgress, signal, lockWaitMs: LOCK_WAIT_MS, onWaiting: () => onProgress({status: 'Waiting for another pull of this image', id}),
+    }));
     for (;;) {
       const next = await follow.next();
       if (!begun && (!next.done ? !next.value.status?.startsWith('Pulling from ') : true))
-        yield {status: `Pulling from ${reference.repository}`, id: reference.digest ?? reference.tag};
+        yield {status: `Pulling from ${reference.repository}`, id};
       begun = true;
       if (next.done) {
         const result = next.value;

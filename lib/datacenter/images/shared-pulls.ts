@@ -19,9 +19,9 @@ export class SharedPulls<R> {
   }
 
   private join(key: string, signal: AbortSignal | undefined, listener: Listener, begin: (onProgress: Listener, signal: AbortSignal) => Promise<R>): Promise<R> {
-    const known = this.running.get(key);
-    const shared = known ?? this.begin(key, begin);
-    for (const line of known?.latest.values() ?? []) listener(line);
+    const shared = this.running.get(key) ?? this.begin(key, begin);
+    // Also what the beginning itself has said, before anybody could listen.
+    for (const line of shared.latest.values()) listener(line);
     shared.listeners.add(listener);
     return new Promise<R>((resolve, reject) => {
       const leave = (): void => {
