@@ -1,7 +1,6 @@
 /**
  * Host ports of the datacenter: which are free, and the Engine's words where one is not. Pure. The lease's key (protocol, address, port) keeps two from the
- * same port, on whichever nodes they are; a wildcard against a single address is seen here, and in a race by the node, which refuses to bind twice, or, on two
- * nodes, by the endpoints, which cannot open both and say so.
+ * same port, on whichever nodes they are; a wildcard against a single address is seen here, and in a race by what both write beside their leases (publish.ts).
  */
 import {CetusError} from '../base/errors';
 import type {PublishedPort, RequestedPort} from '../schema/container';
@@ -53,11 +52,11 @@ function freePort(port: RequestedPort, held: PortQuestion['held'], {ephemeral, s
   throw new CetusError('internal', `driver failed programming external connectivity on endpoint ${endpoint.name} (${endpoint.id}): all ports are allocated`);
 }
 
-function collide(a: PortQuestion['held'][number], b: PortQuestion['held'][number]): boolean {
+export function collide(a: PortQuestion['held'][number], b: PortQuestion['held'][number]): boolean {
   return a.hostPort === b.hostPort && a.protocol === b.protocol && (isWildcard(a.hostIp) || isWildcard(b.hostIp) || a.hostIp === b.hostIp);
 }
 
-function isWildcard(hostIp: string): boolean {
+export function isWildcard(hostIp: string): boolean {
   return hostIp === '' || hostIp === '0.0.0.0' || hostIp === '::';
 }
 
@@ -70,6 +69,11 @@ function taken(port: PublishedPort, endpoint: {name: string; id: string}): Cetus
 /** "tcp/0.0.0.0/8080": the lease's key, and the `port` of a node's refusals. */
 export function portKey(port: Pick<PublishedPort, 'protocol' | 'hostIp' | 'hostPort'>): string {
   return `${port.protocol}/${isWildcard(port.hostIp) ? '0.0.0.0' : port.hostIp}/${port.hostPort}`;
+}
+
+/** What all addresses of a port have in common, "tcp/8080". */
+export function numberKey(port: Pick<PublishedPort, 'protocol' | 'hostPort'>): string {
+  return `${port.protocol}/${port.hostPort}`;
 }
 
 /**

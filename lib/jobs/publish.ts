@@ -1,13 +1,16 @@
 /** The host ports of a container, for the time that it runs: chosen among those that nobody in the datacenter holds, and the leases that hold them. */
+import {CetusError} from '../base/errors';
 import {isLocal} from '../fleet/registry';
-import {ALL, and, eq, ge, le, or} from '../moray/filter';
-import type {BatchOp} from '../moray/moray';
+import {ALL, and, eq, ge, KEY_FIELD, le, or} from '../moray/filter';
+import type {BatchOp, Etag} from '../moray/moray';
 import {BUCKETS} from '../schema/buckets';
 import type {Container, NetworkAttachment, PublishedPort, RequestedPort} from '../schema/container';
 import type {IngressRow, PortLease} from '../schema/objects';
-import {choosePorts, namesAnAddress, opensAtNode, portKey, refusedPorts} from './ports';
+import {choosePorts, collide, isWildcard, namesAnAddress, numberKey, opensAtNode, portKey, refusedPorts} from './ports';
 import type {Ctx} from './services';
 import {PORTS} from './steps';
+
+const SINGLE_PORTS = BUCKETS.single_ports.name;
 
 export interface Published { ports: PublishedPort[]; writes: BatchOp[]; ownLeases: boolean }
 
@@ -45,7 +48,29 @@ export async function publish(ctx: Ctx<unknown>, c: Container, attachments: read
     };
     return {op: 'put', bucket: PORTS, key: portKey(port), value: lease, etag: null};
   });
-  return {ports, writes, ownLeases};
+  return {ports, writes: [...writes, ...await againstOtherAddresses(ctx, c, ports)], ownLeases};
+}
+
+/**
+ * The lease's key settles a race for one address; a wildcard and a single address are other keys. So who takes a port at a single address marks its number and holds that nobody has the wildcard, and
+ * who takes the wildcard holds that no mark has been made since it looked: of two at the same moment the later one's commit fails and it decides anew. On one node the kernel sees to it.
+ * Always the wildcard first, then the mark: two that hold one each would wait for each other.
+ */
+async function againstOtherAddresses(ctx: Ctx<unknown>, c: Container, ports: readonly PublishedPort[]): Promise<BatchOp[]> {
+  if (ports.length === 0 || (await ctx.services.fleet.nodes()).length < 2) return [];
+  const wildcards = ports.filter((p) => isWildcard(p.hostIp));
+  const singles = [...new Map(ports.filter((p) => !isWildcard(p.hostIp)).map((p) => [numberKey(p), p])).values()];
+  const marks = new Map<string, Etag>();
+  if (wildcards.length) for (const {key, etag} of await ctx.moray.list<object>(SINGLE_PORTS, or(...wildcards.map((p) => eq(KEY_FIELD, numberKey(p)))))) marks.set(key, etag);
+  // A mark that is older than our look at the leases says nothing new, but which is the older nobody knows.
+  const marked = wildcards.filter((p) => marks.has(numberKey(p)));
+  const leases = marked.length ? await ctx.moray.list<PortLease>(PORTS, or(...marked.map((p) => eq('hostPort', p.hostPort)))) : [];
+  if (leases.some(({value}) => value.containerId !== c.id && marked.some((p) => collide(p, value)))) throw new CetusError('etagConflict', 'a port was taken at another address while it was looked for');
+  return [
+    ...singles.map((p): BatchOp => ({op: 'check', bucket: PORTS, key: portKey({...p, hostIp: ''}), etag: null})),
+    ...singles.map((p): BatchOp => ({op: 'put', bucket: SINGLE_PORTS, key: numberKey(p), value: {}})),
+    ...wildcards.map((p): BatchOp => ({op: 'check', bucket: SINGLE_PORTS, key: numberKey(p), etag: marks.get(numberKey(p)) ?? null})),
+  ];
 }
 
 /** Half a window stays free of the container's own wishes. */

@@ -21,6 +21,8 @@ export const BUCKETS = {
   vnis: {name: 'vnis', version: 1, fields: {networkId: {type: 'string'}}},
   addresses: {name: 'addresses', version: 1, fields: {networkId: {type: 'string'}, containerId: {type: 'string'}, address: {type: 'ip'}}},
   ports: {name: 'ports', version: 1, fields: {nodeId: {type: 'string'}, containerId: {type: 'string'}, hostPort: {type: 'number'}, protocol: {type: 'string'}}},
+  /** Key protocol/port: written by whoever takes the port at a single address, never read. Its etag is what counts (lib/jobs/publish.ts). */
+  single_ports: {name: 'single_ports', version: 1, fields: {}},
   ingresses: {name: 'ingresses', version: 1, fields: {}},
   volumes: {name: 'volumes', version: 1, fields: {account: {type: 'string'}, name: {type: 'string'}, accountName: {type: 'string', unique: true}, nodeId: {type: 'string'}, anonymous: {type: 'boolean'}}},
   execs: {name: 'execs', version: 1, fields: {account: {type: 'string'}, containerId: {type: 'string'}, createdAt: {type: 'date'}}},

@@ -65,6 +65,31 @@ describe('start', () => {
     expect(await dc.leaks()).toEqual([]);
   });
 
+  it('one of two on two nodes gets a port, the other\'s address a wildcard or the same, however their steps fall between each other', async () => {
+    const outcomes = new Set<string>();
+    for (let turns = 0; turns < 48; turns += 1) {
+      const dc = await open();
+      await dc.second({});
+      // Each with a network of its own: on one they would meet at its addresses.
+      await dc.put('network.create', {network: dc.network('net2', 'back')});
+      const at = (hostIp: string) => ({requestedPorts: [{protocol: 'tcp' as const, containerPort: 80, hostIp, hostPort: 8080}]});
+      await dc.container('c1', 'one', false, at(''));
+      await dc.container('c2', 'two', false, {...at('192.0.2.7'), networks: {back: {networkId: 'net2', settings: {}}}});
+      // Some have been at the number before: the mark stands already.
+      if (turns % 4 === 3) await dc.put('container.start', {containerId: 'c2'}).then(() => dc.put('container.stop', {containerId: 'c2', timeoutSeconds: 0, signal: null}));
+      const order = turns % 2 ? ['c1', 'c2'] : ['c2', 'c1'];
+      const first = start(dc, dc.runner(), 'container.start', {containerId: order[0]!});
+      for (let n = 0; n < turns; n += 1) await Promise.resolve();
+      const results = await dc.clock.until(Promise.allSettled([first, start(dc, dc.runner(), 'container.start', {containerId: order[1]!})]));
+      expect(results.map(({status}) => status).sort()).toEqual(['fulfilled', 'rejected']);
+      for (const result of results) if (result.status === 'rejected') expect(result.reason).toMatchObject({kind: 'conflict', message: expect.stringContaining(':8080 failed: port is already allocated') as string});
+      outcomes.add(order[results.findIndex(({status}) => status === 'fulfilled')]!);
+      await dc.settle();
+      expect(await dc.leaks()).toEqual([]);
+    }
+    expect([...outcomes].sort()).toEqual(['c1', 'c2']);
+  });
+
   it('refuses a taken port in the Engine\'s words', async () => {
     const dc = await open();
     await dc.container('c1', 'web', true);
