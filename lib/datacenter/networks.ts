@@ -19,9 +19,12 @@ const BUCKET = BUCKETS.networks.name;
 const OF_THE_HOST = 'container cannot be disconnected from host network or connected to host network';
 const invalid = (message: string): CetusError => new CetusError('invalid', message);
 
+const isOn = (network: Network, c: Container): boolean => Object.values(c.networks).some((r) => r.networkId === network.id);
+
 /** What cannot be plugged in, in the Engine's words and order: into containers without a network of their own, the host's network, and none beside any other. */
-function refuseNotPluggable(network: Network, {name, networks, spec: {networkMode: mode}}: Container): void {
-  if (Object.values(networks).some((r) => r.networkId === network.id)) throw new CetusError('forbidden', `endpoint with name ${name} already exists in network ${network.name}`);
+function refuseNotPluggable(network: Network, c: Container): void {
+  const {name, networks, spec: {networkMode: mode}} = c;
+  if (isOn(network, c)) throw new CetusError('forbidden', `endpoint with name ${name} already exists in network ${network.name}`);
   if (mode === 'host' || mode.startsWith('container:')) throw invalid('container sharing network namespace with another container or host cannot be connected to any other network');
   if (network.driver === 'host') throw invalid(OF_THE_HOST);
   if (networks[NO_NETWORK] || (network.driver === 'null' && Object.keys(networks).length > 0)) throw invalid('container cannot be connected to multiple networks with one of the networks in private (none) mode');
@@ -72,6 +75,8 @@ export function networkVerbs(context: Context, predefined: PredefinedNetworks): 
     async connect(caller, nameOrId, containerNameOrId, settings) {
       const [network, c] = [await resolve(caller, nameOrId), await resolveContainer(context, caller.account, containerNameOrId)];
       if (network.removing) throw new CetusError('notFound', `network ${nameOrId} not found`);
+      // What one that does not run has already is neither a mistake nor a change.
+      if (isOn(network, c) && (c.status === 'created' || c.status === 'exited')) return checkEndpointSettings(network, settings);
       refuseNotPluggable(network, c);
       checkEndpointSettings(network, settings);
       try {

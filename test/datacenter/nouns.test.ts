@@ -5,6 +5,7 @@ import {systemIds} from '../../lib/base/ids';
 import {silentLog} from '../../lib/base/log';
 import {EventLog, eventWrite} from '../../lib/datacenter/events';
 import type {Caller} from '../../lib/datacenter/verbs';
+import {and, eq} from '../../lib/moray/filter';
 import {createMemoryMoray} from '../../lib/moray/memory';
 import {BUCKETS} from '../../lib/schema/buckets';
 import type {DatacenterEvent, Image} from '../../lib/schema/objects';
@@ -270,15 +271,33 @@ describe('networks', () => {
     expect(await on()).toEqual([['none'], []]);
   });
 
+  test('what does not run is connected twice without a word, keeps what it had, and is told of when it starts', async () => {
+    const {networks, containers} = world.dc;
+    await networks.create(me, {Name: 'shop'});
+    const id = await create('web');
+    const told = async (): Promise<number> => (await world.moray.list<DatacenterEvent>('events', and(eq('type', 'network'), eq('action', 'connect')))).filter(({value}) => value.attributes['name'] === 'shop').length;
+    await networks.connect(me, 'shop', 'web', {Aliases: ['first']});
+    await networks.connect(me, 'shop', 'web', {Aliases: ['second']});
+    expect((await world.stored(id)).networks['shop']!.settings).toEqual({Aliases: ['first']});
+    expect(await told()).toBe(0);
+    await containers.start(me, 'web');
+    expect(await told()).toBe(1);
+    expect((await failure(networks.connect(me, 'shop', 'web', {}))).kind).toBe('forbidden');
+  });
+
   test('the host\'s network and those of others cannot be plugged', async () => {
-    const {networks} = world.dc;
+    const {networks, containers} = world.dc;
     const [SHARED, HOST] = ['container sharing network namespace with another container or host cannot be connected to any other network', 'container cannot be disconnected from host network or connected to host network'];
     await create('web');
     await create('ofhost', {HostConfig: {NetworkMode: 'host'}});
     await create('joined', {HostConfig: {NetworkMode: 'container:web'}});
     for (const [network, container, message] of [
-      ['host', 'web', HOST], ['bridge', 'ofhost', SHARED], ['none', 'ofhost', SHARED], ['bridge', 'joined', SHARED], ['host', 'joined', SHARED], ['host', 'ofhost', 'endpoint with name ofhost already exists in network host'],
+      ['host', 'web', HOST], ['bridge', 'ofhost', SHARED], ['none', 'ofhost', SHARED], ['bridge', 'joined', SHARED], ['host', 'joined', SHARED],
     ] as const) expect([network, container, (await failure(networks.connect(me, network, container, {}))).message]).toEqual([network, container, message]);
+    // As anything that does not run and has it already.
+    await networks.connect(me, 'host', 'ofhost', {});
+    await containers.start(me, 'ofhost');
+    expect((await failure(networks.connect(me, 'host', 'ofhost', {}))).message).toBe('endpoint with name ofhost already exists in network host');
     expect((await failure(networks.disconnect(me, 'host', 'ofhost', false))).message).toBe(HOST);
     for (const network of ['host', 'none']) expect((await failure(networks.disconnect(me, network, 'web', false))).message).toMatch(new RegExp(`is not connected to (the )?network ${network}$`));
   });

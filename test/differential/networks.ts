@@ -86,6 +86,7 @@ export const NETWORKS: Script = {noun: 'networks', steps: [
   mistake('connect with an address elsewhere', 'POST /networks/d-net/connect', {Container: 'd-netted2', EndpointConfig: {IPAMConfig: {IPv4Address: '10.9.9.9'}}}),
   mistake('connect with an address that is none', 'POST /networks/d-net/connect', {Container: 'd-netted2', EndpointConfig: {IPAMConfig: {IPv4Address: 'x'}}}),
   step('connect before the start', 'POST /networks/d-net/connect', {Container: 'd-netted2', EndpointConfig: {Aliases: ['two'], IPAMConfig: {IPv4Address: '$subnet.200'}}}),
+  step('connect before the start once more', 'POST /networks/d-net/connect', {Container: 'd-netted2', EndpointConfig: {Aliases: ['three']}}),
   mistake('start with an address that is taken', 'POST /containers/d-netted2/start'),
   step('disconnect before the start', 'POST /networks/d-net/disconnect', {Container: 'd-netted2'}),
   step('a container with an address of no subnet', 'POST /networks/create', {Name: 'd-auto'}, {capture: {auto: 'Id'}}),

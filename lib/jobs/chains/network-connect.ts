@@ -11,7 +11,16 @@ import {attachment, usableNetwork} from '../attach';
 import type {Ctx, JobServices} from '../services';
 import {ADDRESSES, container, CONTAINERS, eventPut, isRunning, NETWORKS, putContainer, task, undoTask} from '../steps';
 
-interface Connecting { nodeId: string; networkName: string; /** null where the container does not run, or the network is none */ attachment: NetworkAttachment | null }
+interface Connecting {
+  nodeId: string;
+  networkName: string;
+  /** null where the container does not run, or the network is none */
+  attachment: NetworkAttachment | null;
+  /** False of one that does not run: it is told of when it starts, as in the Engine. */
+  told?: boolean;
+  /** It does not run and has the network already: as in the Engine no mistake, and no change. */
+  nothingNew?: true;
+}
 
 export const connect: Chain<NetworkConnectParams, JobServices> = {
   name: 'network.connect',
@@ -52,27 +61,30 @@ async function holdPlace(ctx: Ctx<NetworkConnectParams>): Promise<{output: Conne
   const c = stored.value;
   refuseFixedNetworking(c);
   const {value: network} = await usableNetwork(ctx, networkId, networkId);
-  if (Object.values(c.networks).some((r) => r.networkId === networkId))
+  const running = isRunning(c);
+  if (Object.values(c.networks).some((r) => r.networkId === networkId)) {
+    if (!running) return {output: {nodeId: c.nodeId, networkName: network.name, attachment: null, told: false, nothingNew: true}, writes: []};
     throw new CetusError('forbidden', `endpoint with name ${c.name} already exists in network ${network.name}`);
+  }
   const nothing = network.driver === 'null';
   if (c.networks[NO_NETWORK] || (nothing && Object.keys(c.networks).length > 0))
     throw new CetusError('forbidden', 'container cannot be connected to multiple networks with one of the networks in private (none) mode');
   const request = {networkId, settings};
   const networks = {...c.networks, [network.name]: request};
-  if (nothing || !isRunning(c)) {
-    return {output: {nodeId: c.nodeId, networkName: network.name, attachment: null}, writes: [putContainer(stored, {...c, networks})]};
+  if (nothing || !running) {
+    return {output: {nodeId: c.nodeId, networkName: network.name, attachment: null, told: running}, writes: [putContainer(stored, {...c, networks})]};
   }
   const place = await attachment(ctx, c, network.name, request);
   const attachments = withDefaultRoute([...c.attachments, place.attachment]);
   return {
-    output: {nodeId: c.nodeId, networkName: network.name, attachment: attachments.at(-1)!},
+    output: {nodeId: c.nodeId, networkName: network.name, attachment: attachments.at(-1)!, told: true},
     writes: [...place.writes, putContainer(stored, {...c, networks, attachments})],
   };
 }
 
 async function letGoOfPlace(ctx: Ctx<NetworkConnectParams>, output: unknown): Promise<{writes: BatchOp[]}> {
-  const {networkName} = output as Connecting;
-  return {writes: await withoutNetwork(ctx, networkName)};
+  const {networkName, nothingNew} = output as Connecting;
+  return {writes: nothingNew ? [] : await withoutNetwork(ctx, networkName)};
 }
 
 /** The container without the network, and its lease there deleted. */
@@ -97,6 +109,7 @@ async function plug(ctx: Ctx<NetworkConnectParams>): Promise<void> {
 
 async function connected(ctx: Ctx<NetworkConnectParams>): Promise<{writes: BatchOp[]}> {
   const {containerId, networkId} = ctx.params;
+  if (held(ctx).told === false) return {writes: []};
   const {value: c} = await container(ctx, containerId);
   return {writes: [eventPut(ctx, c.account, 'network', 'connect', networkId, {container: containerId, name: held(ctx).networkName, type: typeOf(held(ctx).networkName)})]};
 }
