@@ -11,6 +11,7 @@ import {purgeLinuxNetworking} from '../../agent/network/purge';
 import {purgeFifos} from '../../agent/runtime/fifos';
 import {CetusError} from '../../base/errors';
 import {silentLog} from '../../base/log';
+import {readLayout} from '../cluster/layout';
 import {readAgentConfig} from '../config';
 import {knownLayout, nodeDir} from '../fleet/layout';
 import {Underlay} from '../fleet/underlay';
@@ -26,11 +27,13 @@ const REAP_TIMEOUT_MS = 2_000;
 export async function down(data: string): Promise<void> {
   requireRoot('down');
   const dir = path.resolve(data);
-  if (!fs.existsSync(path.join(dir, 'instance.json'))) throw new CetusError('notFound', `${dir} is not a data directory of Cetus`);
+  const whole = fs.existsSync(path.join(dir, 'instance.json'));
+  if (!whole && !readLayout(dir)) throw new CetusError('notFound', `${dir} is not a data directory of Cetus`);
   const unlocks = [await lockDirectory(dir), await lockDirectory(dir, 'store')];
-  await cleanUp(dir);
+  // After `cetus cluster --only-store` there has never been a container.
+  await (whole ? cleanUp(dir) : endAll(dir));
   for (const unlock of unlocks) unlock();
-  process.stdout.write('down: containers, bridges and rules are gone; the data stays\n');
+  process.stdout.write(`down: ${whole ? 'containers, bridges and rules are gone' : 'the store has ended'}; the data stays\n`);
 }
 
 /** The caller has the directory's locks, and nothing of it runs under supervision. */
@@ -40,8 +43,7 @@ export async function cleanUp(dir: string): Promise<void> {
   // Of a fleet each node has a prefix and a directory of its own.
   const nodes = layout ? layout.nodes.map((node) => ({prefix: node.prefix, agentDir: path.join(nodeDir(dir, node), 'agent')})) : [{prefix, agentDir: path.join(dir, 'agent')}];
   // Shims carry containerd's socket on their command line, containerd its configuration, Postgres its directory: ours are known by the path.
-  await endProcesses(dir, 'SIGTERM');
-  await endProcesses(dir, 'SIGKILL');
+  await endAll(dir);
   await Promise.all(nodes.map((node) => killContainers(node.prefix)));
   await forgetTasks(dir);
   for (const mount of mountsBelow(dir)) await tool('umount', ['-l', mount]);
@@ -65,6 +67,11 @@ export function isOfInstance(words: readonly string[], dir: string): boolean {
 }
 
 const processesOf = (dir: string): number[] => processesWith((words) => isOfInstance(words, dir));
+
+async function endAll(dir: string): Promise<void> {
+  await endProcesses(dir, 'SIGTERM');
+  await endProcesses(dir, 'SIGKILL');
+}
 
 async function endProcesses(dir: string, signal: NodeJS.Signals): Promise<void> {
   signalAll(processesOf(dir), signal);
