@@ -2,9 +2,8 @@
  * The store as the configuration names it: one Postgres at an address, or a cluster, whose primary is asked of ZooKeeper. Joins manatee's discovery to moray,
  * which do not know each other.
  */
-import fs from 'node:fs';
-import {CetusError} from '../base/errors';
 import type {Log} from '../base/log';
+import {readPassword} from '../base/password-file';
 import type {Discovery} from '../moray/primary';
 import type {ClusterStore, EndpointConfig} from './config';
 
@@ -36,14 +35,6 @@ export async function storeOf(config: Pick<EndpointConfig, 'postgresUrl' | 'stor
 export function urlOf(at: {host: string; port: number; database: string; user: string; password: string}): string {
   const host = at.host.includes(':') ? `[${at.host}]` : at.host;
   return `postgres://${encodeURIComponent(at.user)}:${encodeURIComponent(at.password)}@${host}:${at.port}/${encodeURIComponent(at.database)}`;
-}
-
-function readPassword(file: string): string {
-  try {
-    return fs.readFileSync(file, 'utf8').trim();
-  } catch (err) {
-    throw new CetusError('invalid', `the store's password: ${(err as Error).message}`, {cause: err});
-  }
 }
 
 export const clusterStore = (zookeeper: ClusterStore['zookeeper'], passwordFile: string): ClusterStore => ({zookeeper, database: CLUSTER_DATABASE, user: CLUSTER_USER, passwordFile});

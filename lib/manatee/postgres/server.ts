@@ -4,10 +4,11 @@
  * One verb at a time; `facts` goes beside them. The server lives no longer than this object does: `close` ends it orderly, the watchdog where there is no
  * `close`. A rule that was to be tightened (gate, acknowledgement) and cannot be proven to be in force within seconds ends the server at once.
  */
-import {chown, mkdir, readFile, stat} from 'node:fs/promises';
+import {chown, mkdir} from 'node:fs/promises';
 import path from 'node:path';
 import {CetusError, asCetusError} from '../../base/errors';
 import type {Log} from '../../base/log';
+import {readPassword} from '../../base/password-file';
 import type {Monotonic} from '../coordination';
 import {lsnDistance} from '../lsn';
 import type {Acknowledger, PostgresServer, ServerFacts} from '../server';
@@ -61,7 +62,7 @@ export async function createPostgresServer(options: PostgresServerOptions): Prom
   const {self, log} = options;
   if (!PEER_ID.test(self.id)) throw new CetusError('invalid', `${JSON.stringify(self.id)} cannot be a peer's id: it is 1 to 50 of a-z, 0-9, '-', '_' and '.', begins with a letter or digit, and not with cetus_`);
   const binaries = await Binaries.find(options.binDir);
-  const passwords = {client: await password(options.passwordFiles.client), replication: await password(options.passwordFiles.replication)};
+  const passwords = {client: readPassword(options.passwordFiles.client), replication: readPassword(options.passwordFiles.replication)};
   const home = await Home.open(options.dataDir);
   const socketDir = path.resolve(options.socketDir);
   if (Buffer.byteLength(`${socketDir}/.s.PGSQL.${self.port}`) > MAX_SOCKET_PATH) throw new CetusError('invalid', `the path of Postgres' socket is longer than ${MAX_SOCKET_PATH} bytes, choose a shorter directory: ${socketDir}`);
@@ -74,16 +75,6 @@ export async function createPostgresServer(options: PostgresServerOptions): Prom
   await endTools([home.root, home.making, home.copying, home.data], options.clock);
   await home.mend();
   return server;
-}
-
-async function password(file: string): Promise<string> {
-  const [text, s] = await Promise.all([readFile(file, 'utf8'), stat(file)]).catch((err: unknown) => {
-    throw new CetusError('invalid', `a password is wanted in ${file}: ${(err as Error).message}`, {cause: err});
-  });
-  if ((s.mode & 0o077) !== 0) throw new CetusError('invalid', `${file} holds a password and others may read it: chmod 600`);
-  const word = text.trim();
-  if (word === '' || /[\n\r\0]/.test(word)) throw new CetusError('invalid', `${file} does not hold one password`);
-  return word;
 }
 
 class RealServer implements PostgresServer {
