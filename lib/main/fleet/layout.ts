@@ -39,13 +39,19 @@ export function loadLayout(dir: string, instance: Instance, nodes: number, prese
   const base = known && (present || isFree(known.base, dir, claims)) ? known.base : unusedBase(dir, claims);
   const old = known?.nodes ?? [];
   const made = Array.from({length: Math.max(nodes, old.length)}, (_, n): NodeLayout => ({
-    number: n + 1, name: `node-${n + 1}`, nodeId: old[n]?.nodeId ?? randomUUID(), prefix: `${instance.prefix.slice(0, 4)}${(n + 1).toString(36)}`, address: `${base}.${n + 11}`,
+    number: n + 1, name: `node-${n + 1}`, nodeId: old[n]?.nodeId ?? randomUUID(), prefix: old[n]?.prefix ?? prefixOf(instance, n + 1), address: `${base}.${n + 11}`,
   }));
   const layout: FleetLayout = {base, nodes: made};
   const file = path.join(dir, 'fleet.json');
   fs.writeFileSync(`${file}.new`, `${JSON.stringify(layout, null, 2)}\n`, {mode: 0o600});
   fs.renameSync(`${file}.new`, file);
   return layout;
+}
+
+/** In one of five fleets of three hosts one would otherwise bear the instance's own, and what is the fleet's (its underlay, the namespaces of all hosts) would pass for that host's. */
+function prefixOf(instance: Pick<Instance, 'prefix'>, number: number): string {
+  const prefix = `${instance.prefix.slice(0, 4)}${number.toString(36)}`;
+  return prefix === instance.prefix ? `${instance.prefix.slice(0, 4)}0` : prefix;
 }
 
 /** Of the addresses that are nobody's on the internet (RFC 2544), from a place on that is different each time: several may look at once. */
