@@ -30,9 +30,9 @@ function isHolder({nodes}: Placed): (node: NodeState) => boolean {
   return ({id}) => ids.has(id);
 }
 
-export function givers<N extends NodeState>(image: Placed, nodes: readonly N[]): N[] {
+export function givers<N extends NodeState>(image: Placed, nodes: readonly N[], liveness: 'alive' | 'suspect' = 'alive'): N[] {
   const holds = isHolder(image);
-  return nodes.filter((node) => node.liveness === 'alive' && holds(node));
+  return nodes.filter((node) => node.liveness === liveness && holds(node));
 }
 
 export function lastingHolders<N extends NodeState>(image: Placed, nodes: readonly N[]): N[] {
@@ -41,8 +41,8 @@ export function lastingHolders<N extends NodeState>(image: Placed, nodes: readon
 }
 
 /** Whom `taker` asks for blobs. Takers begin with different ones, so that no giver serves all of them. */
-export function peersOf(image: Placed, nodes: readonly NodeState[], taker: string): Peer[] {
-  const all = rendezvous(`${image.id} ${taker}`, someOf(givers(image, nodes).filter((node) => node.id !== taker), `${image.id} ${taker}`));
+export function peersOf(image: Placed, nodes: readonly NodeState[], taker: string, liveness: 'alive' | 'suspect' = 'alive'): Peer[] {
+  const all = rendezvous(`${image.id} ${taker}`, someOf(givers(image, nodes, liveness).filter((node) => node.id !== taker), `${image.id} ${taker}`));
   return all.slice(0, MOST_PEERS).map(({id, facts}) => ({nodeId: id, url: facts.agentUrl}));
 }
 

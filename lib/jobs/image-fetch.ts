@@ -1,6 +1,6 @@
 /** Brings an image to a node: which node, and the agent's streams read to their result. Credentials pass through and are kept nowhere. */
 import type {Readable} from 'node:stream';
-import {CetusError} from '../base/errors';
+import {CetusError, isCetusError} from '../base/errors';
 import type {BatchOp} from '../moray/moray';
 import {eq} from '../moray/filter';
 import type {EnsureLine, EnsureRequest, EnsureResult, ImportLine, ImportRequest, LoadLine, NodeImage, Peer, PeerComplaint, PullLine} from '../schema/agent';
@@ -121,7 +121,14 @@ export async function holdOnNode(ctx: Ctx<unknown>, nodeId: string, container: P
     await ensureOn(ctx, nodeId, request, secrets);
     return [nodeId];
   }
-  if (request.reference === undefined) throw new CetusError('conflict', `image ${imageReference} exists only on nodes that cannot be reached, and in no registry: ${container.node} cannot get it`, {info: {nodes: image.nodes}});
+  if (request.reference === undefined) {
+    // Who has only fallen silent may answer yet.
+    const silent = peersOf(image, nodes, nodeId, 'suspect');
+    const away = (cause?: unknown): CetusError => new CetusError('conflict', `image ${imageReference} exists only on nodes that cannot be reached, and in no registry: ${container.node} cannot get it`, {cause, info: {nodes: image.nodes}});
+    if (silent.length === 0) throw away();
+    await ensureOn(ctx, nodeId, {...request, peers: silent}, secrets).catch((err: unknown) => { throw isCetusError(err, 'unavailable') ? away(err) : err; });
+    return [nodeId];
+  }
   return [nodeId, ...await throughLeader(ctx, nodeId, request, nodes, secrets)];
 }
 

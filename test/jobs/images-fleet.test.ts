@@ -254,6 +254,17 @@ describe('a container on a node without its image', () => {
     expect((await world.image(imageId))!.nodes).toEqual(holders);
   });
 
+  test('where neither a registry nor a node that is heard has it, one that has just fallen silent is asked', async () => {
+    await open(3);
+    await world.put({...world.shapes.image('5', ['n1']), copies: 2});
+    world.set('n1', {liveness: 'suspect'});
+    await expect(world.provision('n2', '5', 'c')).rejects.toMatchObject({kind: 'conflict', message: expect.stringContaining('only on nodes that cannot be reached')});
+    world.agents.get('n1')!.reachable = true;
+    await world.provision('n2', '5', 'd');
+    for (const {node, peers} of world.asked()) expect([node, peers.map(({nodeId}) => nodeId)]).toEqual(['n2', ['n1']]);
+    expect(world.holding(nodeImage('5').imageId)).toEqual(['n1', 'n2']);
+  });
+
   test('of an image that is only on nodes that are away it is told so', async () => {
     await open(3);
     await world.put({...world.shapes.image('5', ['n1']), copies: 2});
