@@ -61,7 +61,8 @@ async function againstOtherAddresses(ctx: Ctx<unknown>, c: Container, ports: rea
   const wildcards = ports.filter((p) => isWildcard(p.hostIp));
   const singles = [...new Map(ports.filter((p) => !isWildcard(p.hostIp)).map((p) => [numberKey(p), p])).values()];
   const marks = new Map<string, Etag>();
-  if (wildcards.length) for (const {key, etag} of await ctx.moray.list<object>(SINGLE_PORTS, or(...wildcards.map((p) => eq(KEY_FIELD, numberKey(p)))))) marks.set(key, etag);
+  const numbers = [...new Set(wildcards.map(numberKey))];
+  if (numbers.length) for (const {key, etag} of await ctx.moray.list<object>(SINGLE_PORTS, or(...numbers.map((key) => eq(KEY_FIELD, key))), {limit: numbers.length})) marks.set(key, etag);
   // A mark that is older than our look at the leases says nothing new, but which is the older nobody knows.
   const marked = wildcards.filter((p) => marks.has(numberKey(p)));
   const leases = marked.length ? await ctx.moray.list<PortLease>(PORTS, or(...marked.map((p) => eq('hostPort', p.hostPort)))) : [];
